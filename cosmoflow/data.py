@@ -7,7 +7,7 @@ Docs: https://cosmoflow.github.io/cosmoflow/data.html.md"""
 # %% auto #0
 __all__ = ['MAPS_PER_SIMULATION', 'HYDRO_SUITES', 'SUITES', 'SETS', 'CMD_PARAMS', 'CMD_URL', 'atomic_path', 'default_field',
            'map_path', 'param_path', 'MapData', 'release', 'batches', 'lower_resolution', 'open_maps',
-           'split_simulations', 'Normalizer', 'augment', 'show_maps', 'download']
+           'split_simulations', 'to_tensor', 'Normalizer', 'augment', 'show_maps', 'download']
 
 # %% ../nbs/01_data.ipynb #7df5ed6a
 import mmap
@@ -44,6 +44,7 @@ def atomic_path(
     tmp = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
         yield tmp
+        tmp.chmod(0o644)  # some writers make files that only their owner can read
         os.replace(tmp, path)
     finally:
         tmp.unlink(missing_ok=True)
@@ -223,7 +224,14 @@ def split_simulations(
     if empty: raise ValueError(f"fractions={fractions} leave no simulation of {n} for {' and '.join(empty)}: open more simulations")
     return tuple(np.sort((part[:, None] * MAPS_PER_SIMULATION + np.arange(MAPS_PER_SIMULATION)).ravel()) for part in parts)
 
-# %% ../nbs/01_data.ipynb #90de4866
+# %% ../nbs/01_data.ipynb #782e2aed
+def to_tensor(
+    maps: "np.ndarray | Tensor",  # any shape
+) -> Tensor:                      # a copy of an array, a tensor as it is
+    "Maps as a tensor; arrays are copied, since memory-mapped ones cannot be written to."
+    return torch.tensor(maps) if isinstance(maps, np.ndarray) else maps
+
+
 @dataclass(frozen=True)
 class Normalizer:
     "Physical maps to network input and back: x = (log10 max(maps, floor) - mean) / std."
@@ -250,7 +258,7 @@ class Normalizer:
     def __call__(self,
         maps: "np.ndarray | Tensor",  # (n, H, W) surface density
     ) -> Tensor:                      # x, (n, 1, H, W)
-        maps = torch.as_tensor(maps)
+        maps = to_tensor(maps)
         if maps.ndim != 3: raise ValueError(f"maps: expected shape (n, H, W), found {tuple(maps.shape)}")
         return ((maps.clamp_min(self.floor).log10() - self.mean) / self.std)[:, None]
 
@@ -285,7 +293,7 @@ def show_maps(
     "Draws maps of surface density on one logarithmic colour scale."
     import matplotlib.pyplot as plt
 
-    maps = np.asarray(torch.as_tensor(maps).cpu())
+    maps = np.asarray(to_tensor(maps).cpu())
     if maps.ndim == 3: maps = maps[None]
     log = np.log10(np.maximum(maps, maps[maps > 0].min()))
     n_rows, n_cols = maps.shape[:2]

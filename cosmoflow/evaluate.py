@@ -7,16 +7,14 @@ Docs: https://cosmoflow.github.io/cosmoflow/evaluate.html.md"""
 # %% auto #0
 __all__ = ['Reconstruction', 'compare', 'infer_parameters', 'Evaluation', 'evaluate', 'report', 'figure']
 
-# %% ../nbs/09_evaluate.ipynb #8472ab8a
-import json
+# %% ../nbs/09_evaluate.ipynb #f5906bb4
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .data import MAPS_PER_SIMULATION, MapData, atomic_path, show_maps, split_simulations
+from .data import MAPS_PER_SIMULATION, MapData, split_simulations, to_tensor
 from .flow import CosmoFlow
 from .inference import fit_cnn, fit_mlp, relative_error, spectrum_features
 from .spectra import OKABE_ITO, cross_correlation, pdf_distance, power_spectrum
@@ -47,7 +45,7 @@ def compare(
     box: float = 25.0,            # side of the maps, Mpc/h
 ) -> Reconstruction:
     "Spectra, cross-correlation and one-point distribution of reconstructions against the truth."
-    true, rec = torch.as_tensor(true).cpu(), torch.as_tensor(rec).cpu()
+    true, rec = to_tensor(true).cpu(), to_tensor(rec).cpu()
     k, p_true = power_spectrum(true, box, of="log")
     p_rec = power_spectrum(rec, box, of="log")[1]
     ratio = p_rec.mean(0) / p_true.mean(0)
@@ -135,8 +133,8 @@ def figure(
     "Truth beside reconstructions: maps on one colour scale, stacked spectra, their ratio, and r(k)."
     import matplotlib.pyplot as plt
 
-    true = torch.as_tensor(true).cpu()
-    recs = {name: torch.as_tensor(rec).cpu() for name, rec in recs.items()}
+    true = to_tensor(true).cpu()
+    recs = {name: to_tensor(rec).cpu() for name, rec in recs.items()}
     some = torch.linspace(0, len(true) - 1, show).long()
     fig = plt.figure(figsize=(2.1 * show + 4.6, 2.1 * (1 + len(recs)) + 0.4), layout="constrained")
     left, right = fig.subfigures(1, 2, width_ratios=(2.1 * show, 4.6))

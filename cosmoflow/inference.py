@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import trange
 
-from .data import MAPS_PER_SIMULATION, augment
+from .data import MAPS_PER_SIMULATION, augment, to_tensor
 from .encoder import Encoder, summary
 from .spectra import power_spectrum
 
@@ -27,7 +27,7 @@ def spectrum_features(
     box: float = 25.0,            # side of the map, Mpc/h
 ) -> Tensor:                      # (n, H/2 + 2)
     "What a cosmologist would try first: log power spectrum of the log map, and the mean and scatter of the log map."
-    log = torch.as_tensor(maps).clamp_min(1.0).log10()
+    log = to_tensor(maps).clamp_min(1.0).log10()
     power = power_spectrum(maps, box, of="log")[1]
     return torch.cat([power.log10().to(log), log.mean((1, 2))[:, None], log.std((1, 2))[:, None]], 1)
 

@@ -8,7 +8,7 @@ Docs: https://cosmoflow.github.io/cosmoflow/spectra.html.md"""
 __all__ = ['OKABE_ITO', 'contrast', 'modes', 'ring_mean', 'wavenumbers', 'power_spectrum', 'cross_correlation', 'transfer_ratio',
            'one_point_pdf', 'pdf_distance', 'plot_spectra']
 
-# %% ../nbs/02_spectra.ipynb #d0ca5d97
+# %% ../nbs/02_spectra.ipynb #96c87c3e
 import math
 from typing import Sequence
 
@@ -16,13 +16,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .data import to_tensor
+
 # %% ../nbs/02_spectra.ipynb #90c3a85e
 def contrast(
     maps: "np.ndarray | Tensor",  # surface density, (B, H, H)
     of: str = "density",          # "density": Sigma / mean - 1; "log": log10 Sigma minus its mean
 ) -> Tensor:                      # (B, H, H), mean 0, in double precision where the device has it
     "The field whose spectrum is measured. Raises `ValueError` for another shape or kind, or a map without mass."
-    maps = torch.as_tensor(maps)
+    maps = to_tensor(maps)
     if maps.ndim != 3 or maps.shape[1] != maps.shape[2]: raise ValueError(f"maps: expected shape (B, H, H), found {tuple(maps.shape)}")
     if maps.device.type != "mps": maps = maps.double()
     mean = maps.mean((1, 2), keepdim=True)
@@ -111,7 +113,7 @@ def one_point_pdf(
 ) -> tuple[Tensor, Tensor]:                    # bin centres (bins,), probability density (B, bins) per dex
     "Distribution of log10 surface density over the pixels of each map; values outside go to the end bins."
     low, high, n = bins
-    log = torch.as_tensor(maps).flatten(1).clamp_min(10.0**low).log10()
+    log = to_tensor(maps).flatten(1).clamp_min(10.0**low).log10()
     index = ((log - low) / (high - low) * n).long().clamp(0, n - 1)
     counts = torch.zeros(len(log), n, device=log.device).scatter_add_(1, index, torch.ones_like(index, dtype=torch.float))
     centres = low + (torch.arange(n, device=log.device) + 0.5) * (high - low) / n
@@ -123,7 +125,7 @@ def pdf_distance(
     maps_b: "np.ndarray | Tensor",  # likewise, as many pixels
 ) -> Tensor:                        # (B,) dex
     "Wasserstein distance of the one-point distributions of log10 surface density: how far values must move on average."
-    quantiles = [torch.as_tensor(m).flatten(1).clamp_min(1.0).log10().sort(1).values for m in (maps_a, maps_b)]
+    quantiles = [to_tensor(m).flatten(1).clamp_min(1.0).log10().sort(1).values for m in (maps_a, maps_b)]
     return (quantiles[0] - quantiles[1]).abs().mean(1)
 
 # %% ../nbs/02_spectra.ipynb #c7c34474

@@ -1,0 +1,45 @@
+# One command a job; each makes the virtual environment first, where it is missing or out of date.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+SUITE = build/suite
+SIMULATE = $(BIN)/cosmoflow simulate --particles 128 --pixels 64 --keep-bits 6 --out $(SUITE)
+
+.PHONY: help env demo test notebooks suite weights clean
+
+help:
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+env: $(VENV)/.ready  ## make the virtual environment
+
+$(VENV)/.ready: constraints.txt settings.ini setup.py pyproject.toml
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'cosmoflow needs Python 3.11 or newer: make PYTHON=python3.11 ...')"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+demo: env  ## train briefly, reconstruct held-out maps, write demo/
+	$(BIN)/cosmoflow demo --out demo
+
+test: env  ## run every notebook and test
+	$(BIN)/pytest tests
+
+notebooks: env  ## run every notebook in place, top to bottom, keeping its outputs
+	for nb in nbs/*.ipynb; do $(BIN)/jupyter nbconvert --to notebook --execute --inplace $$nb || exit 1; done
+	$(BIN)/nbdev-clean
+
+suite: env  ## rerun the simulations that ship with the package (half an hour on two cores)
+	$(SIMULATE) --set LH --sims 0:130
+	$(SIMULATE) --set 1P
+	$(SIMULATE) --set CV --sims 0:10
+	$(SIMULATE) --set WDM --sims 0:14
+	$(SIMULATE) --set CDM --sims 0:14
+	mkdir -p cosmoflow/suite
+	cp $(SUITE)/*.npy $(SUITE)/*.txt $(SUITE)/*.json cosmoflow/suite/
+
+weights: env  ## retrain the shipped weights (an hour and a half on two cores, simulations included)
+	$(BIN)/cosmoflow simulate --set LH --sims 0:160 --particles 128 --pixels 64 --keep-bits 6 --out build/training
+	$(BIN)/cosmoflow train --preset mini --data build/training --epochs 50 --batch-size 16 --lr 1e-3 --precision bf16 --seed 0 --out build/mini --resume
+
+clean:  ## remove what the commands above made, but not the environment
+	rm -rf build dist demo

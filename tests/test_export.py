@@ -1,0 +1,45 @@
+"""The package is what the notebooks export, and dependencies point one way."""
+import ast
+import filecmp
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ORDER = ("data", "simulate", "spectra", "encoder", "unet", "flow", "train", "inference", "evaluate", "demo", "cli")
+
+
+def test_export_in_sync(tmp_path):
+    for name in ("nbs", "cosmoflow"): shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("suite", "weights", "__pycache__"))
+    for name in ("pyproject.toml", "settings.ini", "setup.py"): shutil.copy(ROOT / name, tmp_path)
+    for path in (tmp_path / "cosmoflow").glob("*.py"):
+        if path.name != "__init__.py": path.unlink()
+    subprocess.run([Path(sys.executable).with_name("nbdev-export")], cwd=tmp_path, check=True, capture_output=True)
+    names = sorted(p.name for p in (ROOT / "cosmoflow").glob("*.py"))
+    assert names == sorted(p.name for p in (tmp_path / "cosmoflow").glob("*.py"))
+    _, differ, errors = filecmp.cmpfiles(ROOT / "cosmoflow", tmp_path / "cosmoflow", names, shallow=False)
+    assert not differ and not errors, f"run nbdev-export and commit: {differ + errors}"
+
+
+@pytest.mark.parametrize("module", ORDER)
+def test_imports_point_one_way(module):
+    tree = ast.parse((ROOT / "cosmoflow" / f"{module}.py").read_text())
+    used = {n.module.removeprefix("cosmoflow.") for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and (n.module or "").startswith("cosmoflow.")}
+    assert used <= set(ORDER[: ORDER.index(module)]), f"{module} imports {used}"
+
+
+def test_import_is_light():
+    heavy = "{'jax', 'optuna', 'umap', 'ipywidgets', 'accelerate', 'matplotlib'}"
+    code = f"import sys, cosmoflow.cli, cosmoflow; cosmoflow.CosmoFlow; print({heavy} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "set()"
+    code = "import sys, cosmoflow.cli; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "False"
+
+
+def test_missing_extra_names_it(monkeypatch):
+    from cosmoflow.simulate import particle_mesh
+    monkeypatch.setitem(sys.modules, "pmpp", None)
+    with pytest.raises(ImportError, match=r'pip install "cosmoflow\[sim\]"'): particle_mesh()

@@ -1,0 +1,225 @@
+"""The model: periodicity, mask, gradients, flow, files."""
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from cosmoflow import CosmoFlow
+from cosmoflow.data import Normalizer, open_maps
+from cosmoflow.flow import PRESETS, channel_mask, flow_matching_loss, integrate
+
+NORM = Normalizer(11.0, 0.5, 1e8)
+
+
+def randomised(preset="tiny", **changes):
+    "A model whose every weight is random, so that no layer hides behind a zero."
+    torch.manual_seed(0)
+    model = CosmoFlow.from_preset(preset, NORM, **changes)
+    for p in model.parameters(): nn.init.normal_(p, std=0.1)
+    return model.eval()
+
+
+@pytest.mark.parametrize("side", [64, 128])
+@pytest.mark.parametrize("shift", [(16, 0), (32, 48)])
+def test_shifts_commute(side, shift):
+    model = randomised()
+    x, t = torch.randn(2, 1, side, side), torch.tensor([0.2, 0.8])
+    with torch.no_grad():
+        field, moved = model.encoder(x), model.encoder(x.roll(shift, (2, 3)))
+        cells = tuple(s // 16 for s in shift)
+        torch.testing.assert_close(moved, field.roll(cells, (2, 3)), atol=1e-4, rtol=1e-4)
+        v, v_moved = model.velocity(x, t, field), model.velocity(x.roll(shift, (2, 3)), t, field.roll(cells, (2, 3)))
+    scale = v.abs().max()
+    torch.testing.assert_close(v_moved / scale, v.roll(shift, (2, 3)) / scale, atol=1e-4, rtol=0)
+
+
+def test_paper_architecture():
+    model = CosmoFlow.from_preset("paper", NORM)
+    convs = [m for m in model.encoder.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)]
+    assert [c.out_channels for c in convs] == [64] + [64] * 4 + [128] * 4 + [256] * 4 + [8]
+    assert [c.stride[0] for c in convs] == [1, 1, 1, 1, 1, 2, 1, 2, 1, 1, 1, 2, 1, 1]
+    assert all(m.padding_mode == "circular" for m in model.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3))
+    assert sum(p.numel() for p in model.encoder.parameters()) == pytest.approx(2.88e6, rel=0.01)
+    stages = [[m.out_channels for m in stage.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)] for stage in (*model.unet.down, *model.unet.up)]
+    assert stages == [[c] * 4 for c in (128, 256, 512, 512, 256, 256, 128, 64)]
+    with torch.no_grad(): assert model.eval().encoder(torch.zeros(1, 1, 256, 256)).shape == (1, 8, 16, 16)
+
+
+def test_mask():
+    t = torch.linspace(0, 1, 1001)
+    for channels in (1, 2, 8, 16):
+        mask = channel_mask(t, channels)
+        assert mask.shape == (1001, channels, 1, 1)
+        live = mask.sum((1, 2, 3))
+        for time, n in zip(t.tolist(), live.tolist()):
+            assert n == max(1, channels - int(np.floor(np.float32(channels) * np.float32(time))))
+        assert (mask[:, :-1] >= mask[:, 1:]).all()
+
+
+def test_mask_leaves_field_alone():
+    model, field = randomised(), torch.randn(3, 8, 4, 4)
+    before = field.clone()
+    model.velocity(torch.randn(3, 1, 64, 64), torch.tensor([0.1, 0.5, 0.9]), field)
+    assert torch.equal(field, before)
+
+
+@pytest.mark.parametrize("t", [0.0, 0.3, 0.5, 0.8, 1.0])
+def test_gradients_reach_live_channels_only(t):
+    model = randomised()
+    field = torch.randn(2, 8, 4, 4, requires_grad=True)
+    model.velocity(torch.randn(2, 1, 64, 64), torch.full((2,), t), field).square().sum().backward()
+    live = channel_mask(torch.tensor([t]), 8)[0, :, 0, 0] > 0
+    reached = field.grad.abs().amax((0, 2, 3)) > 0
+    assert torch.equal(reached, live)
+
+
+def test_loss_is_equation_3():
+    x1 = torch.randn(4, 1, 8, 8)
+    seen = {}
+
+    class Oracle(nn.Module):
+        def forward(self, x, t, x1):
+            seen.update(x=x, t=t)
+            return (x1 - x) / (1 - t)[:, None, None, None]  # exactly x1 - x0
+
+    assert flow_matching_loss(Oracle(), x1, torch.Generator().manual_seed(0)) < 1e-6
+    x0 = (seen["x"] - seen["t"][:, None, None, None] * x1) / (1 - seen["t"])[:, None, None, None]
+    assert abs(x0.std() - 1) < 0.15
+    a, b = (flow_matching_loss(nn_zero, x1, torch.Generator().manual_seed(3)) for nn_zero in [lambda x, t, x1: torch.zeros_like(x)] * 2)
+    assert a == b
+
+
+def test_overfits_four_maps():
+    maps = open_maps("PM", "LH").maps[:60:15].copy()
+    torch.manual_seed(0)
+    model = CosmoFlow.from_preset("tiny", Normalizer.fit(maps))
+    x, optimizer = model.normalizer(maps), torch.optim.AdamW(model.parameters(), 3e-3)
+    for step in range(400):
+        loss = flow_matching_loss(model, x, torch.Generator().manual_seed(0))
+        if step == 0: first = loss.item()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss < 0.05 * first
+
+
+@pytest.mark.parametrize("solver, steps, tol", [("euler", 500, 2e-2), ("midpoint", 64, 1e-3), ("heun", 64, 1e-3), ("dopri5", 1, 1e-5)])
+def test_analytic_flow(solver, steps, tol):
+    "Noise N(0, 1) to N(m, s^2): the flow carries x0 to m + s x0."
+    m, s = -2.0, 1.7
+    velocity = lambda t, x: m + (t * s**2 - (1 - t)) / ((1 - t) ** 2 + t**2 * s**2) * (x - t * m)
+    x0 = torch.linspace(-3, 3, 13, dtype=torch.float64)
+    torch.testing.assert_close(integrate(velocity, x0, steps, solver, tol=1e-7), m + s * x0, atol=tol * 3, rtol=0)
+    path = integrate(velocity, x0, 8, solver, trajectory=True)
+    assert path.shape == (9, 13) and torch.equal(path[0], x0)
+
+
+def test_steps_are_counted():
+    for solver, calls in (("euler", 1), ("midpoint", 2), ("heun", 2)):
+        n = 0
+
+        def velocity(t, x):
+            nonlocal n
+            n += 1
+            return -x
+
+        integrate(velocity, torch.ones(1), 7, solver)
+        assert n == 7 * calls
+
+
+def test_round_trip_of_shapes():
+    model = randomised()
+    maps = open_maps("PM", "CV").maps[:3]
+    field = model.encode(maps)
+    assert field.shape == (3, 8, 4, 4) and model.summarise(maps).shape == (3, 8)
+    torch.testing.assert_close(model.summarise(maps), field.mean((2, 3)))
+    gen = lambda: torch.Generator().manual_seed(0)
+    a = model.decode(field, 2, generator=gen())
+    assert a.shape == (3, 64, 64) and (a > 0).all()
+    assert torch.equal(a, model.decode(field, 2, generator=gen()))
+    torch.testing.assert_close(a, model.decode(field, 2, generator=gen(), batch_size=2), rtol=1e-3, atol=0)
+    assert model.decode(field, 2, samples=4).shape == (3, 4, 64, 64)
+    assert model.decode(field, 2, trajectory=True).shape == (3, 3, 64, 64)
+    assert model.decode(field, 2, samples=2, trajectory=True).shape == (3, 3, 2, 64, 64)
+    assert model.encode(np.ones((1, 128, 64), np.float32)).shape == (1, 8, 8, 4)
+
+
+def test_mode_is_kept():
+    model = CosmoFlow.from_preset("tiny", NORM)
+    stats = model.encoder[0][1].running_mean.clone()
+    model.encode(np.full((2, 64, 64), 1e11, np.float32))
+    assert model.training and torch.equal(stats, model.encoder[0][1].running_mean)
+
+
+def test_prior_reproduces_fields():
+    model = CosmoFlow.from_pretrained("mini")
+    maps = open_maps("PM", "LH").maps[::4]
+    field = model.encode(maps)
+    model.fit_prior(maps)
+    drawn = {}
+    model.decode = lambda field, generator=None: drawn.update(field=field)
+    model.generate(4000, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(drawn["field"].mean((0, 2, 3)), field.mean((0, 2, 3)), atol=0.1 * field.std().item(), rtol=0)
+    torch.testing.assert_close(drawn["field"].var((0, 2, 3)), field.var((0, 2, 3)), rtol=0.15, atol=0)
+    ours, theirs = (torch.corrcoef(f.mean((2, 3)).T) for f in (drawn["field"], field))
+    torch.testing.assert_close(ours, theirs, atol=0.15, rtol=0)
+    with pytest.raises(RuntimeError, match="fit_prior"): randomised().generate(1)
+
+
+@pytest.mark.parametrize("dtype, tol", [(torch.float32, 0), (torch.float16, 2e-2)])
+def test_files(tmp_path, dtype, tol):
+    model = randomised(channels=4)
+    maps = open_maps("PM", "CV").maps[:20]
+    model.fit_prior(maps)
+    model.save_pretrained(tmp_path / "m", dtype)
+    again = CosmoFlow.from_pretrained(tmp_path / "m")
+    assert sorted(p.name for p in (tmp_path / "m").iterdir()) == ["config.json", "model.safetensors"]
+    a, b = model.encode(maps), again.encode(maps)
+    assert (a - b).abs().max() <= tol * a.abs().max()
+    assert torch.equal(model.prior, again.prior) and next(again.parameters()).dtype == torch.float32
+
+
+def test_bad_files_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="mini"): CosmoFlow.from_pretrained("minni")
+    model = randomised()
+    model.save_pretrained(tmp_path)
+    good = (tmp_path / "model.safetensors").read_bytes()
+    (tmp_path / "model.safetensors").write_bytes(good[: len(good) // 2])
+    with pytest.raises(ValueError, match="do not make a CosmoFlow"): CosmoFlow.from_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").write_bytes(good)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["model"]["width"] = 16
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match="do not make a CosmoFlow"): CosmoFlow.from_pretrained(tmp_path)
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(FileNotFoundError, match="config.json"): CosmoFlow.from_pretrained(tmp_path)
+
+
+def test_bad_arguments():
+    model = randomised()
+    with pytest.raises(ValueError, match="multiples of 16"): model.encode(np.ones((1, 60, 60), np.float32))
+    with pytest.raises(ValueError, match=r"\(n, 8, h, w\)"): model.decode(torch.zeros(1, 4, 4, 4))
+    with pytest.raises(ValueError, match="solver='rk'"): model.decode(torch.zeros(1, 8, 4, 4), solver="rk")
+    with pytest.raises(ValueError, match="steps=0"): model.decode(torch.zeros(1, 8, 4, 4), 0)
+    with pytest.raises(ValueError, match="preset 'huge'"): CosmoFlow.from_preset("huge", NORM)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets_are_the_same_code(preset):
+    model = CosmoFlow.from_preset(preset, NORM).eval()
+    with torch.no_grad(): assert model.velocity(torch.randn(1, 1, 64, 64), torch.rand(1), torch.randn(1, 8, 4, 4)).shape == (1, 1, 64, 64)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_same_on_gpu():
+    model = randomised()
+    maps = open_maps("PM", "CV").maps[:4]
+    field = model.encode(maps)
+    gpu = CosmoFlow.from_preset("tiny", NORM)
+    gpu.load_state_dict(model.state_dict())
+    gpu = gpu.eval().cuda()
+    torch.testing.assert_close(gpu.encode(maps).cpu(), field, atol=1e-3, rtol=1e-3)
+    a, b = (m.decode(field, 4, generator=torch.Generator().manual_seed(0)).cpu().log10() for m in (model, gpu))
+    torch.testing.assert_close(a, b, atol=1e-2, rtol=0)

@@ -1,0 +1,88 @@
+"""Simulation runs: same bytes in any order, resumed after a kill, no mixing of settings."""
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from cosmoflow.data import open_maps
+from cosmoflow.simulate import OMEGA_B, RHO_CRIT, round_mantissa, simulate, simulation_table, wdm_transfer
+
+SMALL = dict(particles=16, pixels=16, steps=4)
+
+
+def files(folder): return {p.name: p.read_bytes() for p in folder.iterdir() if p.is_file()}
+
+
+def test_any_order_gives_the_same_bytes(tmp_path):
+    simulate("LH", tmp_path / "a", slice(0, 4), **SMALL)
+    for sims in (slice(3, 4), slice(0, 1), slice(1, 3)): simulate("LH", tmp_path / "b", sims, **SMALL)
+    assert files(tmp_path / "a") == files(tmp_path / "b")
+    data = open_maps("PM", "LH", tmp_path / "a")
+    np.testing.assert_allclose(data.params, simulation_table("LH").params[:4], atol=1e-5)
+    expected = (data.params[:, 0] - OMEGA_B) * RHO_CRIT * 5
+    np.testing.assert_allclose(data.maps.reshape(4, 3, -1).mean(2), np.repeat(expected[:, None], 3, 1), rtol=1e-4)
+    manifest = json.loads((tmp_path / "a" / "manifest_LH.json").read_text())
+    assert manifest["simulations"] == [0, 1, 2, 3] and manifest["versions"]["pmpp"] and manifest["settings"]["particles"] == 16
+
+
+def test_killed_run_goes_on(tmp_path):
+    args = [sys.executable, "-m", "cosmoflow.cli", "simulate", "--set", "LH", "--sims", "0:12", "--particles", "32", "--pixels", "16", "--out", str(tmp_path / "cut")]
+    quiet = dict(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    parts = tmp_path / "cut" / "parts" / "LH"
+    process, deadline = subprocess.Popen(args, **quiet), time.time() + 200
+    while len(list(parts.glob("[0-9]*.npy"))) < 2 and time.time() < deadline: time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    done = {p: p.stat().st_mtime_ns for p in parts.glob("[0-9]*.npy")}
+    assert 2 <= len(done)
+    assert subprocess.run(args, **quiet).returncode == 0
+    assert all(p.stat().st_mtime_ns == t for p, t in done.items())  # nothing is done twice
+    args[-1] = str(tmp_path / "whole")
+    assert subprocess.run(args, **quiet).returncode == 0
+    assert files(tmp_path / "cut") == files(tmp_path / "whole")
+
+
+def test_settings_do_not_mix(tmp_path):
+    simulate("CV", tmp_path, slice(0, 1), **SMALL)
+    with pytest.raises(ValueError, match="pixels=16 there, 8 asked"): simulate("CV", tmp_path, slice(0, 1), **{**SMALL, "pixels": 8})
+    with pytest.raises(ValueError, match="selects none"): simulate("CV", tmp_path, slice(27, 30), **SMALL)
+    with pytest.raises(ValueError, match="set='XX'"): simulate("XX", tmp_path, **SMALL)
+    with pytest.raises(ValueError, match="keep_bits=0"): simulate("CV", tmp_path, slice(0, 1), **SMALL, keep_bits=0)
+
+
+def test_tables():
+    one_p = simulation_table("1P")
+    assert one_p.params.tolist() == [[o, 0.8] for o in (0.1, 0.2, 0.3, 0.4, 0.5)] + [[0.3, s] for s in (0.6, 0.7, 0.8, 0.9, 1.0)]
+    assert len(set(one_p.seeds)) == 1
+    cv = simulation_table("CV")
+    assert len(cv) == 27 and len(set(cv.seeds)) == 27 and (cv.params == [0.3, 0.8]).all()
+    wdm, cdm = simulation_table("WDM"), simulation_table("CDM")
+    assert (wdm.params[:, :2] == cdm.params).all() and (wdm.seeds == cdm.seeds).all()
+    assert wdm.param_names[2] == "m_WDM_keV" and 0.25 <= wdm.params[:, 2].min() and wdm.params[:, 2].max() <= 1
+    assert not set(wdm.seeds) & set(simulation_table("LH").seeds)
+
+
+@pytest.mark.parametrize("mass, half_mode", [(1.8, 20.7), (2.5, 30.2), (7.5, 107)])
+def test_half_mode(mass, half_mode):
+    np.testing.assert_allclose(wdm_transfer(half_mode, mass, 0.3), 0.5, atol=0.004)
+
+
+def test_round_mantissa():
+    x = np.random.default_rng(0).lognormal(25, 2, 10_000).astype(np.float32)
+    for bits in (1, 6, 22):
+        y = round_mantissa(x, bits)
+        assert np.abs(y / x - 1).max() <= 2.0 ** -(bits + 1) and not (y.view(np.uint32) & ((1 << (23 - bits)) - 1)).any()
+        np.testing.assert_array_equal(round_mantissa(y, bits), y)
+    np.testing.assert_array_equal(round_mantissa(x, 23), x)
+
+
+@pytest.mark.parametrize("set, n", [("LH", 130), ("1P", 10), ("CV", 10), ("WDM", 14), ("CDM", 14)])
+def test_shipped_suite(set, n):
+    data = open_maps("PM", set)
+    assert data.n_sims == n and data.maps.shape[1:] == (64, 64)
+    expected = (data.params[:, 0] - OMEGA_B) * RHO_CRIT * 5
+    np.testing.assert_allclose(data.maps.reshape(n, 3, -1).mean(2), np.repeat(expected[:, None], 3, 1), rtol=2e-3)  # six mantissa bits

@@ -1,0 +1,90 @@
+"""Training: what a resumed run must keep, and what a checkpoint holds."""
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from cosmoflow import CosmoFlow
+from cosmoflow.data import Normalizer, open_maps, split_simulations
+from cosmoflow.train import TrainConfig, ema_update, lr_factor, train
+
+ARGS = ["train", "--preset", "tiny", "--sims", "0:20", "--epochs", "4", "--schedule", "plateau", "--patience", "0", "--lr", "3e-3", "--ema", "0.9", "--batch-size", "60"]
+
+
+def start(out, *more):
+    return subprocess.Popen([sys.executable, "-m", "cosmoflow.cli", *ARGS, "--out", str(out), *more], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def epochs(out):
+    return list(csv.DictReader((out / "log.csv").open())) if (out / "log.csv").exists() else []
+
+
+def test_killed_and_resumed_run_is_the_same_run(tmp_path):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert start(whole).wait(300) == 0
+    for wanted in (1, 2):  # kill twice, at whatever it is doing then
+        process = start(cut, "--resume")
+        deadline = time.time() + 300
+        while len(epochs(cut)) < wanted and time.time() < deadline: time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert start(cut, "--resume").wait(300) == 0
+    a, b = load_file(whole / "model.safetensors"), load_file(cut / "model.safetensors")
+    assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+    for x, y in zip(epochs(whole), epochs(cut), strict=True):
+        assert {k: v for k, v in x.items() if k != "seconds"} == {k: v for k, v in y.items() if k != "seconds"}
+
+
+@pytest.fixture(scope="module")
+def data(): return open_maps("PM", "LH", sims=slice(0, 10))
+
+
+def fresh(data):
+    torch.manual_seed(0)
+    return CosmoFlow.from_preset("tiny", Normalizer.fit(data.maps, split_simulations(data)[0]))
+
+
+def test_run_is_not_overwritten_and_settings_do_not_mix(tmp_path, data):
+    config = TrainConfig(epochs=1, lr=1e-3)
+    train(fresh(data), data, tmp_path, config)
+    with pytest.raises(FileExistsError, match="resume that run"): train(fresh(data), data, tmp_path, config)
+    with pytest.raises(ValueError, match="other folder|another folder"): train(fresh(data), data, tmp_path, TrainConfig(epochs=2, lr=1e-3), resume=True)
+    assert CosmoFlow.from_pretrained(tmp_path).generate(2, steps=2).shape == (2, 64, 64)
+
+
+def test_loss_falls_and_maps_are_left_alone(tmp_path, data):
+    before = data.maps[:20].copy()
+    train(fresh(data), data, tmp_path, TrainConfig(epochs=3, lr=3e-3, batch_size=15))
+    log = epochs(tmp_path)
+    assert float(log[-1]["train_loss"]) < float(log[0]["train_loss"])
+    assert (data.maps[:20] == before).all()
+
+
+def test_plateau_halves(tmp_path, data):
+    "With a rate too small to learn, the loss rests and the rate halves after `patience` epochs."
+    train(fresh(data), data, tmp_path, TrainConfig(epochs=4, lr=1e-12, patience=1, batch_size=120))
+    assert [float(e["lr"]) for e in epochs(tmp_path)] == pytest.approx([1e-12, 1e-12, 1e-12, 5e-13])
+
+
+def test_bf16_trains(tmp_path, data):
+    train(fresh(data), data, tmp_path, TrainConfig(epochs=1, lr=1e-3, precision="bf16"))
+    assert 0 < float(epochs(tmp_path)[0]["train_loss"]) < 3
+    assert all(v.dtype != torch.bfloat16 for v in load_file(tmp_path / "model.safetensors").values())
+
+
+def test_helpers():
+    factors = [lr_factor(i, 1000) for i in range(1000)]
+    assert max(factors) == 1 and factors[0] == 1 / 50 and factors[-1] < 1e-5
+    a, b = torch.nn.BatchNorm1d(2), torch.nn.BatchNorm1d(2)
+    torch.nn.init.constant_(b.weight, 3.0)
+    b.num_batches_tracked += 5
+    ema_update(a, b, 0.75)
+    assert a.weight.tolist() == [1.5, 1.5] and a.num_batches_tracked == 5
+    with pytest.raises(ValueError, match="schedule='linear'"): TrainConfig(schedule="linear")
+    with pytest.raises(ValueError, match="epochs=0"): TrainConfig(epochs=0)

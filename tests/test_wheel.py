@@ -1,0 +1,47 @@
+"""The wheel, as a stranger gets it: into an empty environment, away from the checkout."""
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory):
+    out = tmp_path_factory.mktemp("dist")
+    source = tmp_path_factory.mktemp("source") / "tree"  # builds leave files in the tree: use a copy of what git knows
+    source.mkdir()
+    names = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, check=True).stdout
+    for name in filter(None, names.decode().split("\0")):
+        if (ROOT / name).exists():
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            (source / name).write_bytes((ROOT / name).read_bytes())
+    subprocess.run([sys.executable, "-m", "build", "--wheel", "--outdir", out, source], check=True, capture_output=True)
+    return next(out.glob("*.whl"))
+
+
+def test_sizes(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        sizes = {i.filename: i.compress_size for i in archive.infolist()}
+    assert sum(s for name, s in sizes.items() if "/suite/" in name) < 16e6
+    assert sum(s for name, s in sizes.items() if "/weights/" in name) < 8e6
+    assert "cosmoflow/camels/CosmoAstroSeed_Astrid_L25n256_LH.txt" in sizes and "cosmoflow/weights/mini/config.json" in sizes
+
+
+def test_demo_from_an_empty_environment(wheel, tmp_path):
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    bin = tmp_path / "venv" / ("Scripts" if sys.platform == "win32" else "bin")
+    subprocess.run([bin / "pip", "install", "--quiet", "--constraint", ROOT / "constraints.txt", wheel], check=True)
+    (tmp_path / "away").mkdir()
+    done = subprocess.run([bin / "cosmoflow", "demo", "--out", "demo", "--epochs", "1", "--sims", "0:10"], cwd=tmp_path / "away", capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert {p.name for p in (tmp_path / "away" / "demo").iterdir()} == {"demo.png", "index.html", "metrics.json", "model"}
+    metrics = json.loads((tmp_path / "away" / "demo" / "metrics.json").read_text())
+    for name in ("shipped", "trained here"): assert len(metrics[name]["reconstruction"]["ratio"]) == 32
+    assert metrics["shipped"]["reconstruction"]["r"][0] > 0.9
+    where = subprocess.run([bin / "python", "-c", "import cosmoflow; print(cosmoflow.__file__)"], cwd=tmp_path / "away", capture_output=True, text=True, check=True).stdout
+    assert str(tmp_path / "venv") in where
