@@ -1,17 +1,20 @@
 """The command line as a shell sees it."""
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from cosmoflow.data import open_maps
 
+COSMOFLOW = Path(sys.executable).with_name("cosmoflow")
+
 COMMANDS = ("simulate", "download", "train", "evaluate", "encode", "decode", "demo")
 
 
 def run(*args, **kwargs):
-    return subprocess.run([sys.executable, "-m", "cosmoflow.cli", *map(str, args)], capture_output=True, text=True, timeout=300, **kwargs)
+    return subprocess.run([COSMOFLOW, *map(str, args)], capture_output=True, text=True, timeout=300, **kwargs)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

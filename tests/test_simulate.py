@@ -4,12 +4,15 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from cosmoflow.data import open_maps
 from cosmoflow.simulate import OMEGA_B, RHO_CRIT, round_mantissa, simulate, simulation_table, wdm_transfer
+
+COSMOFLOW = Path(sys.executable).with_name("cosmoflow")
 
 SMALL = dict(particles=16, pixels=16, steps=4)
 
@@ -30,7 +33,7 @@ def test_any_order_gives_the_same_bytes(tmp_path):
 
 
 def test_killed_run_goes_on(tmp_path):
-    args = [sys.executable, "-m", "cosmoflow.cli", "simulate", "--set", "LH", "--sims", "0:12", "--particles", "32", "--pixels", "16", "--out", str(tmp_path / "cut")]
+    args = [COSMOFLOW, "simulate", "--set", "LH", "--sims", "0:12", "--particles", "32", "--pixels", "16", "--out", str(tmp_path / "cut")]
     quiet = dict(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     parts = tmp_path / "cut" / "parts" / "LH"
     process, deadline = subprocess.Popen(args, **quiet), time.time() + 200

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,11 +15,13 @@ from cosmoflow import CosmoFlow
 from cosmoflow.data import Normalizer, open_maps, split_simulations
 from cosmoflow.train import TrainConfig, ema_update, lr_factor, train
 
+COSMOFLOW = Path(sys.executable).with_name("cosmoflow")
+
 ARGS = ["train", "--preset", "tiny", "--sims", "0:20", "--epochs", "4", "--schedule", "plateau", "--patience", "0", "--lr", "3e-3", "--ema", "0.9", "--batch-size", "60"]
 
 
 def start(out, *more):
-    return subprocess.Popen([sys.executable, "-m", "cosmoflow.cli", *ARGS, "--out", str(out), *more], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return subprocess.Popen([COSMOFLOW, *ARGS, "--out", str(out), *more], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def epochs(out):
