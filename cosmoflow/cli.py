@@ -72,7 +72,10 @@ def _train(args: argparse.Namespace) -> None:
     config = TrainConfig(**{**TRAIN_PRESETS[args.preset], **chosen})
     data = open_maps(args.suite, args.set, args.data, pixels=args.pixels, sims=args.sims)
     torch.manual_seed(config.seed)
-    model = CosmoFlow.from_preset(args.preset, Normalizer.fit(data.maps, split_simulations(data, seed=config.seed)[0]), channels=args.channels)
+    if args.init:
+        model = CosmoFlow.from_pretrained(args.init)
+    else:
+        model = CosmoFlow.from_preset(args.preset, Normalizer.fit(data.maps, split_simulations(data, seed=config.seed)[0]), channels=args.channels)
     train(model, data, args.out, config, args.resume)
 
 
@@ -155,9 +158,10 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--preset", default="mini", choices=["tiny", "mini", "paper"], help="size of the model and schedule (default: mini)")
     data_arguments(sub)
     sub.add_argument("--out", type=Path, required=True, help="folder of checkpoint, log and weights")
+    sub.add_argument("--init", help="start from this model (shipped name, folder, or hub name), its size and normalisation, instead of from nothing")
     sub.add_argument("--channels", type=int, default=8, help="channels of the compressed field (default: 8)")
     for name, kind in (("epochs", int), ("batch-size", int), ("lr", float), ("weight-decay", float), ("schedule", str),
-                       ("patience", int), ("clip", float), ("ema", float), ("precision", str), ("seed", int)):
+                       ("patience", int), ("clip", float), ("norm-epochs", float), ("ema", float), ("precision", str), ("seed", int)):
         sub.add_argument(f"--{name}", type=kind, help="see cosmoflow.train.TrainConfig; the preset's value without it")
     sub.add_argument("--compile", action="store_const", const=True, help="torch.compile the model")
     sub.add_argument("--resume", action="store_true", help="go on from the checkpoint in the folder")

@@ -39,6 +39,7 @@ class TrainConfig:
     schedule: str = "plateau"   # `plateau`: halve when the validation loss rests; `cosine`: warm up, then fall to zero
     patience: int = 10          # epochs without progress before `plateau` halves
     clip: float = 1.0           # largest gradient norm
+    norm_epochs: float = 1.0    # share of the epochs after which BatchNorm's statistics stay fixed; 1 never fixes them
     ema: float = 0.0            # decay of the averaged weights; 0 keeps none
     precision: str = "no"       # mixed precision: `no`, `bf16` or `fp16`
     compile: bool = False       # torch.compile the model
@@ -51,7 +52,7 @@ class TrainConfig:
 
 TRAIN_PRESETS = {  # what suits each preset of the model
     "tiny": dict(epochs=2, lr=1e-3, schedule="cosine"),
-    "mini": dict(epochs=60, lr=1e-3, schedule="cosine", ema=0.999),
+    "mini": dict(epochs=60, lr=1e-3, schedule="cosine", norm_epochs=0.5, ema=0.999),
     "paper": dict(),
 }
 
@@ -175,6 +176,7 @@ def train(
     bar = tqdm(total=config.epochs * steps, initial=len(history) * steps, unit="step", desc="training", disable=not accelerator.is_main_process)
     for epoch in range(len(history), config.epochs):
         start, total = time.time(), 0.0
+        model.encoder.train(epoch < config.norm_epochs * config.epochs)  # the encoder holds every BatchNorm of the model
         order = torch.randperm(len(loader), generator=_epoch_generator(config.seed, epoch, ranks, torch.device("cpu")))
         generator = _epoch_generator(config.seed, epoch, accelerator.process_index, device)
         for step in range(steps):
