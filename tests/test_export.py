@@ -27,7 +27,9 @@ def test_export_in_sync(tmp_path):
 @pytest.mark.parametrize("module", ORDER)
 def test_imports_point_one_way(module):
     tree = ast.parse((ROOT / "cosmoflow" / f"{module}.py").read_text())
-    used = {n.module.removeprefix("cosmoflow.") for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and (n.module or "").startswith("cosmoflow.")}
+    froms = [n for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)]
+    used = {n.module.removeprefix("cosmoflow.") for n in froms if n.level or n.module.startswith("cosmoflow.")}  # nbdev writes some relative
+    assert used or module in ("data", "encoder"), "found no import: does this test still see them?"
     assert used <= set(ORDER[: ORDER.index(module)]), f"{module} imports {used}"
 
 

@@ -81,6 +81,32 @@ def test_bf16_trains(tmp_path, data):
     assert all(v.dtype != torch.bfloat16 for v in load_file(tmp_path / "model.safetensors").values())
 
 
+def test_norm_epochs_fixes_the_running_statistics(tmp_path, data):
+    "After their share of the epochs the running statistics stand still, while the weights go on."
+    def run(out, epochs, norm_epochs):
+        model = train(fresh(data), data, out, TrainConfig(epochs=epochs, lr=1e-3, norm_epochs=norm_epochs))
+        return {k: v for k, v in model.encoder.state_dict().items()}
+    half, whole = run(tmp_path / "a", 4, 0.5), run(tmp_path / "b", 4, 1.0)
+    seen = {k: v.item() for k, v in half.items() if k.endswith("num_batches_tracked")}
+    assert seen and {2 * n for n in seen.values()} == {v.item() for k, v in whole.items() if k.endswith("num_batches_tracked")}
+    start = fresh(data).encoder.state_dict()
+    none = run(tmp_path / "c", 1, 0.0)
+    stats = [k for k in none if "running" in k]
+    assert stats and all(torch.equal(none[k], start[k]) for k in stats)
+    assert not any(torch.equal(none[k], start[k]) for k in none if k.endswith("weight"))
+
+
+def test_init_starts_from_a_saved_model(tmp_path, data):
+    "With a rate of nothing the fine-tuned model is the one it started from, normalisation included."
+    train(fresh(data), data, tmp_path / "first", TrainConfig(epochs=1, lr=3e-3))
+    args = ["train", "--preset", "tiny", "--sims", "0:20", "--init", tmp_path / "first", "--epochs", "1", "--lr", "1e-12", "--norm-epochs", "0", "--out", tmp_path / "second"]
+    assert subprocess.run([COSMOFLOW, *args], stderr=subprocess.DEVNULL).returncode == 0
+    first, second = (CosmoFlow.from_pretrained(tmp_path / name) for name in ("first", "second"))
+    assert first.normalizer == second.normalizer
+    a, b = first.state_dict(), second.state_dict()
+    for k in a.keys() - {"prior"}: torch.testing.assert_close(a[k], b[k], atol=1e-6, rtol=0)
+
+
 def test_helpers():
     factors = [lr_factor(i, 1000) for i in range(1000)]
     assert max(factors) == 1 and factors[0] == 1 / 50 and factors[-1] < 1e-5
