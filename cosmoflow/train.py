@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -148,6 +149,7 @@ def train(
 
     Raises `FileExistsError` for a run that is there already and not resumed, `ValueError` for one with other settings.
     """
+    AcceleratorState._reset_state()  # it is one a process: without this, a second run could not choose another precision
     accelerator = Accelerator(mixed_precision=config.precision, dynamo_backend="inductor" if config.compile else "no")
     device, ranks = accelerator.device, accelerator.num_processes
     out = Path(out)
