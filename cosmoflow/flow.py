@@ -123,9 +123,11 @@ class CosmoFlow(nn.Module):
         "Velocity of the flow at time t, from the channels that are live then."
         return self.unet(x, t, field * channel_mask(t, field.shape[1]))
 
-    def forward(self, x: Tensor, t: Tensor, x1: Tensor) -> Tensor:
-        "Velocity at (x, t) when the map to be reached is x1: what training calls."
-        return self.velocity(x, t, self.encoder(x1))
+    def forward(self, x: Tensor, t: Tensor, x1: Tensor, pooled: int = 0) -> Tensor:
+        "Velocity at (x, t) when the map to be reached is x1, the first `pooled` maps from their summaries alone: what training calls."
+        field = self.encoder(x1)
+        constant = summary(field[:pooled])[:, :, None, None].expand_as(field[:pooled])
+        return self.velocity(x, t, torch.cat([constant, field[pooled:]]))
 
     def encode(self,
         maps: "np.ndarray | Tensor",  # (n, H, W) surface density, H and W multiples of 16

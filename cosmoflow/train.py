@@ -8,13 +8,14 @@ Docs: https://cosmoflow.github.io/cosmoflow/train.html.md"""
 __all__ = ['TRAIN_PRESETS', 'TrainConfig', 'lr_factor', 'ema_update', 'save_checkpoint', 'load_checkpoint', 'MapLoader',
            'validation_loss', 'train']
 
-# %% ../nbs/06_train.ipynb #0a28c02d
+# %% ../nbs/06_train.ipynb #da65566e
 import csv
 import json
 import math
 import time
 from copy import deepcopy
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,7 @@ class TrainConfig:
     patience: int = 10          # epochs without progress before `plateau` halves
     clip: float = 1.0           # largest gradient norm
     norm_epochs: float = 1.0    # share of the epochs after which BatchNorm's statistics stay fixed; 1 never fixes them
+    pooled: float = 0.0         # share of each batch that is decoded from the summary alone, which must then hold what it can
     ema: float = 0.0            # decay of the averaged weights; 0 keeps none
     precision: str = "no"       # mixed precision: `no`, `bf16` or `fp16`
     compile: bool = False       # torch.compile the model
@@ -186,7 +188,7 @@ def train(
             x1 = augment(loader(which), generator)
             if config.schedule == "cosine":
                 for group in optimizer.param_groups: group["lr"] = config.lr * lr_factor(epoch * steps + step, config.epochs * steps)
-            with accelerator.autocast(): loss = flow_matching_loss(ddp, x1, generator)
+            with accelerator.autocast(): loss = flow_matching_loss(partial(ddp, pooled=round(config.pooled * len(x1))), x1, generator)
             accelerator.backward(loss)
             accelerator.clip_grad_norm_(ddp.parameters(), config.clip)
             optimizer.step()

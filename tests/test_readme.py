@@ -1,0 +1,26 @@
+"""What the README and the model card promise: code that runs, links that lead somewhere."""
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_example_runs(tmp_path):
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    assert len([line for line in code.splitlines() if line]) <= 10
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split("\n")[0] == "torch.Size([4, 8, 4, 4]) torch.Size([4, 8]) torch.Size([4, 64, 64])"
+
+
+@pytest.mark.parametrize("page", ["README.md", "cosmoflow/weights/mini/README.md"])
+def test_links_lead_somewhere(page):
+    path = ROOT / page
+    links = re.findall(r"\]\(([^)#]+)", path.read_text())
+    here = "https://raw.githubusercontent.com/cosmoflow/cosmoflow/main/"
+    local = [ROOT / u.removeprefix(here) if u.startswith(here) else path.parent / u for u in links if u.startswith(here) or not u.startswith("http")]
+    assert local and all(p.exists() for p in local), [p for p in local if not p.exists()]
