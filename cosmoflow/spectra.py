@@ -128,10 +128,10 @@ def pdf_distance(
     quantiles = [to_tensor(m).flatten(1).clamp_min(1.0).log10().sort(1).values for m in (maps_a, maps_b)]
     return (quantiles[0] - quantiles[1]).abs().mean(1)
 
-# %% ../nbs/02_spectra.ipynb #c7c34474
+# %% ../nbs/02_spectra.ipynb #4509b37f
 OKABE_ITO = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00")  # colours that everyone can tell apart
 
-
+# %% ../nbs/02_spectra.ipynb #560117e0
 def plot_spectra(
     maps: "dict[str, np.ndarray | Tensor]",  # name -> surface density (B, H, H); the first is the reference
     box: float = 25.0,                       # side of the map, Mpc/h
