@@ -39,7 +39,7 @@ suite: env  ## rerun the simulations that ship with the package (half an hour on
 
 weights: env  ## retrain the shipped weights (an hour and a half on two cores, simulations included)
 	$(BIN)/cosmoflow simulate --set LH --sims 0:160 --particles 128 --pixels 64 --keep-bits 6 --out build/training
-	$(BIN)/cosmoflow train --preset mini --data build/training --epochs 50 --batch-size 16 --lr 1e-3 --precision bf16 --seed 0 --out build/mini --resume
+	$(BIN)/cosmoflow train --preset mini --data build/training --epochs 50 --batch-size 16 --lr 1e-3 --norm-epochs 1 --precision bf16 --seed 0 --out build/mini --resume
 
 clean:  ## remove what the commands above made, but not the environment
 	rm -rf build dist demo

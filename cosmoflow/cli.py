@@ -75,7 +75,7 @@ def _train(args: argparse.Namespace) -> None:
     if args.init:
         model = CosmoFlow.from_pretrained(args.init)
     else:
-        model = CosmoFlow.from_preset(args.preset, Normalizer.fit(data.maps, split_simulations(data, seed=config.seed)[0]), channels=args.channels)
+        model = CosmoFlow.from_preset(args.preset, Normalizer.fit(data.maps, split_simulations(data)[0]), channels=args.channels)
     train(model, data, args.out, config, args.resume)
 
 
@@ -188,7 +188,7 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("demo", _demo, "Train briefly, reconstruct held-out maps, write a figure, metrics and a page.", "cosmoflow demo --out demo")
     sub.add_argument("--out", type=Path, default=Path("demo"), help="folder of the results (default: demo)")
     sub.add_argument("--epochs", type=int, default=3, help="of the short training (default: 3)")
-    sub.add_argument("--seed", type=int, default=0, help="of split, training and noise (default: 0)")
+    sub.add_argument("--seed", type=int, default=0, help="of training and noise (default: 0)")
     sub.add_argument("--sims", type=_sims, default=slice(None), help="which shipped simulations, for example 0:20 (default: all)")
     return parser
 

@@ -6,8 +6,8 @@ Docs: https://cosmoflow.github.io/cosmoflow/data.html.md"""
 
 # %% auto #0
 __all__ = ['MAPS_PER_SIMULATION', 'HYDRO_SUITES', 'SUITES', 'SETS', 'CMD_PARAMS', 'CMD_URL', 'atomic_path', 'default_field',
-           'map_path', 'param_path', 'MapData', 'release', 'batches', 'lower_resolution', 'open_maps', 'show_maps',
-           'split_simulations', 'to_tensor', 'Normalizer', 'augment', 'download']
+           'map_path', 'param_path', 'MapData', 'release', 'batches', 'lower_resolution', 'open_maps',
+           'split_simulations', 'to_tensor', 'Normalizer', 'augment', 'show_maps', 'download']
 
 # %% ../nbs/01_data.ipynb #7df5ed6a
 import mmap
@@ -202,31 +202,6 @@ def open_maps(
     if pixels is not None and pixels != maps.shape[-1]: maps = lower_resolution(maps, pixels)
     return MapData(maps, params, names, suite, set)
 
-# %% ../nbs/01_data.ipynb #aec2721e
-def show_maps(
-    maps: "np.ndarray | Tensor",               # surface density, (n, H, W) or (rows, columns, H, W)
-    titles: "Sequence[str]" = (),              # one above each map of the first row
-    rows: "Sequence[str]" = (),                # one beside each row
-    box: float = 25.0,                         # side of the map, Mpc/h
-    size: float = 2.2,                         # inches a map
-) -> "matplotlib.figure.Figure":               # maps side by side with one colour scale
-    "Draws maps of surface density on one logarithmic colour scale."
-    import matplotlib.pyplot as plt
-
-    maps = np.asarray(to_tensor(maps).cpu())
-    if maps.ndim == 3: maps = maps[None]
-    log = np.log10(np.maximum(maps, maps[maps > 0].min()))
-    n_rows, n_cols = maps.shape[:2]
-    fig, axes = plt.subplots(n_rows, n_cols, figsize=(size * n_cols + 1, size * n_rows + 0.4), squeeze=False, layout="constrained")
-    for (i, j), ax in np.ndenumerate(axes):
-        image = ax.imshow(log[i, j], cmap="magma", vmin=np.percentile(log, 0.5), vmax=np.percentile(log, 99.8), extent=(0, box, 0, box), origin="lower")
-        ax.set(xticks=[], yticks=[])
-        if i == 0 and j < len(titles): ax.set_title(titles[j])
-        if j == 0 and i < len(rows): ax.set_ylabel(rows[i])
-    axes[-1, 0].set_xlabel(f"{box:g} Mpc/h")
-    fig.colorbar(image, ax=axes, label="log$_{10}$ surface density [(M$_\\odot$/h)/(Mpc/h)$^2$]", shrink=0.9)
-    return fig
-
 # %% ../nbs/01_data.ipynb #3e63fb90
 def split_simulations(
     data: MapData,                                             # the maps to split
@@ -306,6 +281,31 @@ def augment(
     cols = (shift_c + sign_c * torch.arange(w, device=x.device)) % w
     y = x[torch.arange(b, device=x.device)[:, None, None], 0, rows[:, :, None], cols[:, None, :]]
     return torch.where(swap[..., None].bool(), y.mT, y)[:, None]
+
+# %% ../nbs/01_data.ipynb #aec2721e
+def show_maps(
+    maps: "np.ndarray | Tensor",               # surface density, (n, H, W) or (rows, columns, H, W)
+    titles: "Sequence[str]" = (),              # one above each map of the first row
+    rows: "Sequence[str]" = (),                # one beside each row
+    box: float = 25.0,                         # side of the map, Mpc/h
+    size: float = 2.2,                         # inches a map
+) -> "matplotlib.figure.Figure":               # maps side by side with one colour scale
+    "Draws maps of surface density on one logarithmic colour scale."
+    import matplotlib.pyplot as plt
+
+    maps = np.asarray(to_tensor(maps).cpu())
+    if maps.ndim == 3: maps = maps[None]
+    log = np.log10(np.maximum(maps, maps[maps > 0].min()))
+    n_rows, n_cols = maps.shape[:2]
+    fig, axes = plt.subplots(n_rows, n_cols, figsize=(size * n_cols + 1, size * n_rows + 0.4), squeeze=False, layout="constrained")
+    for (i, j), ax in np.ndenumerate(axes):
+        image = ax.imshow(log[i, j], cmap="magma", vmin=np.percentile(log, 0.5), vmax=np.percentile(log, 99.8), extent=(0, box, 0, box), origin="lower")
+        ax.set(xticks=[], yticks=[])
+        if i == 0 and j < len(titles): ax.set_title(titles[j])
+        if j == 0 and i < len(rows): ax.set_ylabel(rows[i])
+    axes[-1, 0].set_xlabel(f"{box:g} Mpc/h")
+    fig.colorbar(image, ax=axes, label="log$_{10}$ surface density [(M$_\\odot$/h)/(Mpc/h)$^2$]", shrink=0.9)
+    return fig
 
 # %% ../nbs/01_data.ipynb #3ffcc9ff
 CMD_URL = "https://users.flatironinstitute.org/~fvillaescusa/priv/DEPnzxoWlaTQ6CjrXqsm0vYi8L7Jy/CMD/2D_maps/data"

@@ -38,7 +38,7 @@ The model trained here for {seconds:.0f} seconds stands beside the one that ship
 def demo(
     out: "str | Path" = "demo",  # folder of the results
     epochs: int = 3,             # of the short training
-    seed: int = 0,               # of split, training and noise
+    seed: int = 0,               # of training and noise
     sims: slice = slice(None),   # which of the shipped simulations; multiples of ten keep the held-out ones held out
 ) -> dict:                       # the metrics of both models
     "Trains `mini` briefly on the shipped maps, then reconstructs held-out maps with it and with the shipped weights."
@@ -47,7 +47,7 @@ def demo(
     out = Path(out)
     (out / "model").mkdir(parents=True, exist_ok=True)
     data = open_maps("PM", "LH", sims=sims)
-    training, _, test = split_simulations(data, seed=seed)
+    training, _, test = split_simulations(data)
     print(f"{len(data)} maps of {data.n_sims} N-body simulations, {len(test)} maps held out", flush=True)
 
     start = time.time()

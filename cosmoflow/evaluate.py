@@ -90,12 +90,12 @@ class Evaluation:
 def evaluate(
     model: CosmoFlow,               # a trained model
     data: MapData,                  # maps and parameters; the test part of their split is measured
-    seed: int = 0,                  # of split, noise and regressors
+    seed: int = 0,                  # of noise and regressors
     raw_maps: bool = True,          # train the CNN on raw maps too (minutes)
     **sampling,                     # `steps` and `solver` of `decode`
 ) -> Evaluation:
     "Everything that is claimed of a model, measured on simulations that training did not see."
-    parts = split_simulations(data, seed=seed)
+    parts = split_simulations(data)
     true = torch.from_numpy(np.array(data.maps[parts[2]]))
     rec = model.reconstruct(true, generator=torch.Generator().manual_seed(seed), **sampling).cpu()
     methods = ("summaries", "spectrum", "raw maps") if raw_maps else ("summaries", "spectrum")

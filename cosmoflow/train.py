@@ -46,7 +46,7 @@ class TrainConfig:
     ema: float = 0.0            # decay of the averaged weights; 0 keeps none
     precision: str = "no"       # mixed precision: `no`, `bf16` or `fp16`
     compile: bool = False       # torch.compile the model
-    seed: int = 0               # of the split, initial weights, batches, times, noise and symmetries
+    seed: int = 0               # of initial weights, batches, times, noise and symmetries
 
     def __post_init__(self):
         if self.schedule not in ("plateau", "cosine"): raise ValueError(f"schedule={self.schedule!r}: expected plateau or cosine")
@@ -158,7 +158,7 @@ def train(
     checkpoint = out / "checkpoint.safetensors"
     if checkpoint.exists() and not resume: raise FileExistsError(f"{checkpoint} is there already: resume that run, or choose another folder")
     out.mkdir(parents=True, exist_ok=True)
-    parts = split_simulations(data, seed=config.seed)
+    parts = split_simulations(data)  # one split for every run: what is held out once is held out always
     loader, val = (MapLoader(data, part, model.normalizer, device) for part in parts[:2])
 
     average = deepcopy(model).to(device) if config.ema else None
