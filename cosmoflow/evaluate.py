@@ -17,7 +17,7 @@ from torch import Tensor
 from .data import MAPS_PER_SIMULATION, MapData, split_simulations, to_tensor
 from .flow import CosmoFlow
 from .inference import fit_cnn, fit_mlp, relative_error, spectrum_features
-from .spectra import OKABE_ITO, cross_correlation, pdf_distance, power_spectrum
+from .spectra import OKABE_ITO, cross_correlation, log_ticks, pdf_distance, power_spectrum
 
 # %% ../nbs/09_evaluate.ipynb #8f2a2e31
 @dataclass(frozen=True)
@@ -162,4 +162,5 @@ def figure(
     top.legend(frameon=False)
     middle.set(ylabel="ratio", ylim=(0.7, 1.3))
     bottom.set(ylabel="r(k)", xlabel="k [h/Mpc]", ylim=(0, 1.02))
+    log_ticks(bottom.xaxis)
     return fig

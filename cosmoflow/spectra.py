@@ -6,7 +6,7 @@ Docs: https://cosmoflow.github.io/cosmoflow/spectra.html.md"""
 
 # %% auto #0
 __all__ = ['OKABE_ITO', 'contrast', 'modes', 'ring_mean', 'wavenumbers', 'power_spectrum', 'cross_correlation', 'transfer_ratio',
-           'one_point_pdf', 'pdf_distance', 'plot_spectra']
+           'log_ticks', 'one_point_pdf', 'pdf_distance', 'plot_spectra']
 
 # %% ../nbs/02_spectra.ipynb #96c87c3e
 import math
@@ -106,6 +106,17 @@ def transfer_ratio(
     "Ratio of amplitudes sqrt(P_a / P_b) of two maps."
     return (power_spectrum(maps_a, box, of)[1] / power_spectrum(maps_b, box, of)[1]).sqrt()
 
+# %% ../nbs/02_spectra.ipynb #4a7c3900
+def log_ticks(
+    axis: "matplotlib.axis.Axis",  # a logarithmic axis, for example ax.xaxis
+) -> None:
+    "Plain numbers at 1, 2 and 5 of each decade: an axis of little more than a decade stays readable."
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
 # %% ../nbs/02_spectra.ipynb #b3a62099
 def one_point_pdf(
     maps: "np.ndarray | Tensor",               # surface density, (B, H, W)
@@ -154,4 +165,5 @@ def plot_spectra(
     axes[0].legend(frameon=False)
     axes[1].set(xlabel="k [h/Mpc]", ylabel="ratio", ylim=(0.7, 1.3))
     axes[1].axhspan(0.95, 1.05, color="0.9", zorder=0)
+    log_ticks(axes[1].xaxis)
     return axes[0].figure

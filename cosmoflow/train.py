@@ -142,7 +142,7 @@ def validation_loss(
 # %% ../nbs/06_train.ipynb #930df992
 def train(
     model: CosmoFlow,           # its normaliser must be fitted on the training part
-    data: MapData,              # all maps; split by simulation with the run's seed
+    data: MapData,              # all maps; split by simulation, the same way in every run
     out: "str | Path",          # folder for checkpoint, log and weights
     config: TrainConfig = TrainConfig(),
     resume: bool = False,       # go on from the checkpoint in `out`
