@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 SUITE = build/suite
 SIMULATE = $(BIN)/cosmoflow simulate --particles 128 --pixels 64 --keep-bits 6 --out $(SUITE)
 
-.PHONY: help env demo test notebooks suite weights clean
+.PHONY: help env demo test docs notebooks suite weights clean
 
 help:
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -23,6 +23,10 @@ demo: env  ## train briefly, reconstruct held-out maps, write demo/
 
 test: env  ## run every notebook and test
 	$(BIN)/pytest tests
+
+docs: env  ## build the documentation site into _docs and test it in Chromium or Chrome, where there is one
+	$(BIN)/python nbs/_build.py
+	$(BIN)/pytest tests/test_site.py
 
 notebooks: env  ## run every notebook in place, top to bottom, keeping its outputs
 	for nb in nbs/*.ipynb; do $(BIN)/jupyter nbconvert --to notebook --execute --inplace $$nb || exit 1; done
@@ -44,4 +48,4 @@ weights: env  ## retrain the shipped weights (some two and a half hours on two c
 	$(BIN)/cosmoflow evaluate --model build/mini --data build/training --out build/evaluation
 
 clean:  ## remove what the commands above made, but not the environment
-	rm -rf build dist demo
+	rm -rf build dist demo _proc _docs

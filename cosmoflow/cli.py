@@ -161,7 +161,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--init", help="start from this model (shipped name, folder, or hub name), its size and normalisation, instead of from nothing")
     sub.add_argument("--channels", type=int, default=8, help="channels of the compressed field (default: 8)")
     for name, kind in (("epochs", int), ("batch-size", int), ("lr", float), ("weight-decay", float), ("schedule", str),
-                       ("patience", int), ("clip", float), ("norm-epochs", float), ("pooled", float), ("ema", float), ("precision", str), ("seed", int)):
+                       ("patience", int), ("clip", float), ("norm-epochs", float), ("pooled", float), ("siblings", float), ("ema", float), ("precision", str), ("seed", int)):
         sub.add_argument(f"--{name}", type=kind, help="see cosmoflow.train.TrainConfig; the preset's value without it")
     sub.add_argument("--compile", action="store_const", const=True, help="torch.compile the model")
     sub.add_argument("--resume", action="store_true", help="go on from the checkpoint in the folder")

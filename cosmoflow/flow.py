@@ -40,10 +40,11 @@ def flow_matching_loss(
     x1: Tensor,                                  # normalised maps, (B, 1, H, W)
     generator: "torch.Generator | None" = None,  # of times and noise, on x1's device
     t: "Tensor | None" = None,                   # flow times, (B,); uniform when None
+    x0: "Tensor | None" = None,                  # noise, as x1; standard normal when None
 ) -> Tensor:                                     # mean square error, scalar
     "Regression of the velocity on the straight path from noise to map. Source: paper, eq. 3."
     if t is None: t = torch.rand(len(x1), generator=generator, device=x1.device, dtype=x1.dtype)
-    x0 = torch.randn(x1.shape, generator=generator, device=x1.device, dtype=x1.dtype)
+    if x0 is None: x0 = torch.randn(x1.shape, generator=generator, device=x1.device, dtype=x1.dtype)
     s = t[:, None, None, None]
     velocity = model((1 - s) * x0 + s * x1, t, x1)
     return (velocity.to(x1.dtype) - (x1 - x0)).square().mean()
@@ -123,11 +124,9 @@ class CosmoFlow(nn.Module):
         "Velocity of the flow at time t, from the channels that are live then."
         return self.unet(x, t, field * channel_mask(t, field.shape[1]))
 
-    def forward(self, x: Tensor, t: Tensor, x1: Tensor, pooled: int = 0) -> Tensor:
-        "Velocity at (x, t) when the map to be reached is x1, the first `pooled` maps from their summaries alone: what training calls."
-        field = self.encoder(x1)
-        constant = summary(field[:pooled])[:, :, None, None].expand_as(field[:pooled])
-        return self.velocity(x, t, torch.cat([constant, field[pooled:]]))
+    def forward(self, x: Tensor, t: Tensor, x1: Tensor) -> Tensor:
+        "Velocity at (x, t) when the map to be reached is x1."
+        return self.velocity(x, t, self.encoder(x1))
 
     def encode(self,
         maps: "np.ndarray | Tensor",  # (n, H, W) surface density, H and W multiples of 16

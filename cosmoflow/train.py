@@ -6,7 +6,7 @@ Docs: https://cosmoflow.github.io/cosmoflow/train.html.md"""
 
 # %% auto #0
 __all__ = ['TRAIN_PRESETS', 'TrainConfig', 'lr_factor', 'ema_update', 'save_checkpoint', 'load_checkpoint', 'MapLoader',
-           'validation_loss', 'train']
+           'validation_loss', 'sibling_loss', 'epoch_order', 'Objective', 'train']
 
 # %% ../nbs/06_train.ipynb #da65566e
 import csv
@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from safetensors import safe_open
@@ -27,7 +28,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from .data import MapData, Normalizer, atomic_path, augment, split_simulations
+from .data import MAPS_PER_SIMULATION, MapData, Normalizer, atomic_path, augment, split_simulations
+from .encoder import summary
 from .flow import CosmoFlow, flow_matching_loss
 
 # %% ../nbs/06_train.ipynb #c9c52d68
@@ -42,7 +44,8 @@ class TrainConfig:
     patience: int = 10          # epochs without progress before `plateau` halves
     clip: float = 1.0           # largest gradient norm
     norm_epochs: float = 1.0    # share of the epochs after which BatchNorm's statistics stay fixed; 1 never fixes them
-    pooled: float = 0.0         # share of each batch that is decoded from the summary alone, which must then hold what it can
+    pooled: float = 0.0         # share of each batch that is decoded from the summary alone
+    siblings: float = 0.0       # weight of the loss that asks which maps are of one simulation
     ema: float = 0.0            # decay of the averaged weights; 0 keeps none
     precision: str = "no"       # mixed precision: `no`, `bf16` or `fp16`
     compile: bool = False       # torch.compile the model
@@ -51,6 +54,7 @@ class TrainConfig:
     def __post_init__(self):
         if self.schedule not in ("plateau", "cosine"): raise ValueError(f"schedule={self.schedule!r}: expected plateau or cosine")
         if self.epochs < 1 or self.batch_size < 1: raise ValueError(f"epochs={self.epochs}, batch_size={self.batch_size}: expected 1 or more")
+        if not 0 <= self.pooled <= 1 or self.siblings < 0: raise ValueError(f"pooled={self.pooled}, siblings={self.siblings}: expected a share from 0 to 1, and a weight of 0 or more")
 
 
 TRAIN_PRESETS = {  # what suits each preset of the model
@@ -139,6 +143,47 @@ def validation_loss(
     model.train(was_training)
     return total / len(loader)
 
+# %% ../nbs/06_train.ipynb #51b11a91
+def sibling_loss(
+    summaries: Tensor,  # (2 n, C), rows 2 i and 2 i + 1 of two maps of one simulation
+) -> Tensor:            # mean cross-entropy, nats; log n for a guess
+    "Which of n maps is of the same simulation as this one? Near summaries say yes. Source: InfoNCE, van den Oord et al. 2018."
+    a, b = summaries.float().unflatten(0, (-1, 2)).unbind(1)
+    logits = -(a[:, None] - b).square().sum(-1)
+    answer = torch.arange(len(a), device=a.device)
+    return (F.cross_entropy(logits, answer) + F.cross_entropy(logits.mT, answer)) / 2
+
+# %% ../nbs/06_train.ipynb #51b11a94
+def epoch_order(
+    n: int,                      # maps of the training part, those of one simulation in a row
+    pairs: bool,                 # two maps of one simulation side by side
+    generator: torch.Generator,  # of the order
+) -> Tensor:                     # indices of the maps of one epoch, (n,) or, in pairs, (14/15 n,)
+    "In which order an epoch goes through the maps."
+    if not pairs: return torch.randperm(n, generator=generator)
+    sims, m = n // MAPS_PER_SIMULATION, MAPS_PER_SIMULATION
+    dealt = torch.rand(sims, m, generator=generator).argsort(1) + m * torch.arange(sims)[:, None]
+    dealt = dealt[:, :m // 2 * 2].reshape(-1, 2)
+    return dealt[torch.randperm(len(dealt), generator=generator)].flatten()
+
+# %% ../nbs/06_train.ipynb #51b11a97
+class Objective(nn.Module):
+    "The losses of one step: flow matching (paper, eq. 3), and the siblings' where asked."
+    def __init__(self, model: CosmoFlow, pooled: float, siblings: bool):
+        super().__init__()
+        self.model, self.pooled, self.siblings = model, pooled, siblings
+
+    def forward(self,
+        x1: Tensor,  # normalised maps, (B, 1, H, W); with siblings, in pairs of one simulation
+        t: Tensor,   # flow times, (B,)
+        x0: Tensor,  # noise, as x1
+    ) -> tuple[Tensor, Tensor]:
+        field = self.model.encoder(x1)
+        n = round(self.pooled * len(field))
+        shown = torch.cat([summary(field[:n])[:, :, None, None].expand_as(field[:n]), field[n:]])
+        flow = flow_matching_loss(lambda x, t, x1: self.model.velocity(x, t, shown), x1, t=t, x0=x0)
+        return flow, sibling_loss(summary(field)) if self.siblings else torch.zeros_like(flow)
+
 # %% ../nbs/06_train.ipynb #930df992
 def train(
     model: CosmoFlow,           # its normaliser must be fitted on the training part
@@ -154,6 +199,8 @@ def train(
     AcceleratorState._reset_state()  # it is one a process: without this, a second run could not choose another precision
     accelerator = Accelerator(mixed_precision=config.precision, dynamo_backend="inductor" if config.compile else "no")
     device, ranks = accelerator.device, accelerator.num_processes
+    batch = max(1, config.batch_size // ranks)
+    if config.siblings and batch % 2: raise ValueError(f"batch_size={config.batch_size}: expected an even number of maps a process, for pairs of siblings")
     out = Path(out)
     checkpoint = out / "checkpoint.safetensors"
     if checkpoint.exists() and not resume: raise FileExistsError(f"{checkpoint} is there already: resume that run, or choose another folder")
@@ -163,8 +210,9 @@ def train(
 
     average = deepcopy(model).to(device) if config.ema else None
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
-    if device.type == "cuda": model = model.to(memory_format=torch.channels_last)
-    ddp, optimizer = accelerator.prepare(model, optimizer)
+    if device.type == "cuda":
+        for part in (model.encoder, model.unet): part.to(memory_format=torch.channels_last)
+    objective, optimizer = accelerator.prepare(Objective(model, config.pooled, config.siblings > 0), optimizer)
     plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer.optimizer, factor=0.5, patience=config.patience)
     models = {"model": model} | ({"average": average} if average else {})
     settings, history = {"train": asdict(config), "model": model.config, "maps": len(data)}, []
@@ -175,32 +223,34 @@ def train(
         plateau.load_state_dict(state["plateau"])
         for group in optimizer.param_groups: group["lr"] = state["lr"]
 
-    batch = max(1, config.batch_size // ranks)
-    steps = max(1, len(loader) // (batch * ranks))
+    order = partial(epoch_order, len(loader), config.siblings > 0)
+    steps = max(1, len(order(torch.Generator())) // (batch * ranks))
     bar = tqdm(total=config.epochs * steps, initial=len(history) * steps, unit="step", desc="training", disable=not accelerator.is_main_process)
     for epoch in range(len(history), config.epochs):
         start, total = time.time(), 0.0
         model.encoder.train(epoch < config.norm_epochs * config.epochs)  # the encoder holds every BatchNorm of the model
-        order = torch.randperm(len(loader), generator=_epoch_generator(config.seed, epoch, ranks, torch.device("cpu")))
+        maps = order(_epoch_generator(config.seed, epoch, ranks, torch.device("cpu")))
         generator = _epoch_generator(config.seed, epoch, accelerator.process_index, device)
         for step in range(steps):
-            which = order[(step * ranks + accelerator.process_index) * batch:][:batch]
+            which = maps[(step * ranks + accelerator.process_index) * batch:][:batch]
             x1 = augment(loader(which), generator)
             if config.schedule == "cosine":
                 for group in optimizer.param_groups: group["lr"] = config.lr * lr_factor(epoch * steps + step, config.epochs * steps)
-            with accelerator.autocast(): loss = flow_matching_loss(partial(ddp, pooled=round(config.pooled * len(x1))), x1, generator)
-            accelerator.backward(loss)
-            accelerator.clip_grad_norm_(ddp.parameters(), config.clip)
+            t = torch.rand(len(x1), generator=generator, device=device)
+            x0 = torch.randn(x1.shape, generator=generator, device=device)
+            with accelerator.autocast(): flow, sibling = objective(x1, t, x0)
+            accelerator.backward(flow + config.siblings * sibling)
+            accelerator.clip_grad_norm_(objective.parameters(), config.clip)
             optimizer.step()
             optimizer.zero_grad()
             if average: ema_update(average, model, min(config.ema, (1 + epoch * steps + step) / (10 + epoch * steps + step)))
-            total += loss.detach()
+            total = total + torch.stack([flow, sibling]).detach()
             bar.update()
-            if step % 10 == 0: bar.set_postfix(epoch=epoch + 1, loss=f"{loss.item():.3f}", val=f"{history[-1]['val_loss']:.3f}" if history else "-")
-        train_loss = accelerator.reduce(torch.as_tensor(total / steps, device=device), "mean").item()
+            if step % 10 == 0: bar.set_postfix(epoch=epoch + 1, loss=f"{flow.item():.3f}", val=f"{history[-1]['val_loss']:.3f}" if history else "-")
+        train_loss, siblings_loss = accelerator.reduce(total / steps, "mean").tolist()
         val_loss = validation_loss(average or model, val, _epoch_generator(config.seed, 0, 0, device))
-        history.append({"epoch": epoch + 1, "train_loss": train_loss, "val_loss": val_loss, "lr": optimizer.param_groups[0]["lr"],
-                        "seconds": round(time.time() - start, 1)})
+        history.append({"epoch": epoch + 1, "train_loss": train_loss, "val_loss": val_loss, "siblings_loss": siblings_loss,
+                        "lr": optimizer.param_groups[0]["lr"], "seconds": round(time.time() - start, 1)})
         if config.schedule == "plateau": plateau.step(val_loss)
         if accelerator.is_main_process:
             state = {"settings": settings, "history": history, "plateau": plateau.state_dict(), "lr": optimizer.param_groups[0]["lr"]}

@@ -197,21 +197,6 @@ def test_bad_files_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="config.json"): CosmoFlow.from_pretrained(tmp_path)
 
 
-def test_pooled_maps_see_only_their_summary():
-    model, fields = randomised(), []
-    hook = model.encoder.register_forward_hook(lambda module, args, field: (field.retain_grad(), fields.append(field))[0])
-    x, x1, t = torch.randn(4, 1, 64, 64), torch.randn(4, 1, 64, 64), torch.full((4,), 0.1)  # every channel is live
-    velocity = model(x, t, x1, pooled=2)
-    velocity.square().sum().backward()
-    hook.remove()
-    field, = fields
-    constant = field[:2].mean((-2, -1), keepdim=True).expand(-1, -1, 4, 4)
-    with torch.no_grad(): apart = torch.cat([model.velocity(x[:2], t[:2], constant), model.velocity(x[2:], t[2:], field[2:])])
-    torch.testing.assert_close(velocity, apart, atol=1e-4, rtol=1e-4)
-    spread = field.grad.std((-2, -1)) / field.grad.abs().mean((-2, -1))
-    assert spread[:2].max() < 1e-4 < 1e-2 < spread[2:].min()  # through the mean, every pixel weighs the same
-
-
 def test_bad_arguments():
     model = randomised()
     with pytest.raises(ValueError, match="multiples of 16"): model.encode(np.ones((1, 60, 60), np.float32))

@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 
 from cosmoflow import CosmoFlow
 from cosmoflow.data import Normalizer, open_maps, split_simulations
-from cosmoflow.train import TrainConfig, ema_update, lr_factor, train
+from cosmoflow.flow import flow_matching_loss
+from cosmoflow.train import Objective, TrainConfig, ema_update, epoch_order, lr_factor, sibling_loss, train
 
 COSMOFLOW = Path(sys.executable).with_name("cosmoflow")
 
@@ -107,6 +108,77 @@ def test_init_starts_from_a_saved_model(tmp_path, data):
     for k in a.keys() - {"prior"}: torch.testing.assert_close(a[k], b[k], atol=1e-6, rtol=0)
 
 
+def noisy_model(data):
+    "A model whose every weight is random, so that no layer hides behind a zero."
+    model = fresh(data)
+    for p in model.parameters(): torch.nn.init.normal_(p, std=0.1)
+    return model.eval()
+
+
+def test_objective_is_flow_matching_unless_asked(data):
+    model, x1 = noisy_model(data), torch.randn(6, 1, 64, 64)
+    generator = torch.Generator().manual_seed(0)
+    t, x0 = torch.rand(6, generator=generator), torch.randn(x1.shape, generator=generator)
+    flow, siblings = Objective(model, 0.0, False)(x1, t, x0)
+    torch.testing.assert_close(flow, flow_matching_loss(model, x1, torch.Generator().manual_seed(0)))
+    assert siblings == 0
+    flow_too, siblings = Objective(model, 0.0, True)(x1, t, x0)
+    assert flow_too == flow
+    torch.testing.assert_close(siblings, sibling_loss(model.encoder(x1).mean((2, 3))))
+
+
+def test_pooled_maps_see_only_their_summary(data):
+    model, fields = noisy_model(data), []
+    hook = model.encoder.register_forward_hook(lambda module, args, field: (field.retain_grad(), fields.append(field))[0])
+    x1, t, x0 = torch.randn(4, 1, 64, 64), torch.full((4,), 0.1), torch.randn(4, 1, 64, 64)  # every channel is live
+    flow, _ = Objective(model, 0.5, False)(x1, t, x0)
+    flow.backward()
+    hook.remove()
+    field, = fields
+    constant = field[:2].mean((-2, -1), keepdim=True).expand(-1, -1, 4, 4)
+    with torch.no_grad(): apart = flow_matching_loss(lambda x, t, x1: model.velocity(x, t, torch.cat([constant, field[2:]])), x1, t=t, x0=x0)
+    torch.testing.assert_close(flow, apart, rtol=1e-5, atol=0)
+    spread = field.grad.std((-2, -1)) / field.grad.abs().mean((-2, -1))
+    assert spread[:2].max() < 1e-4 < 1e-2 < spread[2:].min()  # through the mean, every pixel weighs the same
+
+
+def test_sibling_loss_against_a_loop():
+    s = torch.randn(10, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).float()
+    a, b = s[0::2], s[1::2]
+    loss = 0.0
+    for one, other in ((a, b), (b, a)):
+        for i in range(5):
+            near = torch.stack([torch.exp(-((one[i] - other[j]) ** 2).sum()) for j in range(5)])
+            loss -= (near[i] / near.sum()).log() / 10
+    torch.testing.assert_close(sibling_loss(s), loss, rtol=1e-5, atol=0)
+
+
+def test_epoch_order_deals_pairs():
+    for seed in range(20):
+        order = epoch_order(150, True, torch.Generator().manual_seed(seed))
+        assert len(order) == len(order.unique()) == 140 and (order[0::2] // 15 == order[1::2] // 15).all()
+    assert sorted(epoch_order(150, False, torch.Generator()).tolist()) == list(range(150))
+
+
+def test_siblings_learn_the_cosmology(tmp_path, data):
+    "Held-out maps: after training with siblings, summaries tell simulations apart that they did not before."
+    everything = open_maps("PM", "LH", sims=slice(0, 40))
+    unseen = split_simulations(everything)[2].reshape(-1, 15)[:, :14].reshape(4, 7, 2)
+    def question(model): return sum(sibling_loss(model.summarise(everything.maps[unseen[:, i].ravel()])).item() for i in range(7)) / 7
+    before = question(fresh(everything).eval())
+    model = train(fresh(everything), everything, tmp_path, TrainConfig(epochs=4, lr=3e-3, batch_size=32, siblings=1.0))
+    assert question(model) < before - 0.1
+    assert [float(e["siblings_loss"]) for e in epochs(tmp_path)] == sorted((float(e["siblings_loss"]) for e in epochs(tmp_path)), reverse=True)
+    with pytest.raises(ValueError, match="even number of maps"): train(fresh(data), data, tmp_path / "odd", TrainConfig(batch_size=15, siblings=1.0))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_trains_on_gpu_from_a_model_with_a_prior(tmp_path, data):
+    model = fresh(data).fit_prior(data.maps[:30])
+    train(model, data, tmp_path, TrainConfig(epochs=1, lr=1e-3, precision="bf16", siblings=0.1))
+    assert CosmoFlow.from_pretrained(tmp_path).generate(2, steps=2).shape == (2, 64, 64)
+
+
 def test_helpers():
     factors = [lr_factor(i, 1000) for i in range(1000)]
     assert max(factors) == 1 and factors[0] == 1 / 50 and factors[-1] < 1e-5
@@ -117,3 +189,4 @@ def test_helpers():
     assert a.weight.tolist() == [1.5, 1.5] and a.num_batches_tracked == 5
     with pytest.raises(ValueError, match="schedule='linear'"): TrainConfig(schedule="linear")
     with pytest.raises(ValueError, match="epochs=0"): TrainConfig(epochs=0)
+    with pytest.raises(ValueError, match="pooled=1.5"): TrainConfig(pooled=1.5)

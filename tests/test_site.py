@@ -1,0 +1,110 @@
+"""The documentation site in a real browser: nothing missing, nothing from elsewhere, readable on a phone."""
+import functools
+import http.server
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = pytest.mark.skipif(BROWSER is None, reason="needs Chromium or Chrome")
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *args): pass
+
+
+@pytest.fixture(scope="module")
+def site():
+    subprocess.run([sys.executable, ROOT / "nbs" / "_build.py"], check=True, capture_output=True)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=ROOT / "_docs"))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from playwright.sync_api import sync_playwright
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=BROWSER, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser, site):
+    "A page that notes every console error and every request that leaves the site or fails."
+    page = browser.new_page(viewport={"width": 1400, "height": 900})
+    page.trouble = []
+    page.on("console", lambda m: m.type == "error" and page.trouble.append(m.text))
+    page.on("pageerror", lambda e: page.trouble.append(str(e)))
+    page.on("request", lambda r: r.url.startswith((site, "data:")) or page.trouble.append(f"asks {r.url}"))
+    page.on("response", lambda r: r.status >= 400 and page.trouble.append(f"{r.status} {r.url}"))
+    yield page
+    page.close()
+
+
+def pages(site_root=ROOT / "_docs"): return sorted(p.relative_to(site_root).as_posix() for p in site_root.rglob("*.html"))
+
+
+def test_every_notebook_has_its_page(site):
+    notebooks = [p.stem.split("_", 1)[-1] for p in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts]
+    assert sorted(f"{n}.html" for n in notebooks) == [p.rsplit("/", 1)[-1] for p in pages()]
+
+
+def test_pages_load_whole(page, site):
+    dead = {}
+    for name in pages():
+        page.goto(f"{site}/{name}", wait_until="networkidle")
+        blank = page.eval_on_selector_all("main img", "images => images.filter(i => !i.naturalWidth).map(i => i.src)")
+        links = page.eval_on_selector_all("a[href]", "links => links.map(a => a.href)")
+        inside = {link for link in links if link.startswith(site)}
+        for link in inside:
+            path, _, anchor = link.removeprefix(f"{site}/").partition("#")
+            target = ROOT / "_docs" / (path or "index.html")
+            if not target.exists() or (anchor and f'id="{anchor}"' not in target.read_text()): dead[link] = name
+        assert not blank, f"{name}: {blank}"
+        assert not page.trouble, f"{name}: {page.trouble}"
+    assert not dead
+
+
+@pytest.mark.parametrize("width", [390, 1400])
+def test_layout_holds(page, site, width):
+    page.set_viewport_size({"width": width, "height": 844})
+    for name in pages():
+        page.goto(f"{site}/{name}")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, f"{name} scrolls sideways at {width} pixels"
+        assert page.locator("h1").first.is_visible()
+
+
+def test_mathematics_is_rendered(page, site):
+    page.goto(f"{site}/flow.html", wait_until="networkidle")
+    assert page.locator(".katex-html").count() > 10 and page.locator(".katex-error").count() == 0
+    assert "$" not in page.locator("main p").first.inner_text()
+    assert page.evaluate("document.fonts.check('16px KaTeX_Math')")
+
+
+def test_search_finds_a_term(page, site):
+    page.goto(site, wait_until="networkidle")
+    page.locator("input[type=search], #quarto-search input").first.fill("AdaGN")
+    page.get_by_text("The velocity field").last.wait_for()
+    hit = page.locator("a[href*='unet.html']:visible", has_text="AdaGN").first
+    hit.click()
+    page.wait_for_url("**/unet.html*")
+
+
+def test_accessible(page, site):
+    from axe_playwright_python.sync_playwright import Axe
+    found = {}
+    for name in pages():
+        page.goto(f"{site}/{name}", wait_until="networkidle")
+        for v in Axe().run(page).response["violations"]:
+            if v["impact"] in ("serious", "critical"): found.setdefault(v["id"], []).append((name, v["nodes"][0]["html"][:150], len(v["nodes"])))
+    assert not found, found
