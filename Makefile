@@ -41,10 +41,12 @@ suite: env  ## rerun the simulations that ship with the package (half an hour on
 	mkdir -p cosmoflow/suite
 	cp $(SUITE)/*.npy $(SUITE)/*.txt $(SUITE)/*.json cosmoflow/suite/
 
-weights: env  ## retrain the shipped weights (some two and a half hours on two cores, simulations included)
+TRAIN = $(BIN)/cosmoflow train --preset mini --data build/training --precision bf16 --resume
+weights: env  ## retrain the shipped weights (some three and a half hours on two cores, simulations included)
 	$(BIN)/cosmoflow simulate --set LH --sims 0:400 --particles 128 --pixels 64 --keep-bits 6 --out build/training
-	$(BIN)/cosmoflow train --preset mini --data build/training --sims 0:160 --epochs 50 --batch-size 16 --lr 1e-3 --norm-epochs 1 --precision bf16 --seed 0 --out build/first --resume
-	$(BIN)/cosmoflow train --preset mini --init build/first --data build/training --epochs 7 --batch-size 16 --lr 5e-4 --norm-epochs 0 --pooled 0.1 --precision bf16 --seed 1000 --out build/mini --resume
+	$(TRAIN) --sims 0:160 --epochs 50 --batch-size 16 --norm-epochs 1 --pooled 0 --siblings 0 --seed 0 --out build/first
+	$(TRAIN) --init build/first --epochs 7 --batch-size 16 --lr 5e-4 --norm-epochs 0 --siblings 0 --seed 1000 --out build/second
+	$(TRAIN) --init build/second --epochs 20 --batch-size 64 --norm-epochs 0 --seed 2000 --out build/mini
 	$(BIN)/cosmoflow evaluate --model build/mini --data build/training --out build/evaluation
 
 clean:  ## remove what the commands above made, but not the environment

@@ -59,7 +59,7 @@ class TrainConfig:
 
 TRAIN_PRESETS = {  # what suits each preset of the model
     "tiny": dict(epochs=2, lr=1e-3, schedule="cosine"),
-    "mini": dict(epochs=60, lr=1e-3, schedule="cosine", norm_epochs=0.5, ema=0.999),
+    "mini": dict(epochs=60, lr=1e-3, schedule="cosine", norm_epochs=0.5, pooled=0.1, siblings=0.1, ema=0.999),
     "paper": dict(),
 }
 
