@@ -29,7 +29,7 @@ docs: env  ## build the documentation site into _docs and test it in Chromium or
 	$(BIN)/pytest tests/test_site.py
 
 notebooks: env  ## run every notebook in place, top to bottom, keeping its outputs
-	for nb in nbs/*.ipynb; do $(BIN)/jupyter nbconvert --to notebook --execute --inplace $$nb || exit 1; done
+	for nb in nbs/*.ipynb nbs/*/*.ipynb; do $(BIN)/jupyter nbconvert --to notebook --execute --inplace $$nb || exit 1; done
 	$(BIN)/nbdev-clean
 
 suite: env  ## rerun the simulations that ship with the package (half an hour on two cores)
@@ -46,7 +46,7 @@ weights: env  ## retrain the shipped weights (some three and a half hours on two
 	$(BIN)/cosmoflow simulate --set LH --sims 0:400 --particles 128 --pixels 64 --keep-bits 6 --out build/training
 	$(TRAIN) --sims 0:160 --epochs 50 --batch-size 16 --norm-epochs 1 --pooled 0 --siblings 0 --seed 0 --out build/first
 	$(TRAIN) --init build/first --epochs 7 --batch-size 16 --lr 5e-4 --norm-epochs 0 --siblings 0 --seed 1000 --out build/second
-	$(TRAIN) --init build/second --epochs 20 --batch-size 64 --norm-epochs 0 --seed 2000 --out build/mini
+	$(TRAIN) --init build/second --epochs 26 --batch-size 64 --norm-epochs 0 --seed 2000 --out build/mini
 	$(BIN)/cosmoflow evaluate --model build/mini --data build/training --out build/evaluation
 
 clean:  ## remove what the commands above made, but not the environment

@@ -1,6 +1,7 @@
 """The documentation site in a real browser: nothing missing, nothing from elsewhere, readable on a phone."""
 import functools
 import http.server
+import re
 import shutil
 import subprocess
 import sys
@@ -54,9 +55,9 @@ def page(browser, site):
 def pages(site_root=ROOT / "_docs"): return sorted(p.relative_to(site_root).as_posix() for p in site_root.rglob("*.html"))
 
 
-def test_every_notebook_has_its_page(site):
-    notebooks = [p.stem.split("_", 1)[-1] for p in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts]
-    assert sorted(f"{n}.html" for n in notebooks) == [p.rsplit("/", 1)[-1] for p in pages()]
+def test_every_source_has_its_page(site):
+    sources = [p.relative_to(ROOT / "nbs") for p in (ROOT / "nbs").rglob("*") if p.suffix in (".ipynb", ".md") and ".ipynb_checkpoints" not in p.parts]
+    assert sorted((p.parent / re.sub(r"^\d\d_", "", p.stem)).as_posix() + ".html" for p in sources) == pages()
 
 
 def test_pages_load_whole(page, site):
