@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 SUITE = build/suite
 SIMULATE = $(BIN)/cosmoflow simulate --particles 128 --pixels 64 --keep-bits 6 --out $(SUITE)
 
-.PHONY: help env demo test docs notebooks suite weights clean
+.PHONY: help env demo test docs workshop notebooks suite weights clean
 
 help:
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -27,6 +27,9 @@ test: env  ## run every notebook and test
 docs: env  ## build the documentation site into _docs and test it in Chromium or Chrome, where there is one
 	$(BIN)/python nbs/_build.py
 	$(BIN)/pytest tests/test_site.py
+
+workshop: env  ## write the student versions of the lessons into build/workshop
+	$(BIN)/python nbs/workshop/_student.py build/workshop
 
 notebooks: env  ## run every notebook in place, top to bottom, keeping its outputs
 	for nb in nbs/*.ipynb nbs/*/*.ipynb; do $(BIN)/jupyter nbconvert --to notebook --execute --inplace $$nb || exit 1; done

@@ -1,0 +1,56 @@
+"""Lessons: the solutions pass their checks, an empty answer fails each of them, and the student version holds no solution."""
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+LESSONS = sorted((ROOT / "nbs" / "workshop").glob("*.ipynb"))
+
+
+@pytest.fixture(scope="module")
+def students(tmp_path_factory):
+    out = tmp_path_factory.mktemp("students")
+    subprocess.run([sys.executable, ROOT / "nbs" / "workshop" / "_student.py", out], check=True, capture_output=True)
+    return out
+
+
+@pytest.mark.parametrize("lesson", LESSONS, ids=lambda p: p.stem)
+def test_student_version_holds_no_solution(lesson, students):
+    solved, student = (json.loads(p.read_text())["cells"] for p in (lesson, students / lesson.name))
+    assert len(solved) == len(student)
+    for a, b in zip(solved, student):
+        meta, a, b = a["metadata"].get("nbgrader", {}), "".join(a["source"]), "".join(b["source"])
+        if meta.get("solution"): assert "### BEGIN SOLUTION" in a and "NotImplementedError" in b and "SOLUTION" not in b
+        else: assert a == b
+    assert not any(c.get("outputs") for c in student)
+
+
+@pytest.mark.parametrize("lesson", LESSONS, ids=lambda p: p.stem)
+def test_every_check_refuses_an_empty_answer_and_accepts_the_solution(lesson, students):
+    "Up to the last check, in one process: before each solution is given, its check must fail with the student's cell."
+    code = """
+import json, sys
+import matplotlib
+matplotlib.use("Agg")
+solved, student = (json.load(open(p))["cells"] for p in sys.argv[1:])
+names, checks, empty = {}, 0, None
+run = lambda source, where: exec(compile("".join(line for line in source if not line.lstrip().startswith("%")), where, "exec"), where_names)
+for a, b in zip(solved, student):
+    if a["cell_type"] != "code": continue
+    meta = a["metadata"].get("nbgrader", {})
+    if meta.get("solution"): solution, empty = a["source"], b["source"]
+    if meta.get("grade"):
+        where_names = dict(names)
+        try: run(empty, "student"); run(a["source"], meta["grade_id"])
+        except NotImplementedError: checks += 1
+        else: sys.exit(meta["grade_id"] + " accepts an empty answer")
+    where_names = names
+    run(["pass\\n"] if "find_spec" in "".join(a["source"]) else a["source"], meta.get("grade_id", "cell"))
+print(checks)
+"""
+    done = subprocess.run([sys.executable, "-c", code, lesson, students / lesson.name], capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert int(done.stdout.split()[-1]) == sum(c["metadata"].get("nbgrader", {}).get("grade", False) for c in json.loads(lesson.read_text())["cells"]) >= 3
