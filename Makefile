@@ -21,8 +21,8 @@ $(VENV)/.ready: constraints.txt settings.ini setup.py pyproject.toml
 demo: env  ## train briefly, reconstruct held-out maps, write demo/
 	$(BIN)/cosmoflow demo --out demo
 
-test: env  ## run every notebook and test
-	$(BIN)/pytest tests
+test: env  ## run every notebook and test, one process a core
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests -n auto --dist loadgroup --durations 12
 
 docs: env  ## build the documentation site into _docs and test it in Chromium or Chrome, where there is one
 	$(BIN)/python nbs/_build.py

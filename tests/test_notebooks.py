@@ -22,4 +22,6 @@ def test_outputs_are_kept_in_order(path):
     cells = [c for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "code"]
     for cell in cells:
         assert not any(o["output_type"] == "error" for o in cell["outputs"]), "".join(cell["source"])
+        if any("image/png" in o.get("data", {}) for o in cell["outputs"]):
+            assert any(line.startswith("#| fig-alt:") for line in cell["source"]), "say in `#| fig-alt:` what the figure shows:\n" + "".join(cell["source"])
     assert any(c["outputs"] for c in cells), "run `make notebooks` and commit the outputs"
