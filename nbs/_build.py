@@ -22,7 +22,7 @@ def process() -> None:
     proc_nbs(str(ROOT / "nbs"), n_workers=0, force=True)
     for path in [p for p in PROCESSED.rglob("*") if p.suffix in (".ipynb", ".md")]:
         text = BADGE.sub(r"<a class='colab' href='\1'>Open in Colab</a>", path.read_text())
-        text = re.sub(r"\]\(((?:[\w.]+/)?)\d\d_(\w+)\.ipynb", r"](\1\2.ipynb", text)
+        text = re.sub(r"\]\(((?:[\w.]+/)*)\d\d_(\w+)\.ipynb", r"](\1\2.ipynb", text)
         path.unlink()
         path.with_name(re.sub(r"^\d\d_", "", path.name)).write_text(text)
     config = (ROOT / "_quarto.yml").read_text()

@@ -168,7 +168,8 @@ def test_siblings_learn_the_cosmology(tmp_path, data):
     before = question(fresh(everything).eval())
     model = train(fresh(everything), everything, tmp_path, TrainConfig(epochs=4, lr=3e-3, batch_size=32, siblings=1.0))
     assert question(model) < before - 0.1
-    assert [float(e["siblings_loss"]) for e in epochs(tmp_path)] == sorted((float(e["siblings_loss"]) for e in epochs(tmp_path)), reverse=True)
+    log = [float(e["siblings_loss"]) for e in epochs(tmp_path)]
+    assert log[-1] < log[0] - 0.1
     with pytest.raises(ValueError, match="even number of maps"): train(fresh(data), data, tmp_path / "odd", TrainConfig(batch_size=15, siblings=1.0))
 
 
