@@ -36,7 +36,7 @@ notebooks: env  ## run every notebook in place, top to bottom, keeping its outpu
 	$(BIN)/nbdev-clean
 
 suite: env  ## rerun the simulations that ship with the package (half an hour on two cores)
-	$(SIMULATE) --set LH --sims 0:130
+	$(SIMULATE) --set LH --sims 0:120
 	$(SIMULATE) --set 1P
 	$(SIMULATE) --set CV --sims 0:10
 	$(SIMULATE) --set WDM --sims 0:14
