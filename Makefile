@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 SUITE = build/suite
 SIMULATE = $(BIN)/cosmoflow simulate --particles 128 --pixels 64 --keep-bits 6 --out $(SUITE)
 
-.PHONY: help env demo test docs workshop notebooks suite weights clean
+.PHONY: help env demo test docs workshop notebooks results suite weights clean
 
 help:
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -35,6 +35,13 @@ notebooks: env  ## run every notebook in place, top to bottom, keeping its outpu
 	for nb in nbs/*.ipynb nbs/*/*.ipynb; do $(BIN)/jupyter nbconvert --to notebook --execute --inplace $$nb || exit 1; done
 	$(BIN)/nbdev-clean
 
+SIMULATE_TRAINING = $(BIN)/cosmoflow simulate --set LH --sims 0:400 --particles 128 --pixels 64 --keep-bits 6 --out build/training
+FULL = COSMOFLOW_FULL=1 $(BIN)/jupyter nbconvert --to notebook --execute --output-dir build/results
+results: env  ## run every experiment in full (hours on two cores; finished trainings are kept), and make their table
+	$(SIMULATE_TRAINING)
+	$(FULL) nbs/experiments/*.ipynb
+	$(BIN)/jupyter nbconvert --to notebook --execute --inplace nbs/results.ipynb
+
 suite: env  ## rerun the simulations that ship with the package (half an hour on two cores)
 	$(SIMULATE) --set LH --sims 0:120
 	$(SIMULATE) --set 1P
@@ -45,12 +52,13 @@ suite: env  ## rerun the simulations that ship with the package (half an hour on
 	cp $(SUITE)/*.npy $(SUITE)/*.txt $(SUITE)/*.json cosmoflow/suite/
 
 TRAIN = $(BIN)/cosmoflow train --preset mini --data build/training --precision bf16 --resume
-weights: env  ## retrain the shipped weights (some three and a half hours on two cores, simulations included)
-	$(BIN)/cosmoflow simulate --set LH --sims 0:400 --particles 128 --pixels 64 --keep-bits 6 --out build/training
+weights: env  ## retrain the shipped weights (some four and a half hours on two cores, simulations included)
+	$(SIMULATE_TRAINING)
 	$(TRAIN) --sims 0:160 --epochs 50 --batch-size 16 --norm-epochs 1 --pooled 0 --siblings 0 --seed 0 --out build/first
 	$(TRAIN) --init build/first --epochs 7 --batch-size 16 --lr 5e-4 --norm-epochs 0 --siblings 0 --seed 1000 --out build/second
 	$(TRAIN) --init build/second --epochs 26 --batch-size 64 --norm-epochs 0 --seed 2000 --out build/mini
 	$(BIN)/cosmoflow evaluate --model build/mini --data build/training --out build/evaluation
+	$(FULL) nbs/07_vae.ipynb
 
 clean:  ## remove what the commands above made, but not the environment
 	rm -rf build dist demo _proc _docs

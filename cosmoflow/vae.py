@@ -111,15 +111,20 @@ def train_vae(
     bf16: bool = False,      # mixed precision, bfloat16
     seed: int = 0,           # of batches, symmetries and latent noise
 ) -> VAE:                    # the model of the last epoch
-    "Trains a VAE; every epoch leaves a whole checkpoint, and a stopped run goes on. Source: paper, A.2."
+    """Trains a VAE; every epoch leaves a whole checkpoint, and a stopped run goes on.
+
+    Raises `ValueError` for a run in `out` with other settings. Source: paper, A.2.
+    """
     out, device, n = Path(out), model.device, math.prod(model.shape)
     out.mkdir(parents=True, exist_ok=True)
     loader, val = (MapLoader(data, part, model.normalizer, device) for part in split_simulations(data)[:2])
     optimizer = torch.optim.AdamW(model.parameters(), lr=lr)
     plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=patience)
     checkpoint, history = out / "checkpoint.safetensors", []
+    settings = {"model": model.config, "maps": len(data), "batch_size": batch_size, "lr": lr, "patience": patience, "bf16": bf16, "seed": seed}
     if checkpoint.exists():
         state = load_checkpoint(checkpoint, {"model": model}, optimizer)
+        if state["settings"] != settings: raise ValueError(f"{checkpoint} was made with {state['settings']}, this run has {settings}: choose another folder")
         history = state["history"]
         plateau.load_state_dict(state["plateau"])
         optimizer.param_groups[0]["lr"] = state["lr"]
@@ -146,7 +151,7 @@ def train_vae(
             val_loss = sum(vae_loss(val(i), *model(val(i), noise[i]))[0].item() * len(i) for i in parts) / len(val)
         plateau.step(val_loss)
         history.append(dict(zip(("epoch", "train_loss", "mse", "kl"), (epoch + 1, *total.tolist()))) | {"val_loss": val_loss, "lr": optimizer.param_groups[0]["lr"], "seconds": round(time.time() - start, 1)})
-        save_checkpoint(checkpoint, {"model": model}, optimizer, {"history": history, "plateau": plateau.state_dict(), "lr": history[-1]["lr"]})
+        save_checkpoint(checkpoint, {"model": model}, optimizer, {"settings": settings, "history": history, "plateau": plateau.state_dict(), "lr": history[-1]["lr"]})
         with atomic_path(out / "log.csv") as tmp, tmp.open("w", newline="") as f:
             writer = csv.DictWriter(f, history[0])
             writer.writeheader()

@@ -1,0 +1,70 @@
+"""The VAE: it can learn, it goes on where it stopped, and it comes back from disk whole."""
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from cosmoflow import CosmoFlow
+from cosmoflow.data import Normalizer, open_maps
+from cosmoflow.vae import GDN, VAE, train_vae, vae_loss
+
+
+@pytest.fixture(scope="module")
+def data(): return open_maps("PM", "LH", sims=slice(0, 10))
+
+
+@pytest.fixture(scope="module")
+def normalizer(data): return Normalizer.fit(data.maps, np.arange(len(data)))
+
+
+def small(normalizer, seed=0):
+    torch.manual_seed(seed)
+    return VAE(normalizer, width=16)
+
+
+def test_inverse_gdn_multiplies_by_what_gdn_divides_by():
+    x = torch.randn(2, 5, 4, 4, generator=torch.Generator().manual_seed(0))
+    forward, inverse = GDN(5), GDN(5, inverse=True)
+    assert torch.allclose(forward(x) * inverse(x), x * x, atol=1e-5)  # the same beta and gamma at the start
+
+
+def test_overfits_four_maps(data, normalizer):
+    model, x = small(normalizer), normalizer(data.maps[:40:10])
+    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
+    noise = torch.zeros(len(x), 128)
+    for _ in range(300):
+        loss, mse, _ = vae_loss(x, *model(x, noise))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert mse < 0.05 * x.var()
+
+
+def test_resumed_run_is_the_uninterrupted_one(data, normalizer, tmp_path):
+    settings = dict(batch_size=32, patience=0)
+    train_vae(small(normalizer), data, tmp_path / "whole", epochs=3, **settings)
+    train_vae(small(normalizer), data, tmp_path / "parts", epochs=1, **settings)
+    train_vae(small(normalizer, seed=9), data, tmp_path / "parts", epochs=3, **settings)  # other initial weights: the checkpoint's count
+    whole, parts = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "parts"))
+    for name, value in whole.items(): assert torch.equal(value, parts[name]), name
+
+
+def test_comes_back_from_disk(data, normalizer, tmp_path):
+    model = small(normalizer).eval()
+    model.save_pretrained(tmp_path)
+    again = VAE.from_pretrained(tmp_path)
+    assert torch.equal(model.reconstruct(data.maps[:3]), again.reconstruct(data.maps[:3]))
+    assert json.loads((tmp_path / "config.json").read_text())["model"] == {"pixels": 64, "channels": 8, "width": 16}
+
+
+def test_another_kind_of_model_is_refused(normalizer, tmp_path):
+    small(normalizer).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="do not make a CosmoFlow model"): CosmoFlow.from_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="do not make a VAE model"): VAE.from_pretrained("mini")
+
+
+def test_other_settings_are_refused(data, normalizer, tmp_path):
+    train_vae(small(normalizer), data, tmp_path, epochs=1, batch_size=32)
+    with pytest.raises(ValueError, match="choose another folder"): train_vae(small(normalizer), data, tmp_path, epochs=2, batch_size=16)
