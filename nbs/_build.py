@@ -1,5 +1,7 @@
 """Builds the documentation site into _docs: with Quarto where it is installed, else with smalldocs. Same pages, same order."""
 import builtins
+import importlib
+import inspect
 import re
 import shutil
 import subprocess
@@ -7,7 +9,11 @@ from os.path import relpath
 from pathlib import Path
 
 import matplotlib
+import yaml
 from nbdev.serve import proc_nbs
+from nbdev.showdoc import show_doc
+from pybtex.database import parse_file
+from pybtex.plugin import find_plugin
 from smalldocs import layout, site
 
 ROOT = Path(__file__).parents[1]
@@ -15,11 +21,43 @@ PROCESSED, OUT = ROOT / "_proc", ROOT / "_docs"
 BADGE = re.compile(r"\[!\[Open in Colab\]\([^)]*\)\]\(([^)]*)\)")
 
 
+def references() -> str:
+    "The page of references, from the .bib: an anchor a key, sorted by author."
+    style, backend = find_plugin("pybtex.style.formatting", "plain")(), find_plugin("pybtex.backends", "markdown")()
+    entries = style.format_entries(parse_file(ROOT / "nbs" / "references.bib").entries.values())
+    lines = [f'<span id="{e.key}"></span>{e.text.render(backend)}' for e in sorted(entries, key=lambda e: e.key)]
+    head = "---\ntitle: References\ndescription: What the notebooks cite; made from references.bib.\n---\n"
+    return "\n\n".join([head, *(re.sub(r"\\([^\\])", r"\1", line.replace("\n", " ")) for line in lines)]) + "\n"
+
+
+def api_reference() -> str:
+    "Every public name with its signature, the shape and unit of each argument, and a link to its source."
+    repo = yaml.safe_load((ROOT / "_quarto.yml").read_text())["website"]["repo-url"]
+    text = ["---\ntitle: API reference\ndescription: Every public name of the package, module by module.\n---"]
+    for path in sorted((ROOT / "nbs").glob("*.ipynb")):
+        found = re.search(r"#\| default_exp (\w+)", path.read_text())
+        if not found: continue
+        module = importlib.import_module(f"cosmoflow.{found[1]}")
+        text.append(f"## cosmoflow.{found[1]}\n\n{module.__doc__.splitlines()[0]} Explained in [{path.name}]({path.name}).")
+        names = [(name, getattr(module, name)) for name in module.__all__]
+        methods = [(f"{n}.{m}", getattr(c, m)) for n, c in names if inspect.isclass(c) for m, f in vars(c).items() if not m.startswith("_") and m != "forward" and callable(getattr(c, m))]
+        for name, value in names + methods:
+            if not callable(value):
+                text.append(f"### {name}\n\n`{name} = {value!r}`" if len(repr(value)) < 300 else f"### {name}\n\nA constant of type `{type(value).__name__}`.")
+                continue
+            doc = show_doc(value)._repr_markdown_().split("###", 1)[1].split("\n", 1)[1]
+            line = inspect.getsourcelines(inspect.unwrap(value))[1]
+            text.append(f"### {name}\n{doc.rstrip().removesuffix('---').rstrip()}\n\n[source]({repo}/blob/main/cosmoflow/{found[1]}.py#L{line})")
+    return "\n\n".join(text) + "\n"
+
+
 def process() -> None:
     "Fills _proc with the notebooks as nbdev documents them; pages lose their numbers, as nbdev's own links expect."
     builtins.matplotlib = matplotlib  # show_doc evaluates annotations, where functions import it only when called
     shutil.rmtree(PROCESSED, ignore_errors=True)
     proc_nbs(str(ROOT / "nbs"), n_workers=0, force=True)
+    (PROCESSED / "references.md").write_text(references())
+    (PROCESSED / "api.md").write_text(api_reference())
     for path in [p for p in PROCESSED.rglob("*") if p.suffix in (".ipynb", ".md")]:
         text = BADGE.sub(r"<a class='colab' href='\1'>Open in Colab</a>", path.read_text())
         text = re.sub(r"\]\(((?:[\w.]+/)*)\d\d_(\w+)\.ipynb", r"](\1\2.ipynb", text)
@@ -40,7 +78,7 @@ def render() -> None:
         if broken: raise SystemExit("broken links: " + "; ".join(f"{page}: {link}" for page, link in broken))
     shutil.copytree(ROOT / "nbs" / "katex", OUT / "katex", dirs_exist_ok=True)
     for page in OUT.rglob("*.html"):
-        text = page.read_text().replace('"KATEX/', f'"{relpath(OUT / "katex", page.parent)}/')
+        text = re.sub('"(?:KATEX|katex)/', f'"{relpath(OUT / "katex", page.parent)}/', page.read_text())
         page.write_text(re.sub(r'<(pre|span class="math display")(?=[ >])(?![^>]*tabindex)', r'<\1 tabindex="0"', text))  # scroll by keyboard too
     for sheet in OUT.rglob("*.css"):  # themes ask another host for their fonts; the system's serve as well
         sheet.write_text(re.sub(r"@import\s+url\([^)]*\)\s*;|@import\s+[\"']https?:[^;]*;", "", sheet.read_text()))
