@@ -28,8 +28,9 @@ docs: env  ## build the documentation site into _docs and test it in Chromium or
 	$(BIN)/python nbs/_build.py
 	$(BIN)/pytest tests/test_site.py
 
-workshop: env  ## write the student versions of the lessons into build/workshop
+workshop: env  ## write the student versions of the lessons and the slides into build/workshop
 	$(BIN)/python nbs/workshop/_student.py build/workshop
+	$(BIN)/jupyter nbconvert --to slides --output-dir build/workshop --output slides nbs/workshop/slides.ipynb
 
 notebooks: env  ## run every notebook in place, top to bottom, keeping its outputs
 	for nb in nbs/*.ipynb nbs/*/*.ipynb; do $(BIN)/jupyter nbconvert --to notebook --execute --inplace $$nb || exit 1; done

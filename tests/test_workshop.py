@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.xdist_group("workshop")
-LESSONS = sorted((ROOT / "nbs" / "workshop").glob("*.ipynb"))
+LESSONS = sorted((ROOT / "nbs" / "workshop").glob("[0-9]*.ipynb"))
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,7 @@ def student_version(notebook: dict) -> dict:
 if __name__ == "__main__":
     out = Path(sys.argv[1])
     out.mkdir(parents=True, exist_ok=True)
-    for path in sorted(Path(__file__).parent.glob("*.ipynb")):
+    for path in sorted(Path(__file__).parent.glob("[0-9]*.ipynb")):
         text = json.dumps(student_version(json.loads(path.read_text())), indent=1, ensure_ascii=False) + "\n"
         (out / path.name).write_text(text)
         print(out / path.name)

@@ -1,0 +1,48 @@
+"""What several tests share: the wheel of the tree, built once, and environments that hold it."""
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+ROOT = Path(__file__).parents[1]
+
+
+@contextmanager
+def once(tmp_path_factory, name):
+    "A folder that all test processes share, and whether it is still to be filled."
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if base.name.startswith("popen-") else base) / name
+    with FileLock(f"{folder}.lock"):
+        done = folder / "done"
+        yield folder, not done.exists()
+        done.touch()
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory):
+    "The wheel, built from a copy of what git knows: a build leaves files in its tree."
+    with once(tmp_path_factory, "dist") as (out, new):
+        if new:
+            source = out / "tree"
+            source.mkdir(parents=True)
+            names = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, check=True).stdout
+            for name in filter(None, names.decode().split("\0")):
+                if (ROOT / name).exists():
+                    (source / name).parent.mkdir(parents=True, exist_ok=True)
+                    (source / name).write_bytes((ROOT / name).read_bytes())
+            subprocess.run([sys.executable, "-m", "build", "--outdir", out, source], check=True, capture_output=True)
+    return next(out.glob("*.whl"))
+
+
+@pytest.fixture(scope="session")
+def colab(wheel, tmp_path_factory):
+    "The interpreter of an environment with the wheel, its extras, and of all else only what runs a notebook, as on Colab."
+    with once(tmp_path_factory, "colab") as (venv, new):
+        bin = venv / ("Scripts" if sys.platform == "win32" else "bin")
+        if new:
+            subprocess.run([sys.executable, "-m", "venv", venv], check=True)
+            subprocess.run([bin / "pip", "install", "--quiet", "--constraint", ROOT / "constraints.txt", f"{wheel}[sim,viz,search]", "ipykernel", "nbclient"], check=True)
+    return bin / "python"
