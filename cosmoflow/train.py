@@ -229,15 +229,16 @@ def train(
     for epoch in range(len(history), config.epochs):
         start, total = time.time(), 0.0
         model.encoder.train(epoch < config.norm_epochs * config.epochs)  # the encoder holds every BatchNorm of the model
-        maps = order(epoch_generator(config.seed, epoch, ranks, torch.device("cpu")))
-        generator = epoch_generator(config.seed, epoch, accelerator.process_index, device)
+        maps = order(epoch_generator(config.seed, epoch, 1, torch.device("cpu")))
+        generator = epoch_generator(config.seed, epoch, 0, device)
+        share = slice(accelerator.process_index * batch, (accelerator.process_index + 1) * batch)  # each process draws for all and keeps its own
         for step in range(steps):
-            which = maps[(step * ranks + accelerator.process_index) * batch:][:batch]
-            x1 = augment(loader(which), generator)
+            which = maps[step * batch * ranks:][:batch * ranks]
+            x1 = augment(loader(which), generator)[share]
             if config.schedule == "cosine":
                 for group in optimizer.param_groups: group["lr"] = config.lr * lr_factor(epoch * steps + step, config.epochs * steps)
-            t = torch.rand(len(x1), generator=generator, device=device)
-            x0 = torch.randn(x1.shape, generator=generator, device=device)
+            t = torch.rand(len(which), generator=generator, device=device)[share]
+            x0 = torch.randn(len(which), *x1.shape[1:], generator=generator, device=device)[share]
             with accelerator.autocast(): flow, sibling = objective(x1, t, x0)
             accelerator.backward(flow + config.siblings * sibling)
             accelerator.clip_grad_norm_(objective.parameters(), config.clip)

@@ -191,3 +191,16 @@ def test_helpers():
     with pytest.raises(ValueError, match="schedule='linear'"): TrainConfig(schedule="linear")
     with pytest.raises(ValueError, match="epochs=0"): TrainConfig(epochs=0)
     with pytest.raises(ValueError, match="pooled=1.5"): TrainConfig(pooled=1.5)
+
+
+def test_two_processes_train_as_one(tmp_path):
+    "`accelerate launch` on two CPU processes against one process with the summed batch; fixed batch statistics, which each process would count for itself."
+    run = [COSMOFLOW, "train", "--preset", "tiny", "--sims", "0:10", "--epochs", "2", "--batch-size", "40", "--norm-epochs", "0", "--out"]
+    launch = [COSMOFLOW.with_name("accelerate"), "launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    subprocess.run([*run, tmp_path / "one"], check=True, capture_output=True)
+    done = subprocess.run([*launch, *run, tmp_path / "two"], env=os.environ | {"ACCELERATE_USE_CPU": "true"}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    one, two = epochs(tmp_path / "one"), epochs(tmp_path / "two")
+    assert [e["train_loss"] for e in one] != [e["train_loss"] for e in two]  # sums in another order: it was really two processes
+    for name in ("train_loss", "val_loss"):
+        assert [float(e[name]) for e in two] == pytest.approx([float(e[name]) for e in one], rel=1e-4), name
