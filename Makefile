@@ -26,7 +26,7 @@ test: env  ## run every notebook and test, one process a core
 
 docs: env  ## build the documentation site into _docs and test it in Chromium or Chrome, where there is one
 	$(BIN)/python nbs/_build.py
-	$(BIN)/pytest tests/test_site.py
+	SITE_IS_BUILT=1 $(BIN)/pytest tests/test_site.py
 
 workshop: env  ## write the student versions of the lessons and the slides into build/workshop
 	$(BIN)/python nbs/workshop/_student.py build/workshop
