@@ -33,15 +33,15 @@ workshop: env  ## write the student versions of the lessons and the slides into 
 	$(BIN)/jupyter nbconvert --to slides --output-dir build/workshop --output slides nbs/workshop/slides.ipynb
 
 notebooks: env  ## run every notebook in place, top to bottom, keeping its outputs
-	for nb in nbs/*.ipynb nbs/*/*.ipynb; do $(BIN)/jupyter nbconvert --to notebook --execute --inplace $$nb || exit 1; done
+	$(BIN)/python nbs/_run.py nbs/*.ipynb nbs/*/*.ipynb
 	$(BIN)/nbdev-clean
 
 SIMULATE_TRAINING = $(BIN)/cosmoflow simulate --set LH --sims 0:400 --particles 128 --pixels 64 --keep-bits 6 --out build/training
-FULL = COSMOFLOW_FULL=1 $(BIN)/jupyter nbconvert --to notebook --execute --output-dir build/results
+FULL = COSMOFLOW_FULL=1 $(BIN)/python nbs/_run.py --out build/results
 results: env  ## run every experiment in full (hours on two cores; finished trainings are kept), and make their table
 	$(SIMULATE_TRAINING)
 	$(FULL) nbs/experiments/*.ipynb
-	$(BIN)/jupyter nbconvert --to notebook --execute --inplace nbs/results.ipynb
+	$(BIN)/python nbs/_run.py nbs/results.ipynb
 
 suite: env  ## rerun the simulations that ship with the package (half an hour on two cores)
 	$(SIMULATE) --set LH --sims 0:120

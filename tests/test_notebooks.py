@@ -9,14 +9,13 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted(p for p in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
-RUN = "import sys, nbformat, nbclient; nbclient.NotebookClient(nbformat.read(sys.argv[1], 4), timeout=900, kernel_name='python3').execute()"
 EXTRAS = {"pmpp": "sim", "cosmoflow.simulate": "sim", "umap": "viz", "ipywidgets": "viz", "sklearn": "viz", "optuna": "search"}
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
-def test_runs(path, colab):
+def test_runs(path, colab, tmp_path):
     environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "COSMOFLOW_FULL")}
-    done = subprocess.run([colab, "-c", RUN, path], cwd=path.parent, env=environment, capture_output=True, text=True, timeout=1200)
+    done = subprocess.run([colab, ROOT / "nbs" / "_run.py", "--out", tmp_path, path], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=1200)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-6000:]
 
 

@@ -1,0 +1,38 @@
+"""Runs notebooks top to bottom, each in a kernel of its own, and keeps their outputs.
+
+Use: python nbs/_run.py [--out FOLDER] NOTEBOOK...    (without --out, in place)
+"""
+import argparse
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.output_widget import OutputWidget
+
+
+class SilentOutput(OutputWidget):
+    "nbclient's, but it tells the kernel nothing: such a message can make nbclient miss the end of the cell (its issue 312)."
+    def send(self, *args, **kwargs) -> None: pass
+
+
+def run(
+    path: Path,  # notebook
+    out: Path,   # where the run one goes; may be the same
+) -> None:
+    "Executes a notebook in its own folder. Raises `CellExecutionError` where a cell fails, and writes nothing then."
+    notebook = nbformat.read(path, 4)
+    client = NotebookClient(notebook, timeout=None, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}})
+    client.widget_registry = {"@jupyter-widgets/output": {"OutputModel": SilentOutput}}
+    client.execute()
+    nbformat.write(notebook, out)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("notebooks", nargs="+", type=Path)
+    parser.add_argument("--out", type=Path, help="folder for the run notebooks")
+    args = parser.parse_args()
+    if args.out: args.out.mkdir(parents=True, exist_ok=True)
+    for path in args.notebooks:
+        print(path, flush=True)
+        run(path, args.out / path.name if args.out else path)
