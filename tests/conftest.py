@@ -1,4 +1,5 @@
 """What several tests share: the wheel of the tree, built once, and environments that hold it."""
+import os
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -46,3 +47,12 @@ def colab(wheel, tmp_path_factory):
             subprocess.run([sys.executable, "-m", "venv", venv], check=True)
             subprocess.run([bin / "pip", "install", "--quiet", "--constraint", ROOT / "constraints.txt", f"{wheel}[sim,viz,search]", "ipykernel", "nbclient"], check=True)
     return bin / "python"
+
+
+@pytest.fixture(scope="session")
+def built_site(tmp_path_factory):
+    "The documentation site in _docs, built once, unless `make docs` has just done so."
+    with once(tmp_path_factory, "site") as (folder, new):
+        if new and not os.environ.get("SITE_IS_BUILT"): subprocess.run([sys.executable, ROOT / "nbs" / "_build.py"], check=True, capture_output=True)
+        folder.mkdir(exist_ok=True)
+    return ROOT / "_docs"

@@ -5,10 +5,7 @@ import sys
 import zipfile
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).parents[1]
-pytestmark = pytest.mark.xdist_group("wheel")
 
 
 def test_sizes(wheel):

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-pytestmark = pytest.mark.xdist_group("workshop")
 LESSONS = sorted((ROOT / "nbs" / "workshop").glob("[0-9]*.ipynb"))
 
 
