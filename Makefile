@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 SUITE = build/suite
-SIMULATE = $(BIN)/cosmoflow simulate --particles 128 --pixels 64 --keep-bits 6 --out $(SUITE)
+SIMULATE = $(BIN)/cosmoflow simulate --particles 128 --pixels 64 --keep-bits 6 --out
 
 .PHONY: help env demo test docs workshop notebooks results suite weights train-base clean
 
@@ -36,7 +36,7 @@ notebooks: env  ## run every notebook in place, top to bottom, keeping its outpu
 	$(BIN)/python nbs/_run.py nbs/*.ipynb nbs/*/*.ipynb
 	$(BIN)/nbdev-clean
 
-SIMULATE_TRAINING = $(BIN)/cosmoflow simulate --set LH --sims 0:400 --particles 128 --pixels 64 --keep-bits 6 --out build/training
+SIMULATE_TRAINING = $(SIMULATE) build/training --set LH --sims 0:400
 FULL = COSMOFLOW_FULL=1 $(BIN)/python nbs/_run.py --out build/results
 results: env  ## run every experiment in full (hours on two cores; finished trainings are kept), and make their table
 	$(SIMULATE_TRAINING)
@@ -44,11 +44,11 @@ results: env  ## run every experiment in full (hours on two cores; finished trai
 	$(BIN)/python nbs/_run.py nbs/results.ipynb
 
 suite: env  ## rerun the simulations that ship with the package (half an hour on two cores)
-	$(SIMULATE) --set LH --sims 0:120
-	$(SIMULATE) --set 1P
-	$(SIMULATE) --set CV --sims 0:10
-	$(SIMULATE) --set WDM --sims 0:14
-	$(SIMULATE) --set CDM --sims 0:14
+	$(SIMULATE) $(SUITE) --set LH --sims 0:120
+	$(SIMULATE) $(SUITE) --set 1P
+	$(SIMULATE) $(SUITE) --set CV --sims 0:10
+	$(SIMULATE) $(SUITE) --set WDM --sims 0:14
+	$(SIMULATE) $(SUITE) --set CDM --sims 0:14
 	mkdir -p cosmoflow/suite
 	cp $(SUITE)/*.npy $(SUITE)/*.txt $(SUITE)/*.json cosmoflow/suite/
 

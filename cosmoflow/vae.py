@@ -8,7 +8,6 @@ Docs: https://cosmoflow.github.io/cosmoflow/vae.html.md"""
 __all__ = ['GDN', 'PeriodicUp', 'down', 'VAE', 'vae_loss', 'train_vae']
 
 # %% ../nbs/07_vae.ipynb #fc2b48e5
-import csv
 import math
 import time
 from pathlib import Path
@@ -19,9 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from .data import MapData, Normalizer, atomic_path, augment, split_simulations
+from .data import MapData, Normalizer, augment, split_simulations
 from .flow import SCALE, Pretrained
-from .train import MapLoader, epoch_generator, epoch_order, load_checkpoint, save_checkpoint
+from .train import MapLoader, epoch_generator, epoch_order, load_checkpoint, save_checkpoint, write_log
 
 # %% ../nbs/07_vae.ipynb #aaee2614
 class GDN(nn.Module):
@@ -152,10 +151,7 @@ def train_vae(
         plateau.step(val_loss)
         history.append(dict(zip(("epoch", "train_loss", "mse", "kl"), (epoch + 1, *total.tolist()))) | {"val_loss": val_loss, "lr": optimizer.param_groups[0]["lr"], "seconds": round(time.time() - start, 1)})
         save_checkpoint(checkpoint, {"model": model}, optimizer, {"settings": settings, "history": history, "plateau": plateau.state_dict(), "lr": history[-1]["lr"]})
-        with atomic_path(out / "log.csv") as tmp, tmp.open("w", newline="") as f:
-            writer = csv.DictWriter(f, history[0])
-            writer.writeheader()
-            writer.writerows(history)
+        write_log(out / "log.csv", history)
         model.save_pretrained(out)
         bar.set_postfix(loss=f"{total[0]:.3f}", val=f"{val_loss:.3f}", kl=f"{total[2]:.1f}")
     return model.eval()
