@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 SUITE = build/suite
 SIMULATE = $(BIN)/cosmoflow simulate --particles 128 --pixels 64 --keep-bits 6 --out
 
-.PHONY: help env demo test docs workshop notebooks results suite weights train-base clean
+.PHONY: help env demo test docs workshop notebooks results bench suite weights train-base clean
 
 help:
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -43,6 +43,9 @@ results: env  ## run every experiment in full (hours on two cores; finished trai
 	$(FULL) nbs/experiments/*.ipynb
 	$(BIN)/python nbs/_run.py nbs/results.ipynb
 
+bench: env  ## time every job against a plain way of doing it, print the ratios, keep them in benchmarks/ (half an hour on two cores)
+	$(BIN)/cosmoflow bench --out benchmarks
+
 suite: env  ## rerun the simulations that ship with the package (half an hour on two cores)
 	$(SIMULATE) $(SUITE) --set LH --sims 0:120
 	$(SIMULATE) $(SUITE) --set 1P
@@ -52,7 +55,7 @@ suite: env  ## rerun the simulations that ship with the package (half an hour on
 	mkdir -p cosmoflow/suite
 	cp $(SUITE)/*.npy $(SUITE)/*.txt $(SUITE)/*.json cosmoflow/suite/
 
-TRAIN = $(BIN)/cosmoflow train --preset mini --data build/training --precision bf16 --resume
+TRAIN = $(BIN)/cosmoflow train --preset mini --data build/training --precision auto --resume
 weights: env  ## retrain the shipped weights (some four and a half hours on two cores, simulations included)
 	$(SIMULATE_TRAINING)
 	$(TRAIN) --sims 0:160 --epochs 50 --batch-size 16 --norm-epochs 1 --pooled 0 --siblings 0 --seed 0 --out build/first
@@ -68,7 +71,7 @@ SIMS = 0:1000
 PARTICLES = 128
 PIXELS = 128
 CHANNELS = 8 16
-BASE_TRAIN = --precision bf16 --compile
+BASE_TRAIN = --precision auto --compile
 train-base: env  ## train the paper's architecture with the paper's schedule on 1,000 simulations (needs a GPU: days on a CPU)
 	$(BIN)/cosmoflow simulate --set LH --sims $(SIMS) --particles $(PARTICLES) --pixels $(PIXELS) --out $(BASE)/maps
 	for c in $(CHANNELS); do \

@@ -1,4 +1,4 @@
-"""Everything from a shell: simulate, download, train, evaluate, encode, decode, demo.
+"""Everything from a shell: simulate, download, train, evaluate, encode, decode, bench, demo.
 
 Docs: https://cosmoflow.github.io/cosmoflow/cli.html.md"""
 
@@ -111,6 +111,11 @@ def _decode(args: argparse.Namespace) -> None:
     _save_array(args.out, model.decode(field, args.steps, args.solver, torch.Generator().manual_seed(args.seed)))
 
 
+def _bench(args: argparse.Namespace) -> None:
+    from cosmoflow.bench import bench
+    print(bench(args.out, tuple(args.pixels), args.rounds, args.batch, args.compile, tuple(args.jobs), args.preset, args.particles))
+
+
 def _demo(args: argparse.Namespace) -> None:
     from cosmoflow.demo import demo
     demo(args.out, args.epochs, args.seed, args.sims)
@@ -184,6 +189,16 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("out", type=Path, help=".npy of surface density, (n, 16 h, 16 w)")
     sub.add_argument("--model", default="mini", help="shipped name, folder, or hub name (default: mini)")
     sampling_arguments(sub)
+
+    sub = command("bench", _bench, "Time every job against a plain way of doing it; print the ratios and keep them.", "cosmoflow bench --out benchmarks")
+    sub.add_argument("--out", type=Path, default=Path("benchmarks"), help="folder of the JSON file, which is named after the machine (default: benchmarks)")
+    sub.add_argument("--pixels", type=int, nargs="+", default=[64, 128, 256], help="sides of the maps, multiples of 64 (default: 64 128 256)")
+    sub.add_argument("--rounds", type=int, default=5, help="how often each way is timed (default: 5)")
+    sub.add_argument("--batch", type=int, help="maps a call at 64 pixels, fewer at more (default: 8 on a CPU, 256 on a GPU)")
+    sub.add_argument("--preset", default="paper", choices=["tiny", "mini", "paper"], help="size of the networks (default: paper)")
+    sub.add_argument("--jobs", nargs="+", default=["training step", "velocity", "encoding", "padding", "decoding", "power spectra", "batches", "simulation"], help="which jobs (default: all eight)")
+    sub.add_argument("--particles", type=int, default=128, help="along a side of the largest simulation (default: 128)")
+    sub.add_argument("--compile", action="store_true", help="time torch.compile too, which takes minutes")
 
     sub = command("demo", _demo, "Train briefly, reconstruct held-out maps, write a figure, metrics and a page.", "cosmoflow demo --out demo")
     sub.add_argument("--out", type=Path, default=Path("demo"), help="folder of the results (default: demo)")

@@ -176,7 +176,7 @@ class CosmoFlow(Pretrained):
 
     def velocity(self,
         x: Tensor,      # state of the flow, (B, 1, H, W)
-        t: Tensor,      # flow time, (B,)
+        t: Tensor,      # flow time, (B,), or (1,) for all
         field: Tensor,  # compressed field, unmasked, (B, C, H/16, W/16)
     ) -> Tensor:        # (B, 1, H, W)
         "Velocity of the flow at time t, from the channels that are live then."
@@ -223,7 +223,7 @@ class CosmoFlow(Pretrained):
         parts = []
         with _evaluating(self):
             for x, f in zip(x0.split(batch_size), field.split(batch_size)):
-                path = integrate(lambda t, x: self.velocity(x, t.expand(len(x)), f), x, steps, solver, trajectory)
+                path = integrate(lambda t, x: self.velocity(x, t[None], f), x, steps, solver, trajectory)
                 parts.append(path if trajectory else path[None])
         x1 = torch.cat(parts, 1)
         maps = self.normalizer.inverse(x1.flatten(0, 1)).unflatten(0, x1.shape[:2])

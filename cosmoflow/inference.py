@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from tqdm.auto import trange
 
 from .data import MAPS_PER_SIMULATION, augment, to_tensor
-from .encoder import Encoder, EncoderBlock, summary
+from .encoder import Encoder, EncoderBlock, PeriodicConv, summary
 from .spectra import power_spectrum
 
 # %% ../nbs/08_inference.ipynb #92231cc4
@@ -200,7 +200,7 @@ def resnet18(
     n_params: int,  # numbers to predict
 ) -> nn.Sequential: # (B, 1, H, W) -> (B, n_params)
     "ResNet-18 on periodic maps, its output a vector of 256, and a linear layer onto the parameters. Source: paper, A.3.2; He et al. 2016."
-    stem = nn.Sequential(nn.Conv2d(1, 64, 7, 2, padding=3, padding_mode="circular", bias=False), nn.BatchNorm2d(64), nn.ReLU(), nn.MaxPool2d(2))
+    stem = nn.Sequential(PeriodicConv(1, 64, 7, 2, bias=False), nn.BatchNorm2d(64), nn.ReLU(), nn.MaxPool2d(2))
     widths, strides = (64, 64, 64, 128, 128, 256, 256, 512, 512), (1, 1, 2, 1, 2, 1, 2, 1)
     blocks = [EncoderBlock(*io, stride) for *io, stride in zip(widths, widths[1:], strides)]
     return nn.Sequential(stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 256), nn.Linear(256, n_params))

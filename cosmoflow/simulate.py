@@ -11,6 +11,7 @@ __all__ = ['BOX', 'SLABS', 'RHO_CRIT', 'HUBBLE', 'N_S', 'OMEGA_B', 'STEPS', 'Sim
 # %% ../nbs/00_simulate.ipynb #7a2bec5c
 import json
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
@@ -101,6 +102,7 @@ class ParticleMesh:
     power: Callable   # (k, omega_m, sigma_8) -> linear matter power spectrum today, (Mpc/h)^3
 
 
+@cache
 def particle_mesh(
     particles: int = 128,  # particles along a side; the mesh has as many cells
     pixels: int = 64,      # pixels along a side of a map

@@ -6,7 +6,8 @@ Docs: https://cosmoflow.github.io/cosmoflow/train.html.md"""
 
 # %% auto #0
 __all__ = ['TRAIN_PRESETS', 'TrainConfig', 'lr_factor', 'ema_update', 'save_checkpoint', 'load_checkpoint', 'write_log',
-           'epoch_generator', 'MapLoader', 'validation_loss', 'sibling_loss', 'epoch_order', 'Objective', 'train']
+           'epoch_generator', 'MapLoader', 'validation_loss', 'sibling_loss', 'epoch_order', 'Objective', 'fast_bf16',
+           'train']
 
 # %% ../nbs/06_train.ipynb #da65566e
 import csv
@@ -21,7 +22,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -47,12 +48,13 @@ class TrainConfig:
     pooled: float = 0.0         # share of each batch that is decoded from the summary alone
     siblings: float = 0.0       # weight of the loss that asks which maps are of one simulation
     ema: float = 0.0            # decay of the averaged weights; 0 keeps none
-    precision: str = "no"       # mixed precision: `no`, `bf16` or `fp16`
+    precision: str = "no"       # mixed precision: `no`, `bf16`, `fp16`, or `auto`: `bf16` where it is fast
     compile: bool = False       # torch.compile the model
     seed: int = 0               # of initial weights, batches, times, noise and symmetries
 
     def __post_init__(self):
         if self.schedule not in ("plateau", "cosine"): raise ValueError(f"schedule={self.schedule!r}: expected plateau or cosine")
+        if self.precision not in ("no", "bf16", "fp16", "auto"): raise ValueError(f"precision={self.precision!r}: expected no, bf16, fp16 or auto")
         if self.epochs < 1 or self.batch_size < 1: raise ValueError(f"epochs={self.epochs}, batch_size={self.batch_size}: expected 1 or more")
         if not 0 <= self.pooled <= 1 or self.siblings < 0: raise ValueError(f"pooled={self.pooled}, siblings={self.siblings}: expected a share from 0 to 1, and a weight of 0 or more")
 
@@ -81,7 +83,7 @@ def save_checkpoint(
     path: Path,
     models: dict[str, nn.Module],         # by name: the model, and its average where there is one
     optimizer: torch.optim.Optimizer,     # AdamW
-    state: dict,                          # what else a resumed run needs; JSON
+    state: dict,                          # what else a resumed run needs, the run's `settings` among it; JSON
 ) -> None:
     "One safetensors file with everything that a resumed run needs; it appears whole or not at all."
     tensors = {f"{name}.{k}": v for name, m in models.items() for k, v in m.state_dict().items()}
@@ -91,10 +93,17 @@ def save_checkpoint(
         save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, tmp, {"state": json.dumps(state)})
 
 
-def load_checkpoint(path: Path, models: dict[str, nn.Module], optimizer: torch.optim.Optimizer) -> dict:
-    "Fills models and optimiser from a checkpoint and returns the rest of its state."
+def load_checkpoint(
+    path: Path,
+    models: dict[str, nn.Module],      # as `save_checkpoint` had them; filled in place
+    optimizer: torch.optim.Optimizer,  # likewise
+    settings: dict,                    # of this run; those of the checkpoint must be equal
+) -> dict:                             # the rest of its state
+    "Fills models and optimiser from a checkpoint. Raises `ValueError`, and fills nothing, for one of a run with other settings."
     with safe_open(path, "pt") as f:
-        state, tensors = json.loads(f.metadata()["state"]), {k: f.get_tensor(k) for k in f.keys()}
+        state = json.loads(f.metadata()["state"])
+        if state["settings"] != settings: raise ValueError(f"{path} was made with {state['settings']}, this run has {settings}: choose another folder")
+        tensors = {k: f.get_tensor(k) for k in f.keys()}
     for name, model in models.items():
         model.load_state_dict({k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")})
     moments: dict = {}
@@ -195,6 +204,12 @@ class Objective(nn.Module):
         flow = flow_matching_loss(lambda x, t, x1: self.model.velocity(x, t, shown), x1, t=t, x0=x0)
         return flow, sibling_loss(summary(field)) if self.siblings else torch.zeros_like(flow)
 
+# %% ../nbs/06_train.ipynb #c86b1aba
+def fast_bf16(device: torch.device) -> bool:
+    "Whether the device multiplies bfloat16 in hardware; where it does not, mixed precision is slower than float32."
+    if device.type == "cuda": return torch.cuda.get_device_capability(device)[0] >= 8
+    return device.type == "cpu" and torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
 # %% ../nbs/06_train.ipynb #930df992
 def train(
     model: CosmoFlow,           # its normaliser must be fitted on the training part
@@ -208,7 +223,8 @@ def train(
     Raises `FileExistsError` for a run that is there already and not resumed, `ValueError` for one with other settings.
     """
     AcceleratorState._reset_state()  # it is one a process: without this, a second run could not choose another precision
-    accelerator = Accelerator(mixed_precision=config.precision, dynamo_backend="inductor" if config.compile else "no")
+    precision = config.precision if config.precision != "auto" else "bf16" if fast_bf16(PartialState().device) else "no"
+    accelerator = Accelerator(mixed_precision=precision, dynamo_backend="inductor" if config.compile else "no")
     device, ranks = accelerator.device, accelerator.num_processes
     batch = max(1, config.batch_size // ranks)
     if config.siblings and batch % 2: raise ValueError(f"batch_size={config.batch_size}: expected an even number of maps a process, for pairs of siblings")
@@ -228,8 +244,7 @@ def train(
     models = {"model": model} | ({"average": average} if average else {})
     settings, history = {"train": asdict(config), "model": model.config, "maps": len(data)}, []
     if resume and checkpoint.exists():
-        state = load_checkpoint(checkpoint, models, optimizer.optimizer)
-        if state["settings"] != settings: raise ValueError(f"{checkpoint} was made with {state['settings']}, this run has {settings}: choose another folder")
+        state = load_checkpoint(checkpoint, models, optimizer.optimizer, settings)
         history = state["history"]
         plateau.load_state_dict(state["plateau"])
         for group in optimizer.param_groups: group["lr"] = state["lr"]

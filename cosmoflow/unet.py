@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .encoder import conv3x3, summary
+from .encoder import PeriodicConv, periodic_pad, summary
 
 # %% ../nbs/04_unet.ipynb #9d0b7847
 def upsample(
@@ -22,7 +22,7 @@ def upsample(
     factor: int,           # how many times larger
 ) -> Tensor:               # (B, C, factor h, factor w)
     "Bilinear upsampling of a periodic image: the last pixel's neighbour is the first."
-    x = F.interpolate(F.pad(x, (1, 1, 1, 1), mode="circular"), scale_factor=factor, mode="bilinear")
+    x = F.interpolate(periodic_pad(x, 1), scale_factor=factor, mode="bilinear")
     return x[..., factor:-factor, factor:-factor]
 
 # %% ../nbs/04_unet.ipynb #cb867aa0
@@ -59,8 +59,8 @@ class UNetBlock(nn.Module):
     "Two periodic 3x3 convolutions, each after a normalisation and GELU, the second one adaptive; residual."
     def __init__(self, c_in: int, c_out: int, emb_dim: int):
         super().__init__()
-        self.norm1, self.conv1 = nn.GroupNorm(math.gcd(8, c_in), c_in), conv3x3(c_in, c_out)
-        self.norm2, self.conv2 = AdaGN(c_out, emb_dim), conv3x3(c_out, c_out)
+        self.norm1, self.conv1 = nn.GroupNorm(math.gcd(8, c_in), c_in), PeriodicConv(c_in, c_out)
+        self.norm2, self.conv2 = AdaGN(c_out, emb_dim), PeriodicConv(c_out, c_out)
         self.shortcut = nn.Identity() if c_in == c_out else nn.Conv2d(c_in, c_out, 1)
         nn.init.zeros_(self.conv2.weight)
 
@@ -111,17 +111,17 @@ class UNet(nn.Module):
         self.from_t = nn.Sequential(nn.Linear(self.emb_dim, self.emb_dim), nn.GELU(), nn.Linear(self.emb_dim, self.emb_dim), nn.GELU())
         self.from_z = nn.Sequential(nn.Linear(channels, self.emb_dim), nn.GELU())
         down, up = [width * m for m in (1, 2, 4, 8, 8)], [width * m for m in (4, 4, 2, 1)]
-        self.stem = conv3x3(1 + channels, width)
+        self.stem = PeriodicConv(1 + channels, width)
         self.first = Stage(width, width, self.emb_dim, depth)
         self.down = nn.ModuleList([Stage(a, b, self.emb_dim, depth) for a, b in zip(down, down[1:])])
         self.up = nn.ModuleList([Stage(a + skip, b, self.emb_dim, depth) for a, skip, b in zip(down[-1:] + up, down[-2::-1], up)])
         self.attend_down = nn.ModuleDict({"1": SelfAttention(down[2]), "2": SelfAttention(down[3])})
         self.attend_up = nn.ModuleDict({"1": SelfAttention(up[1])})
-        self.head = nn.Sequential(nn.GroupNorm(math.gcd(8, width), width), nn.GELU(), conv3x3(width, 1))
+        self.head = nn.Sequential(nn.GroupNorm(math.gcd(8, width), width), nn.GELU(), PeriodicConv(width, 1))
 
     def forward(self,
         x: Tensor,      # noisy map, (B, 1, H, W)
-        t: Tensor,      # flow time, (B,)
+        t: Tensor,      # flow time, (B,), or (1,) for all
         field: Tensor,  # compressed field, masked, (B, C, H/16, W/16)
     ) -> Tensor:        # velocity, (B, 1, H, W)
         t, z = self.from_t(time_embedding(t, self.emb_dim)), self.from_z(summary(field))

@@ -1,5 +1,6 @@
 """What several tests share: the wheel of the tree, built once, and environments that hold it."""
 import os
+import shutil
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -9,6 +10,8 @@ import pytest
 from filelock import FileLock
 
 ROOT = Path(__file__).parents[1]
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
 
 
 @contextmanager
@@ -56,3 +59,14 @@ def built_site(tmp_path_factory):
         if new and not os.environ.get("SITE_IS_BUILT"): subprocess.run([sys.executable, ROOT / "nbs" / "_build.py"], check=True, capture_output=True)
         folder.mkdir(exist_ok=True)
     return ROOT / "_docs"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    "A real browser, without a window."
+    if BROWSER is None: pytest.skip("needs Chromium or Chrome")
+    from playwright.sync_api import sync_playwright
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=BROWSER, args=FLAGS)
+        yield browser
+        browser.close()

@@ -10,7 +10,7 @@ from cosmoflow.data import open_maps
 
 COSMOFLOW = Path(sys.executable).with_name("cosmoflow")
 
-COMMANDS = ("simulate", "download", "train", "evaluate", "encode", "decode", "demo")
+COMMANDS = ("simulate", "download", "train", "evaluate", "encode", "decode", "bench", "demo")
 
 
 def run(*args, **kwargs):
@@ -42,6 +42,8 @@ def test_encode_and_decode(tmp_path):
     (("evaluate", "--data", "nowhere"), "nowhere"),
     (("evaluate", "--suite", "Astrid"), "root is needed for Astrid"),
     (("train", "--out", "run", "--schedule", "linear"), "schedule='linear'"),
+    (("bench", "--pixels", "96", "--out", "o"), "multiples of 64"),
+    (("train", "--out", "run", "--precision", "half"), "precision='half'"),
     (("simulate", "--set", "XY", "--out", "o"), "set='XY'"),
     (("simulate", "--set", "LH", "--sims", "a:b", "--out", "o"), "expected a range such as 0:400"),
     (("download", "--suite", "PM", "--set", "LH", "--out", "o"), "not on CMD's server"),

@@ -4,10 +4,12 @@ import json
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from cosmoflow import CosmoFlow
 from cosmoflow.data import Normalizer, open_maps
+from cosmoflow.encoder import PeriodicConv, periodic_pad
 from cosmoflow.flow import PRESETS, channel_mask, flow_matching_loss, integrate
 
 NORM = Normalizer(11.0, 0.5, 1e8)
@@ -40,7 +42,7 @@ def test_paper_architecture():
     convs = [m for m in model.encoder.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)]
     assert [c.out_channels for c in convs] == [64] + [64] * 4 + [128] * 4 + [256] * 4 + [8]
     assert [c.stride[0] for c in convs] == [1, 1, 1, 1, 1, 2, 1, 2, 1, 1, 1, 2, 1, 1]
-    assert all(m.padding_mode == "circular" for m in model.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3))
+    assert all(isinstance(m, PeriodicConv) for m in model.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3))
     assert sum(p.numel() for p in model.encoder.parameters()) == pytest.approx(2.88e6, rel=0.01)
     stages = [[m.out_channels for m in stage.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)] for stage in (*model.unet.down, *model.unet.up)]
     assert stages == [[c] * 4 for c in (128, 256, 512, 512, 256, 256, 128, 64)]
@@ -223,3 +225,12 @@ def test_same_on_gpu():
     torch.testing.assert_close(gpu.encode(maps).cpu(), field, atol=1e-3, rtol=1e-3)
     a, b = (m.decode(field, 4, generator=torch.Generator().manual_seed(0)).cpu().log10() for m in (model, gpu))
     torch.testing.assert_close(a, b, atol=1e-2, rtol=0)
+
+
+def test_periodic_padding_has_torch_s_value_and_gradient():
+    x = torch.randn(2, 3, 4, 6, dtype=torch.double, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    for width in (1, 3, 4):  # as wide as the image too
+        weight = torch.randn(2, 3, 4 + 2 * width, 6 + 2 * width, dtype=torch.double, generator=torch.Generator().manual_seed(1))
+        ours, theirs = periodic_pad(x, width), F.pad(x, (width,) * 4, mode="circular")
+        assert torch.equal(ours, theirs)
+        torch.testing.assert_close(*(torch.autograd.grad((y * weight).sum(), x)[0] for y in (ours, theirs)))

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted(p for p in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
-EXTRAS = {"pmpp": "sim", "cosmoflow.simulate": "sim", "umap": "viz", "ipywidgets": "viz", "sklearn": "viz", "optuna": "search"}
+EXTRAS = {"pmpp": "sim", "cosmoflow.simulate": "sim", "umap": "viz", "ipywidgets": "viz", "anywidget": "viz", "sklearn": "viz", "optuna": "search"}
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
@@ -25,8 +25,8 @@ def test_setup_cell_installs_what_is_imported(path):
     imported = set(re.findall(r"^(?:from|import) ([\w.]+)", code, re.M))
     needed = {extra for module, extra in EXTRAS.items() if module in imported}
     installed = re.search(r'pip install -q "cosmoflow(?:\[([\w,]+)\])? @ git', code)
-    if installed is None: assert path.stem == "slides", "no set-up cell"
-    else: assert needed <= set((installed[1] or "").split(",")), f"imports need the extras {needed}"
+    assert installed, "no set-up cell"
+    assert needed <= set((installed[1] or "").split(",")), f"imports need the extras {needed}"
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
