@@ -112,8 +112,8 @@ def _decode(args: argparse.Namespace) -> None:
 
 
 def _bench(args: argparse.Namespace) -> None:
-    from cosmoflow.bench import bench
-    print(bench(args.out, tuple(args.pixels), args.rounds, args.batch, args.compile, tuple(args.jobs), args.preset, args.particles))
+    from cosmoflow.bench import JOBS, bench
+    print(bench(args.out, tuple(args.pixels), args.rounds, args.batch, args.compile, tuple(args.jobs or JOBS), args.preset, args.particles))
 
 
 def _demo(args: argparse.Namespace) -> None:
@@ -196,7 +196,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--rounds", type=int, default=5, help="how often each way is timed (default: 5)")
     sub.add_argument("--batch", type=int, help="maps a call at 64 pixels, fewer at more (default: 8 on a CPU, 256 on a GPU)")
     sub.add_argument("--preset", default="paper", choices=["tiny", "mini", "paper"], help="size of the networks (default: paper)")
-    sub.add_argument("--jobs", nargs="+", default=["training step", "velocity", "encoding", "padding", "decoding", "power spectra", "batches", "simulation"], help="which jobs (default: all eight)")
+    sub.add_argument("--jobs", nargs="+", help="which jobs, by name; an unknown one lists them (default: all)")
     sub.add_argument("--particles", type=int, default=128, help="along a side of the largest simulation (default: 128)")
     sub.add_argument("--compile", action="store_true", help="time torch.compile too, which takes minutes")
 

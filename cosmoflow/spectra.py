@@ -6,7 +6,7 @@ Docs: https://cosmoflow.github.io/cosmoflow/spectra.html.md"""
 
 # %% auto #0
 __all__ = ['OKABE_ITO', 'contrast', 'modes', 'ring_mean', 'wavenumbers', 'power_spectrum', 'cross_correlation', 'transfer_ratio',
-           'log_ticks', 'one_point_pdf', 'pdf_distance', 'plot_spectra']
+           'spectrum_error', 'log_ticks', 'one_point_pdf', 'pdf_distance', 'plot_spectra']
 
 # %% ../nbs/02_spectra.ipynb #96c87c3e
 import math
@@ -105,6 +105,17 @@ def transfer_ratio(
 ) -> Tensor:                        # (B, K), 1 where a has the amplitude of b
     "Ratio of amplitudes sqrt(P_a / P_b) of two maps."
     return (power_spectrum(maps_a, box, of)[1] / power_spectrum(maps_b, box, of)[1]).sqrt()
+
+
+def spectrum_error(
+    maps: "np.ndarray | Tensor",       # surface density, (B, H, H)
+    reference: "np.ndarray | Tensor",  # likewise, as many pixels
+    box: float = 25.0,                 # side of the map, Mpc/h
+) -> float:                            # 0.01 is one percent
+    "Largest relative difference of the stacked spectra of log maps, from the fundamental mode to 0.8 of Nyquist."
+    k, power = power_spectrum(maps, box, of="log")
+    ratio = power.mean(0) / power_spectrum(reference, box, of="log")[1].mean(0)
+    return (ratio - 1)[k <= 0.8 * k[-1]].abs().max().item()
 
 # %% ../nbs/02_spectra.ipynb #4a7c3900
 def log_ticks(

@@ -1,4 +1,4 @@
-"""What several tests share: the wheel of the tree, built once, and environments that hold it."""
+"""What several tests share: the wheel of the tree, built once, an environment that holds it, the site, and a browser."""
 import os
 import shutil
 import subprocess
