@@ -29,8 +29,7 @@ docs: env  ## build the documentation site into _docs and test it in Chromium or
 	SITE_IS_BUILT=1 $(BIN)/pytest tests/test_site.py
 
 workshop: env  ## write the student versions of the lessons and the slides into build/workshop
-	$(BIN)/python nbs/workshop/_student.py build/workshop
-	$(BIN)/jupyter nbconvert --to slides --output-dir build/workshop --output slides nbs/workshop/slides.ipynb
+	$(BIN)/python nbs/workshop/_build.py build/workshop
 
 notebooks: env  ## run every notebook in place, top to bottom, keeping its outputs
 	$(BIN)/python nbs/_run.py nbs/*.ipynb nbs/*/*.ipynb

@@ -13,7 +13,7 @@ LESSONS = sorted((ROOT / "nbs" / "workshop").glob("[0-9]*.ipynb"))
 @pytest.fixture(scope="module")
 def students(tmp_path_factory):
     out = tmp_path_factory.mktemp("students")
-    subprocess.run([sys.executable, ROOT / "nbs" / "workshop" / "_student.py", out], check=True, capture_output=True)
+    subprocess.run([sys.executable, ROOT / "nbs" / "workshop" / "_build.py", out], check=True, capture_output=True)
     return out
 
 
@@ -54,3 +54,19 @@ print(checks)
     done = subprocess.run([sys.executable, "-c", code, lesson, students / lesson.name], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
     assert int(done.stdout.split()[-1]) == sum(c["metadata"].get("nbgrader", {}).get("grade", False) for c in json.loads(lesson.read_text())["cells"]) >= 3
+
+
+def test_slides_show_without_a_network(students, browser):
+    page, trouble = browser.new_page(viewport={"width": 1280, "height": 800}), []
+    page.on("console", lambda m: m.type == "error" and trouble.append(m.text))
+    page.on("pageerror", lambda e: trouble.append(str(e)))
+    page.on("request", lambda r: r.url.startswith(("file:", "data:")) or trouble.append(f"asks {r.url}"))
+    page.goto((students / "slides.html").as_uri())
+    pictures = page.locator("section img")
+    for i in range(1, page.evaluate("Reveal.getTotalSlides()")):
+        page.keyboard.press("ArrowRight")
+        while page.evaluate("Reveal.availableFragments().next"): page.keyboard.press("ArrowRight")
+        assert page.evaluate("Reveal.getIndices().h") == i
+    assert pictures.count() == 7 and page.locator(".katex-html").count() and not page.locator(".highlight").count()
+    assert not trouble
+    page.close()

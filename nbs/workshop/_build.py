@@ -1,12 +1,16 @@
-"""Writes the student versions of the lessons: solutions out, "your code here" in, as nbgrader's generate_assignment does.
+"""Writes what is handed out: the student versions of the lessons, as nbgrader's generate_assignment makes them, and the slides.
 
-Use: python nbs/workshop/_student.py FOLDER
+Use: python nbs/workshop/_build.py FOLDER
 """
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 
+from nbconvert import SlidesExporter
+
+HERE = Path(__file__).parent
 SOLUTION = re.compile(r"^([ \t]*)### BEGIN SOLUTION\n.*?^[ \t]*### END SOLUTION[ \t]*$", re.S | re.M)
 
 
@@ -25,10 +29,18 @@ def student_version(notebook: dict) -> dict:
     return {**notebook, "cells": cells}
 
 
+def slides() -> str:
+    "The slides as one page of HTML that needs the folders reveal and katex beside it, and no network."
+    exporter = SlidesExporter(template_name="slides", extra_template_basedirs=[str(HERE)], exclude_input=True, reveal_url_prefix="reveal", reveal_theme="white")
+    return exporter.from_filename(str(HERE / "slides.ipynb"))[0]
+
+
 if __name__ == "__main__":
     out = Path(sys.argv[1])
     out.mkdir(parents=True, exist_ok=True)
-    for path in sorted(Path(__file__).parent.glob("[0-9]*.ipynb")):
+    for path in sorted(HERE.glob("[0-9]*.ipynb")):
         text = json.dumps(student_version(json.loads(path.read_text())), indent=1, ensure_ascii=False) + "\n"
         (out / path.name).write_text(text)
-        print(out / path.name)
+    (out / "slides.html").write_text(slides())
+    for folder in (HERE / "slides" / "reveal", HERE.parent / "katex"): shutil.copytree(folder, out / folder.name, dirs_exist_ok=True)
+    print(f"open {out / 'slides.html'}, hand out {out}/*.ipynb")
