@@ -52,7 +52,7 @@ def _save_array(path: Path, array: "Tensor") -> None:
 # %% ../nbs/11_cli.ipynb #6413a76b
 def _simulate(args: argparse.Namespace) -> None:
     from cosmoflow.simulate import simulate
-    print(simulate(args.set, args.out, args.sims, args.particles, args.pixels, args.steps, args.keep_bits))
+    print(simulate(args.set, args.out, args.sims, args.particles, args.pixels, args.steps, args.keep_bits, args.devices))
 
 
 def _download(args: argparse.Namespace) -> None:
@@ -91,6 +91,15 @@ def _evaluate(args: argparse.Namespace) -> None:
         args.out.mkdir(parents=True, exist_ok=True)
         with atomic_path(args.out / "metrics.json") as tmp: tmp.write_text(json.dumps(result.metrics, indent=1))
         with atomic_path(args.out / "figure.png") as tmp: figure(result.true, {"reconstruction": result.rec}).savefig(tmp, dpi=110)
+
+
+def _distill(args: argparse.Namespace) -> None:
+    from cosmoflow.data import open_maps
+    from cosmoflow.distill import distill
+    from cosmoflow.flow import CosmoFlow
+
+    data = open_maps(args.suite, args.set, args.data, pixels=args.pixels, sims=args.sims)
+    distill(CosmoFlow.from_pretrained(args.model), data, args.out, args.steps, args.epochs, seed=args.seed)
 
 
 def _encode(args: argparse.Namespace) -> None:
@@ -139,8 +148,8 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--pixels", type=int, help="lower the maps to this many pixels a side")
 
     def sampling_arguments(sub):
-        sub.add_argument("--steps", type=int, default=16, help="steps of the solver (default: 16)")
-        sub.add_argument("--solver", default="midpoint", help="euler, midpoint, heun or dopri5 (default: midpoint)")
+        sub.add_argument("--steps", type=int, help="steps of the solver (default: the model's own, 12 for mini)")
+        sub.add_argument("--solver", help="euler, midpoint, heun or dopri5 (default: the model's own, midpoint for mini)")
         sub.add_argument("--seed", type=int, default=0, help="of the noise (default: 0)")
 
     sub = command("simulate", _simulate, "Run particle-mesh simulations into CMD-format maps; a stopped run goes on.",
@@ -151,6 +160,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--pixels", type=int, default=64, help="pixels along a side of a map (default: 64)")
     sub.add_argument("--steps", type=int, default=24, help="time steps (default: 24)")
     sub.add_argument("--keep-bits", type=int, default=23, help="mantissa bits kept in the files; fewer compress better (default: 23, all)")
+    sub.add_argument("--devices", type=int, default=1, help="devices that share each simulation, for boxes too large for one (default: 1)")
     sub.add_argument("--out", type=Path, required=True, help="folder of the results")
 
     sub = command("download", _download, "Download CMD maps and parameters; a broken download goes on.", "cosmoflow download --suite Astrid --set LH --out CMD")
@@ -177,6 +187,14 @@ def _parser() -> argparse.ArgumentParser:
     sampling_arguments(sub)
     sub.add_argument("--no-raw-maps", action="store_true", help="leave out the CNN on raw maps, which takes minutes")
     sub.add_argument("--out", type=Path, help="folder for metrics.json and figure.png")
+
+    sub = command("distill", _distill, "Teach a model to decode in few evaluations; a stopped run goes on.", "cosmoflow distill --model mini --data PM --out runs/fast")
+    sub.add_argument("--model", default="mini", help="the teacher: shipped name, folder, or hub name (default: mini)")
+    data_arguments(sub)
+    sub.add_argument("--steps", type=int, default=1, help="evaluations to get along with (default: 1)")
+    sub.add_argument("--epochs", type=int, default=20, help="times through the training simulations, one map of each (default: 20)")
+    sub.add_argument("--seed", type=int, default=0, help="of maps, symmetries and noise (default: 0)")
+    sub.add_argument("--out", type=Path, required=True, help="folder of checkpoint, log and weights")
 
     sub = command("encode", _encode, "Compress maps.", "cosmoflow encode maps.npy field.npy --model mini")
     sub.add_argument("maps", type=Path, help=".npy of surface density, (n, H, W)")

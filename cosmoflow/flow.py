@@ -57,7 +57,7 @@ SOLVERS = {"euler": "euler", "midpoint": "midpoint", "heun": "heun2", "dopri5": 
 def integrate(
     velocity,                   # function (t, x) -> dx/dt
     x0: Tensor,                 # state at t = 0
-    steps: int = 16,            # equal steps from 0 to 1 (`dopri5` chooses its own)
+    steps: int = 12,            # equal steps from 0 to 1 (`dopri5` chooses its own)
     solver: str = "midpoint",   # `euler`, `midpoint`, `heun` or `dopri5`
     trajectory: bool = False,   # the state after every step too
     tol: float = 1e-4,          # relative and absolute tolerance of `dopri5`
@@ -159,8 +159,10 @@ class CosmoFlow(Pretrained):
         encoder_width: int = 64,  # channels of the encoder's first layer
         width: int = 64,          # channels of the UNet at full resolution
         depth: int = 2,           # blocks of two convolutions a stage of the UNet
+        steps: int = 12,          # of the solver, where `decode` is not told
+        solver: str = "midpoint", # likewise
     ):
-        super().__init__(normalizer, channels=channels, encoder_width=encoder_width, width=width, depth=depth)
+        super().__init__(normalizer, channels=channels, encoder_width=encoder_width, width=width, depth=depth, steps=steps, solver=solver)
         self.encoder, self.unet = Encoder(channels, encoder_width), UNet(channels, width, depth)
         self.register_buffer("prior", None)
 
@@ -206,8 +208,8 @@ class CosmoFlow(Pretrained):
 
     def decode(self,
         field: Tensor,                               # compressed field, (n, C, h, w)
-        steps: int = 16,                             # steps of the solver
-        solver: str = "midpoint",                    # `euler`, `midpoint`, `heun` or `dopri5`
+        steps: "int | None" = None,                  # of the solver; None: the model's own, 12 unless it was distilled to fewer
+        solver: "str | None" = None,                 # `euler`, `midpoint`, `heun` or `dopri5`; None: the model's own, `midpoint`
         generator: "torch.Generator | None" = None,  # of the noise that the flow starts from
         samples: int = 1,                            # maps for each field
         trajectory: bool = False,                    # the state after every step too
@@ -216,6 +218,7 @@ class CosmoFlow(Pretrained):
         "Integrates the flow from noise to maps of surface density, given their compressed fields."
         if field.ndim != 4 or field.shape[1] != self.config["channels"]:
             raise ValueError(f"field: expected shape (n, {self.config['channels']}, h, w), found {tuple(field.shape)}")
+        steps, solver = self.config["steps"] if steps is None else steps, self.config["solver"] if solver is None else solver
         n, _, h, w = field.shape
         where = self.device if generator is None else generator.device
         x0 = torch.randn(n * samples, 1, SCALE * h, SCALE * w, generator=generator, device=where).to(self.device)

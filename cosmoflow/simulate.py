@@ -77,8 +77,8 @@ def wdm_transfer(
     return (1 + (alpha * k) ** 2.4) ** (-5 / 1.2)
 
 # %% ../nbs/00_simulate.ipynb #d4941b28
-def _paint(pos, pixels: int):
-    "Particle counts of the 15 slabs by cloud-in-cell: positions (N, 3) in Mpc/h -> (15, pixels, pixels)."
+def _paint(pos, pixels: int, count=1.0):
+    "Particle counts of the 15 slabs by cloud-in-cell: positions (N, 3) in Mpc/h, counted so often (N,) -> (15, pixels, pixels)."
     import jax.numpy as jnp
 
     maps = []
@@ -89,7 +89,7 @@ def _paint(pos, pixels: int):
         (du, dv), (u, v) = (uv - corner).T, corner.astype(int).T
         counts = jnp.zeros((SLABS, pixels, pixels), pos.dtype)
         for i, j, weight in ((0, 0, (1 - du) * (1 - dv)), (0, 1, (1 - du) * dv), (1, 0, du * (1 - dv)), (1, 1, du * dv)):
-            counts = counts.at[slab, (u + i) % pixels, (v + j) % pixels].add(weight)
+            counts = counts.at[slab, (u + i) % pixels, (v + j) % pixels].add(weight * count)
         maps.append(counts)
     return jnp.concatenate(maps)
 
@@ -107,8 +107,12 @@ def particle_mesh(
     particles: int = 128,  # particles along a side; the mesh has as many cells
     pixels: int = 64,      # pixels along a side of a map
     steps: int = STEPS,    # time steps from redshift 63 to 0
+    devices: int = 1,      # that share each simulation
 ) -> ParticleMesh:         # its functions compile at the first call and take any cosmology after
-    "A particle-mesh universe in CAMELS's box. Raises `ImportError` without the extra `sim`. Source: PM++ (pmpp)."
+    """A particle-mesh universe in CAMELS's box. Source: PM++ (pmpp).
+
+    Raises `ImportError` without the extra `sim`, `ValueError` for more devices than there are.
+    """
     try:
         import jax
         import jax.numpy as jnp
@@ -119,8 +123,12 @@ def particle_mesh(
     except ImportError as e:
         raise ImportError('simulations need the extra `sim`: pip install "cosmoflow[sim]"') from e
 
+    if not 1 <= devices <= len(jax.devices()): raise ValueError(f"devices={devices}: JAX finds {len(jax.devices())} here ({jax.default_backend()})")
+    # Matter falls together: a share of the box may come to hold up to twice the mean.
+    shared = {} if devices == 1 else {"compute_mesh": jax.sharding.Mesh(np.array(jax.devices()[:devices]), ("gpus",)),
+                                      "max_ptcl_per_slice": 2 * particles**3 // devices}
     a_start = 1 / 64
-    conf = Configuration(ptcl_spacing=BOX / particles, ptcl_grid_shape=(particles,) * 3, a_start=a_start,
+    conf = Configuration(**shared, ptcl_spacing=BOX / particles, ptcl_grid_shape=(particles,) * 3, a_start=a_start,
                          a_nbody_maxstep=(1 - a_start) / steps * (1 + 1e-9), pallas_cic=jax.default_backend() == "gpu")
 
     def cosmology(omega_m, sigma_8):
@@ -138,7 +146,8 @@ def particle_mesh(
         cosmo = cosmology(omega_m, sigma_8)
         ptcl = nbody(lpt(modes(cosmo, seed, mass), cosmo, conf), cosmo, conf)
         particle_mass = (omega_m - OMEGA_B) * RHO_CRIT * (BOX / particles) ** 3
-        return _paint(ptcl.pos(), pixels) * (particle_mass / (BOX / pixels) ** 2)
+        count = 1.0 if ptcl.unused_index is None else ~ptcl.unused_index  # devices keep room for particles to come
+        return _paint(ptcl.pos(), pixels, count) * (particle_mass / (BOX / pixels) ** 2)
 
     def power(k, omega_m, sigma_8):
         return linear_power(jnp.asarray(k), 1.0, cosmology(omega_m, sigma_8), conf)
@@ -195,6 +204,7 @@ def simulate(
     pixels: int = 64,           # pixels along a side of a map
     steps: int = STEPS,         # time steps
     keep_bits: int = 23,        # mantissa bits kept in the files; fewer compress better
+    devices: int = 1,           # that share each simulation; many small ones run faster on one each
 ) -> Path:                      # the maps, `Maps_Mcdm_PM_{set}_z=0.00.npy`, of all that has finished in `out`
     """Runs simulations of one set into CMD-format files; finished ones are kept, so a stopped run goes on.
 
@@ -205,10 +215,10 @@ def simulate(
     if not wanted: raise ValueError(f"sims={sims} selects none of the {len(table)} simulations of {set}")
     if not 1 <= keep_bits <= 23: raise ValueError(f"keep_bits={keep_bits}: expected 1 to 23 mantissa bits")
     settings = {"set": set, "box": BOX, "particles": particles, "pixels": pixels, "steps": steps, "keep_bits": keep_bits}
+    run = particle_mesh(particles, pixels, steps, devices)
     parts = out / "parts" / set
     parts.mkdir(parents=True, exist_ok=True)
     _settle_manifest(out / f"manifest_{set}.json", settings)
-    run = particle_mesh(particles, pixels, steps)
     todo = [i for i in wanted if not (parts / f"{i:04d}.npy").exists()]
     for i in tqdm(todo, desc=f"{set} simulations", unit="sim", initial=len(wanted) - len(todo), total=len(wanted)):
         omega_m, sigma_8, *mass = table.params[i]

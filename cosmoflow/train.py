@@ -6,8 +6,8 @@ Docs: https://cosmoflow.github.io/cosmoflow/train.html.md"""
 
 # %% auto #0
 __all__ = ['TRAIN_PRESETS', 'TrainConfig', 'lr_factor', 'ema_update', 'save_checkpoint', 'load_checkpoint', 'write_log',
-           'epoch_generator', 'MapLoader', 'validation_loss', 'sibling_loss', 'epoch_order', 'Objective', 'fast_bf16',
-           'train']
+           'epoch_generator', 'MapLoader', 'validation_loss', 'sibling_loss', 'epoch_order', 'partly_pooled',
+           'Objective', 'fast_bf16', 'train']
 
 # %% ../nbs/06_train.ipynb #da65566e
 import csv
@@ -187,6 +187,15 @@ def epoch_order(
     return dealt[torch.randperm(len(dealt), generator=generator)].flatten()
 
 # %% ../nbs/06_train.ipynb #51b11a97
+def partly_pooled(
+    field: Tensor,  # compressed field, (B, C, h, w)
+    share: float,   # of the batch, its first rows
+) -> Tensor:        # as `field`
+    "Leaves to a share of the batch only its summary, spread evenly over the field."
+    n = round(share * len(field))
+    return torch.cat([summary(field[:n])[:, :, None, None].expand_as(field[:n]), field[n:]])
+
+
 class Objective(nn.Module):
     "The losses of one step: flow matching (paper, eq. 3), and the siblings' where asked."
     def __init__(self, model: CosmoFlow, pooled: float, siblings: bool):
@@ -199,8 +208,7 @@ class Objective(nn.Module):
         x0: Tensor,  # noise, as x1
     ) -> tuple[Tensor, Tensor]:
         field = self.model.encoder(x1)
-        n = round(self.pooled * len(field))
-        shown = torch.cat([summary(field[:n])[:, :, None, None].expand_as(field[:n]), field[n:]])
+        shown = partly_pooled(field, self.pooled)
         flow = flow_matching_loss(lambda x, t, x1: self.model.velocity(x, t, shown), x1, t=t, x0=x0)
         return flow, sibling_loss(summary(field)) if self.siblings else torch.zeros_like(flow)
 

@@ -10,7 +10,7 @@ from cosmoflow.data import open_maps
 
 COSMOFLOW = Path(sys.executable).with_name("cosmoflow")
 
-COMMANDS = ("simulate", "download", "train", "evaluate", "encode", "decode", "bench", "demo")
+COMMANDS = ("simulate", "download", "train", "evaluate", "distill", "encode", "decode", "bench", "demo")
 
 
 def run(*args, **kwargs):

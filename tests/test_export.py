@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ORDER = ("data", "simulate", "spectra", "encoder", "unet", "flow", "train", "vae", "inference", "evaluate", "results", "demo", "bench", "cli")
+ORDER = ("data", "simulate", "spectra", "encoder", "unet", "flow", "train", "distill", "vae", "inference", "evaluate", "results", "demo", "bench", "cli")
 
 
 def test_export_in_sync(tmp_path):

@@ -1,5 +1,6 @@
 """Simulation runs: same bytes in any order, resumed after a kill, no mixing of settings."""
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -49,11 +50,22 @@ def test_killed_run_goes_on(tmp_path):
     assert files(tmp_path / "cut") == files(tmp_path / "whole")
 
 
+def test_devices_share_a_simulation(tmp_path):
+    "Two halves of a CPU as two devices: in a process of its own, since JAX counts devices when it starts."
+    one = simulate("CV", tmp_path / "one", slice(0, 1), **SMALL)
+    args = [COSMOFLOW, "simulate", "--set", "CV", "--sims", "0:1", "--particles", "16", "--pixels", "16", "--steps", "4", "--out", tmp_path / "two", "--devices", "2"]
+    halves = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    subprocess.run(args, env=halves, check=True, capture_output=True)
+    np.testing.assert_allclose(np.load(tmp_path / "two" / one.name), np.load(one), rtol=1e-3)
+
+
 def test_settings_do_not_mix(tmp_path):
     simulate("CV", tmp_path, slice(0, 1), **SMALL)
     with pytest.raises(ValueError, match="pixels=16 there, 8 asked"): simulate("CV", tmp_path, slice(0, 1), **{**SMALL, "pixels": 8})
     with pytest.raises(ValueError, match="selects none"): simulate("CV", tmp_path, slice(27, 30), **SMALL)
     with pytest.raises(ValueError, match="set='XX'"): simulate("XX", tmp_path, **SMALL)
+    with pytest.raises(ValueError, match="devices=99: JAX finds"): simulate("CV", tmp_path / "new", slice(0, 1), **SMALL, devices=99)
+    assert not (tmp_path / "new").exists()
     with pytest.raises(ValueError, match="keep_bits=0"): simulate("CV", tmp_path, slice(0, 1), **SMALL, keep_bits=0)
 
 

@@ -1,0 +1,89 @@
+"""Distillation: the student follows the teacher's flow in few steps, and everything but the steps stays what it was."""
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from cosmoflow.data import Normalizer, open_maps, split_simulations
+from cosmoflow.distill import distill, flow_path, path_loss, spectral_loss
+from cosmoflow.flow import CosmoFlow, integrate
+
+
+@pytest.fixture(scope="module")
+def data(): return open_maps("PM", "LH", sims=slice(0, 10), pixels=32)
+
+
+def teacher(data, seed=0):
+    "A small model whose velocity depends on place, time and field."
+    torch.manual_seed(seed)
+    model = CosmoFlow.from_preset("tiny", Normalizer.fit(data.maps, split_simulations(data)[0]))
+    for p in model.unet.parameters():
+        if not p.any(): torch.nn.init.normal_(p, std=0.05)
+    return model.eval()
+
+
+def test_mean_velocities_make_euler_exact():
+    "dx/dt = 2 t x has x(t) = x0 exp(t^2): with its mean velocity, two steps of Euler end where the flow ends."
+    mean = lambda t, x: x * (torch.exp((t + 0.5) ** 2 - t**2) - 1) / 0.5
+    x0 = torch.linspace(-1, 1, 8, dtype=torch.float64)[:, None, None, None]
+    path = integrate(mean, x0, 2, "euler", trajectory=True)
+    true = integrate(lambda t, x: 2 * t * x, x0, 512, "midpoint", trajectory=True)[::256]
+    assert path_loss(path, true) < 1e-9
+    assert path_loss(integrate(lambda t, x: 2 * t * x, x0, 2, "euler", trajectory=True), true) > 0.1
+
+
+def test_spectral_loss_sees_power_and_not_place():
+    x = torch.randn(4, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    assert spectral_loss(x.roll((3, 5), (-2, -1)), x) < 1e-9
+    assert spectral_loss(1.1 * x, x).sqrt().item() == pytest.approx(2 * torch.tensor(1.1).log().item(), rel=1e-4)
+    blurred = ((x + x.roll(1, -1)) / 2).requires_grad_()
+    spectral_loss(blurred, x).backward()
+    assert blurred.grad.abs().sum() > 0
+
+
+def test_a_student_learns_its_teachers_steps(tmp_path):
+    "Three epochs of two updates: far from taught, but the power that two untaught steps lose is coming back."
+    data, model = open_maps("PM", "LH", sims=slice(0, 10)), CosmoFlow.from_pretrained("mini")
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    student = distill(model, data, tmp_path, steps=2, epochs=3, batch_size=4, fine=4)
+
+    maps = np.array(data.maps[split_simulations(data)[1][::5]])
+    field, x0 = model.encode(maps), torch.randn(3, 1, 64, 64, generator=torch.Generator().manual_seed(9))
+    with torch.no_grad():
+        true = flow_path(model, x0, field, 8, "midpoint")[::4]
+        untaught, taught = (flow_path(m, x0, field, 2, "euler") for m in (model, student))
+    assert path_loss(taught, true) < 0.7 * path_loss(untaught, true)
+    assert spectral_loss(taught[-1], true[-1]) < 0.1 * spectral_loss(untaught[-1], true[-1])
+
+    for k, v in model.state_dict().items():
+        assert torch.equal(v, before[k])                                             # the teacher stays,
+        if k.startswith("encoder."): assert torch.equal(v, student.state_dict()[k])  # and so does the field
+    again, calls = CosmoFlow.from_pretrained(tmp_path), []
+    again.unet.register_forward_hook(lambda *_: calls.append(1))
+    decode = lambda m, **kwargs: m.decode(field, generator=torch.Generator().manual_seed(0), **kwargs)
+    assert torch.equal(decode(again), decode(student, steps=2, solver="euler")) and len(calls) == 2
+
+
+def test_gradients_reach_both_steps(data):
+    model = teacher(data)
+    x0 = torch.randn(2, 1, 32, 32, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    flow_path(model, x0, model.encode(data.maps[:2]), 2, "euler")[-1].sum().backward()
+    assert x0.grad.abs().min() > 0
+
+
+def test_resumed_run_is_the_uninterrupted_one(data, tmp_path, monkeypatch):
+    model = teacher(data)
+    distill(model, data, tmp_path / "whole", steps=2, epochs=3)
+
+    class Stop(Exception): pass
+
+    def stop(path, history):
+        if len(history) == 2: raise Stop
+    with monkeypatch.context() as m, pytest.raises(Stop):
+        m.setattr("cosmoflow.distill.write_log", stop)
+        distill(model, data, tmp_path / "parts", steps=2, epochs=3)
+    distill(model, data, tmp_path / "parts", steps=2, epochs=3)
+    whole, parts = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "parts"))
+    for name, value in whole.items(): assert torch.equal(value, parts[name]), name
+    with pytest.raises(ValueError, match="choose another folder"): distill(model, data, tmp_path / "parts", steps=2, epochs=4)
+    with pytest.raises(ValueError, match="another teacher"): distill(teacher(data, seed=1), data, tmp_path / "parts", steps=2, epochs=3)
