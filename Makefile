@@ -55,12 +55,13 @@ suite: env  ## rerun the simulations that ship with the package (half an hour on
 	cp $(SUITE)/*.npy $(SUITE)/*.txt $(SUITE)/*.json cosmoflow/suite/
 
 TRAIN = $(BIN)/cosmoflow train --preset mini --data build/training --precision auto --resume
-weights: env  ## retrain the shipped weights (some six hours on two cores, simulations included)
+weights: env  ## retrain the shipped weights (some seven hours on two cores, simulations included)
 	$(SIMULATE_TRAINING)
 	$(TRAIN) --sims 0:160 --epochs 50 --batch-size 16 --norm-epochs 1 --pooled 0 --siblings 0 --seed 0 --out build/first
 	$(TRAIN) --init build/first --epochs 7 --batch-size 16 --lr 5e-4 --norm-epochs 0 --siblings 0 --seed 1000 --out build/second
 	$(TRAIN) --init build/second --epochs 26 --batch-size 64 --norm-epochs 0 --seed 2000 --out build/mini
 	$(BIN)/cosmoflow evaluate --model build/mini --data build/training --out build/evaluation
+	$(BIN)/cosmoflow distill --model build/mini --data build/training --out build/fast
 	$(FULL) nbs/07_vae.ipynb
 
 # The paper's training on open data. Each line goes on where it stopped, so run it again until it ends.

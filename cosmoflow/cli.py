@@ -192,7 +192,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--model", default="mini", help="the teacher: shipped name, folder, or hub name (default: mini)")
     data_arguments(sub)
     sub.add_argument("--steps", type=int, default=1, help="evaluations to get along with (default: 1)")
-    sub.add_argument("--epochs", type=int, default=20, help="times through the training simulations, one map of each (default: 20)")
+    sub.add_argument("--epochs", type=int, default=12, help="times through the training simulations, one map of each (default: 12)")
     sub.add_argument("--seed", type=int, default=0, help="of maps, symmetries and noise (default: 0)")
     sub.add_argument("--out", type=Path, required=True, help="folder of checkpoint, log and weights")
 

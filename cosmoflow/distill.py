@@ -1,4 +1,4 @@
-"""Distillation: where the flow's long steps lead, learnt from the flow itself, so that two questions to the network make a map.
+"""Distillation: where the flow leads, learnt from the flow itself, so that one question to the network makes a map.
 
 Docs: https://cosmoflow.github.io/cosmoflow/distill.html.md"""
 
@@ -49,13 +49,13 @@ def spectral_loss(
     a, b = (ring_mean(modes(m[:, 0], 1.0).abs().square()).mean(0) for m in (x, true))
     return (a / b).log().square().mean()
 
-# %% ../nbs/14_distill.ipynb #628a7315
+# %% ../nbs/14_distill.ipynb #9b3c3f95
 def distill(
     model: CosmoFlow,        # the teacher
     data: MapData,           # all maps; split by simulation, as `train` does
     out: "str | Path",       # folder for checkpoint, log and weights; a run that is there goes on
     steps: int = 1,          # evaluations of the student
-    epochs: int = 20,        # times through the training simulations, one map of each
+    epochs: int = 12,        # times through the training simulations, one map of each
     batch_size: int = 8,     # maps an update
     lr: float = 5e-4,        # AdamW's learning rate at its highest; a cosine, as in `train`
     spectral: float = 1.0,   # weight of the spectral loss
