@@ -44,6 +44,7 @@ def test_encode_and_decode(tmp_path):
     (("train", "--out", "run", "--schedule", "linear"), "schedule='linear'"),
     (("bench", "--pixels", "96", "--out", "o"), "multiples of 64"),
     (("train", "--out", "run", "--precision", "half"), "precision='half'"),
+    (("distill", "--out", "o", "--steps", "0"), "steps=0"),
     (("simulate", "--set", "XY", "--out", "o"), "set='XY'"),
     (("simulate", "--set", "LH", "--sims", "a:b", "--out", "o"), "expected a range such as 0:400"),
     (("download", "--suite", "PM", "--set", "LH", "--out", "o"), "not on CMD's server"),
