@@ -22,7 +22,7 @@ demo: env  ## train briefly, reconstruct held-out maps, write demo/
 	$(BIN)/cosmoflow demo --out demo
 
 test: env  ## run every notebook and test, one process a core
-	OMP_NUM_THREADS=1 $(BIN)/pytest tests -n auto --durations 12
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests -n auto --maxschedchunk 1 --durations 12
 
 docs: env  ## build the documentation site into _docs and test it in Chromium or Chrome, where there is one
 	$(BIN)/python nbs/_build.py
