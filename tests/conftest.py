@@ -78,4 +78,4 @@ def browser():
 def pytest_collection_modifyitems(items):
     "One notebook comes first: its process makes the environment of all while the other processes do other tests."
     first = next((i for i, item in enumerate(items) if item.name.startswith("test_runs")), 0)
-    items.insert(0, items.pop(first))
+    if items: items.insert(0, items.pop(first))
