@@ -4,22 +4,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from cosmoflow.data import Normalizer, open_maps, split_simulations
+from cosmoflow.bench import untrained
+from cosmoflow.data import open_maps, split_simulations
 from cosmoflow.distill import distill, flow_path, path_loss, spectral_loss
 from cosmoflow.flow import CosmoFlow, integrate
 
 
 @pytest.fixture(scope="module")
 def data(): return open_maps("PM", "LH", sims=slice(0, 10), pixels=32)
-
-
-def teacher(data, seed=0):
-    "A small model whose velocity depends on place, time and field."
-    torch.manual_seed(seed)
-    model = CosmoFlow.from_preset("tiny", Normalizer.fit(data.maps, split_simulations(data)[0]))
-    for p in model.unet.parameters():
-        if not p.any(): torch.nn.init.normal_(p, std=0.05)
-    return model.eval()
 
 
 def test_mean_velocities_make_euler_exact():
@@ -65,14 +57,14 @@ def test_a_student_learns_its_teachers_steps(tmp_path):
 
 
 def test_gradients_reach_both_steps(data):
-    model = teacher(data)
+    model = untrained("tiny", torch.device("cpu"))
     x0 = torch.randn(2, 1, 32, 32, generator=torch.Generator().manual_seed(0)).requires_grad_()
     flow_path(model, x0, model.encode(data.maps[:2]), 2, "euler")[-1].sum().backward()
     assert x0.grad.abs().min() > 0
 
 
 def test_resumed_run_is_the_uninterrupted_one(data, tmp_path, monkeypatch):
-    model = teacher(data)
+    model = untrained("tiny", torch.device("cpu"))
     distill(model, data, tmp_path / "whole", steps=2, epochs=3)
 
     class Stop(Exception): pass
@@ -86,4 +78,4 @@ def test_resumed_run_is_the_uninterrupted_one(data, tmp_path, monkeypatch):
     whole, parts = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "parts"))
     for name, value in whole.items(): assert torch.equal(value, parts[name]), name
     with pytest.raises(ValueError, match="choose another folder"): distill(model, data, tmp_path / "parts", steps=2, epochs=4)
-    with pytest.raises(ValueError, match="another teacher"): distill(teacher(data, seed=1), data, tmp_path / "parts", steps=2, epochs=3)
+    with pytest.raises(ValueError, match="another teacher"): distill(untrained("tiny", torch.device("cpu"), seed=1), data, tmp_path / "parts", steps=2, epochs=3)
