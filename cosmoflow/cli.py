@@ -212,7 +212,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--out", type=Path, default=Path("benchmarks"), help="folder of the JSON file, which is named after the machine (default: benchmarks)")
     sub.add_argument("--pixels", type=int, nargs="+", default=[64, 128, 256], help="sides of the maps, multiples of 64 (default: 64 128 256)")
     sub.add_argument("--rounds", type=int, default=5, help="how often each way is timed (default: 5)")
-    sub.add_argument("--batch", type=int, help="maps a call at 64 pixels, fewer at more (default: 8 on a CPU, 256 on a GPU)")
+    sub.add_argument("--batch", type=int, help="maps a call at 64 pixels, fewer at more (default: 32 on a CPU, 256 on a GPU)")
     sub.add_argument("--preset", default="paper", choices=["tiny", "mini", "paper"], help="size of the networks (default: paper)")
     sub.add_argument("--jobs", nargs="+", help="which jobs, by name; an unknown one lists them (default: all)")
     sub.add_argument("--particles", type=int, default=128, help="along a side of the largest simulation (default: 128)")

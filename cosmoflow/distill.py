@@ -82,8 +82,9 @@ def distill(
 ) -> CosmoFlow:              # the student (its averaged weights); it decodes in `steps` steps of Euler unless told otherwise
     """Teaches a copy of a model to follow its flow in few steps; every epoch leaves a whole checkpoint, and a stopped run goes on.
 
-    Raises `ValueError` for counts below 1, and for a run in `out` with other settings or of another teacher. Source: Salimans and Ho 2022; Geng et al. 2025.
+    Raises `ValueError` for counts below 1, for a teacher that is itself distilled, and for a run in `out` with other settings or of another teacher. Source: Salimans and Ho 2022; Geng et al. 2025.
     """
+    model.require_flow()
     if min(steps, epochs, batch_size, fine) < 1: raise ValueError(f"steps={steps}, epochs={epochs}, batch_size={batch_size}, fine={fine}: expected 1 or more")
     out, device, teacher = Path(out), model.device, deepcopy(model).eval()
     out.mkdir(parents=True, exist_ok=True)

@@ -14,11 +14,17 @@ from torch import Tensor, nn
 
 # %% ../nbs/03_encoder.ipynb #b0f95e7c
 class _Wrap(torch.autograd.Function):
-    "Pads an image with its own opposite edges. torch's gradient of that copies the whole image for each edge; this one adds the edges back."
+    "Pads an image with its own opposite edges. torch's own circular padding forgets the layout in memory, and its gradient copies the whole image for each edge."
     @staticmethod
     def forward(ctx, x: Tensor, width: int) -> Tensor:
-        ctx.width = width
-        return F.pad(x, (width,) * 4, mode="circular")
+        n, (h, w) = width, x.shape[-2:]
+        ctx.width = n
+        out = F.pad(x, (n,) * 4)
+        out[..., :n, n:n + w] = x[..., h - n:, :]
+        out[..., n + h:, n:n + w] = x[..., :n, :]
+        out[..., :n] = out[..., w:w + n]  # corners too
+        out[..., n + w:] = out[..., n:2 * n]
+        return out
 
     @staticmethod
     def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:

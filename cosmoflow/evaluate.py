@@ -92,12 +92,13 @@ def evaluate(
     data: MapData,                  # maps and parameters; the test part of their split is measured
     seed: int = 0,                  # of noise and regressors
     raw_maps: bool = True,          # train the CNN on raw maps too (minutes)
-    **sampling,                     # `steps` and `solver` of `decode`; the model's own without
+    steps: "int | None" = None,     # of `decode`; None: the model's own
+    solver: "str | None" = None,    # likewise
 ) -> Evaluation:
     "Everything that is claimed of a model, measured on simulations that training did not see."
     parts = split_simulations(data)
     true = torch.from_numpy(np.array(data.maps[parts[2]]))
-    sampling = {name: model.config[name] for name in ("steps", "solver")} | {k: v for k, v in sampling.items() if v is not None}
+    sampling = model.sampling(steps, solver)
     rec = model.reconstruct(true, generator=torch.Generator().manual_seed(seed), **sampling).cpu()
     methods = ("summaries", "spectrum", "raw maps") if raw_maps else ("summaries", "spectrum")
     numbers = {k: np.asarray(v).tolist() for k, v in asdict(compare(true, rec)).items()}

@@ -163,7 +163,7 @@ class CosmoFlow(Pretrained):
         solver: str = "midpoint", # likewise
     ):
         super().__init__(normalizer, channels=channels, encoder_width=encoder_width, width=width, depth=depth, steps=steps, solver=solver)
-        self.encoder, self.unet = Encoder(channels, encoder_width), UNet(channels, width, depth)
+        self.encoder, self.unet = (part.to(memory_format=torch.channels_last) for part in (Encoder(channels, encoder_width), UNet(channels, width, depth)))
         self.register_buffer("prior", None)
 
     @classmethod
@@ -206,6 +206,18 @@ class CosmoFlow(Pretrained):
         "The C numbers of each map that parameters are inferred from: the mean of the whole, unmasked field."
         return summary(self.encode(maps, batch_size))
 
+    def sampling(self,
+        steps: "int | None" = None,   # of the solver; None: the model's own
+        solver: "str | None" = None,  # likewise
+    ) -> dict:                        # both, as `integrate` takes them
+        "What `decode` does where it is not told otherwise: twelve midpoint steps, or what the model was distilled to."
+        return {"steps": self.config["steps"] if steps is None else steps, "solver": self.config["solver"] if solver is None else solver}
+
+    def require_flow(self) -> None:
+        "Raises `ValueError` where the UNet is not the velocity of a flow any more: `distill` has taught it steps of Euler."
+        if self.config["solver"] == "euler":
+            raise ValueError(f"model: it was distilled to {self.config['steps']} steps of Euler and has no flow to learn from or to go on with; expected the model that taught it")
+
     def decode(self,
         field: Tensor,                               # compressed field, (n, C, h, w)
         steps: "int | None" = None,                  # of the solver; None: the model's own, 12 unless it was distilled to fewer
@@ -218,7 +230,6 @@ class CosmoFlow(Pretrained):
         "Integrates the flow from noise to maps of surface density, given their compressed fields."
         if field.ndim != 4 or field.shape[1] != self.config["channels"]:
             raise ValueError(f"field: expected shape (n, {self.config['channels']}, h, w), found {tuple(field.shape)}")
-        steps, solver = self.config["steps"] if steps is None else steps, self.config["solver"] if solver is None else solver
         n, _, h, w = field.shape
         where = self.device if generator is None else generator.device
         x0 = torch.randn(n * samples, 1, SCALE * h, SCALE * w, generator=generator, device=where).to(self.device)
@@ -226,7 +237,7 @@ class CosmoFlow(Pretrained):
         parts = []
         with _evaluating(self):
             for x, f in zip(x0.split(batch_size), field.split(batch_size)):
-                path = integrate(lambda t, x: self.velocity(x, t[None], f), x, steps, solver, trajectory)
+                path = integrate(lambda t, x: self.velocity(x, t[None], f), x, trajectory=trajectory, **self.sampling(steps, solver))
                 parts.append(path if trajectory else path[None])
         x1 = torch.cat(parts, 1)
         maps = self.normalizer.inverse(x1.flatten(0, 1)).unflatten(0, x1.shape[:2])

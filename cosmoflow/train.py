@@ -228,8 +228,9 @@ def train(
 ) -> CosmoFlow:                 # the trained model (its averaged weights where `ema` > 0), with a fitted prior
     """Trains a model; every epoch leaves a whole checkpoint, a log and usable weights in `out`.
 
-    Raises `FileExistsError` for a run that is there already and not resumed, `ValueError` for one with other settings.
+    Raises `FileExistsError` for a run that is there already and not resumed, `ValueError` for one with other settings, and for a distilled model.
     """
+    model.require_flow()
     AcceleratorState._reset_state()  # it is one a process: without this, a second run could not choose another precision
     precision = config.precision if config.precision != "auto" else "bf16" if fast_bf16(PartialState().device) else "no"
     accelerator = Accelerator(mixed_precision=precision, dynamo_backend="inductor" if config.compile else "no")
@@ -244,9 +245,7 @@ def train(
     loader, val = (MapLoader(data, part, model.normalizer, device) for part in parts[:2])
 
     average = deepcopy(model).to(device) if config.ema else None
-    optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
-    if device.type == "cuda":
-        for part in (model.encoder, model.unet): part.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
     objective, optimizer = accelerator.prepare(Objective(model, config.pooled, config.siblings > 0), optimizer)
     plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer.optimizer, factor=0.5, patience=config.patience)
     models = {"model": model} | ({"average": average} if average else {})

@@ -52,7 +52,7 @@ class AdaGN(nn.Module):
     def forward(self, h: Tensor, t: Tensor, z: Tensor) -> Tensor:
         t_s, t_b = self.from_t(t)[:, :, None, None].chunk(2, 1)
         z_s, z_b = self.from_z(z)[:, :, None, None].chunk(2, 1)
-        return (1 + z_s) * ((1 + t_s) * self.norm(h) + t_b) + z_b
+        return torch.addcmul((1 + z_s) * t_b + z_b, (1 + z_s) * (1 + t_s), self.norm(h))  # one pass over the image
 
 # %% ../nbs/04_unet.ipynb #3e7cb4bd
 class UNetBlock(nn.Module):

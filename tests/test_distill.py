@@ -8,6 +8,7 @@ from cosmoflow.bench import untrained
 from cosmoflow.data import open_maps, split_simulations
 from cosmoflow.distill import distill, flow_path, path_loss, spectral_loss
 from cosmoflow.flow import CosmoFlow, integrate
+from cosmoflow.train import train
 
 
 @pytest.fixture(scope="module")
@@ -79,3 +80,10 @@ def test_resumed_run_is_the_uninterrupted_one(data, tmp_path, monkeypatch):
     for name, value in whole.items(): assert torch.equal(value, parts[name]), name
     with pytest.raises(ValueError, match="choose another folder"): distill(model, data, tmp_path / "parts", steps=2, epochs=4)
     with pytest.raises(ValueError, match="another teacher"): distill(untrained("tiny", torch.device("cpu"), seed=1), data, tmp_path / "parts", steps=2, epochs=3)
+
+
+def test_a_student_is_no_teacher(data, tmp_path):
+    student = CosmoFlow(untrained("tiny", torch.device("cpu")).normalizer, encoder_width=8, width=8, depth=1, steps=1, solver="euler")
+    for run in (distill, train):
+        with pytest.raises(ValueError, match="distilled to 1 step.* expected the model that taught it"): run(student, data, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
