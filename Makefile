@@ -42,7 +42,7 @@ results: env  ## run every experiment in full (hours on two cores; finished trai
 	$(FULL) nbs/experiments/*.ipynb
 	$(BIN)/python nbs/_run.py nbs/results.ipynb
 
-bench: env  ## time every job against a plain way of doing it, print the ratios, keep them in benchmarks/ (half an hour on two cores)
+bench: env  ## time every job against a plain way of doing it, print the ratios, keep them in benchmarks/ (three quarters of an hour on two cores)
 	$(BIN)/cosmoflow bench --out benchmarks
 
 suite: env  ## rerun the simulations that ship with the package (half an hour on two cores)

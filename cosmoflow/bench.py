@@ -212,7 +212,7 @@ def time_decoding(
     calls = {"adaptive": adaptive, "decode": lambda: model.decode(field, generator=noise()), "distilled": lambda: fast.decode(field, generator=noise())}
     timings = race("decoding", f"{pixels} pixels, 1 map", {name: partial(counted, name, call) for name, call in calls.items()}, 1, 1, device, warm_up=0)
     converged = model.decode(field, 64, generator=noise())
-    return [replace(t, note=f"{evaluations[t.way]} evaluations, spectrum within {100 * spectrum_error(maps[t.way], converged):.1g} % to 0.8 of Nyquist") for t in timings]
+    return [replace(t, note=f"{evaluations[t.way]} evaluations, spectrum within {100 * spectrum_error(maps[t.way], converged):.2g} % to 0.8 of Nyquist") for t in timings]
 
 # %% ../nbs/13_bench.ipynb #af964918
 def spectrum_by_loop(
