@@ -216,7 +216,7 @@ class CosmoFlow(Pretrained):
     def require_flow(self) -> None:
         "Raises `ValueError` where the UNet is not the velocity of a flow any more: `distill` has taught it steps of Euler."
         if self.config["solver"] == "euler":
-            raise ValueError(f"model: it was distilled to {self.config['steps']} steps of Euler and has no flow to learn from or to go on with; expected the model that taught it")
+            raise ValueError(f"model: it was distilled to {self.config['steps']} step(s) of Euler and has no flow to learn from or to go on with; expected the model that taught it")
 
     def decode(self,
         field: Tensor,                               # compressed field, (n, C, h, w)
