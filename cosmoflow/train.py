@@ -106,11 +106,13 @@ def load_checkpoint(
         tensors = {k: f.get_tensor(k) for k in f.keys()}
     for name, model in models.items():
         model.load_state_dict({k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")})
+    weights = [p for group in optimizer.param_groups for p in group["params"]]
     moments: dict = {}
     for key, value in tensors.items():
         if key.startswith("optimizer."):
             _, i, name = key.split(".")
-            moments.setdefault(int(i), {})[name] = value
+            like = weights[int(i)]  # a fused optimiser reads weights and moments in the order of memory, so theirs must be the same
+            moments.setdefault(int(i), {})[name] = torch.empty_like(like).copy_(value) if value.shape == like.shape else value
     optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
     return state
 
