@@ -44,14 +44,28 @@ def wheel(tmp_path_factory):
     return next(out.glob("*.whl"))
 
 
+def environment(venv, *install, upon=None):
+    "A new virtual environment with these installed, upon what another one holds; returns where its programs are."
+    subprocess.run([sys.executable, "-m", "venv", venv], check=True)
+    bin = venv / ("Scripts" if sys.platform == "win32" else "bin")
+    packages = lambda bin: Path(subprocess.run([bin / "python", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], capture_output=True, text=True, check=True).stdout.strip())
+    if upon: (packages(bin) / "upon.pth").write_text(f"{packages(upon)}\n")
+    subprocess.run([bin / "pip", "install", "--quiet", "--constraint", ROOT / "constraints.txt", *install], check=True)
+    return bin
+
+
 @pytest.fixture(scope="session")
-def colab(wheel, tmp_path_factory):
-    "The interpreter of an environment with the wheel, its extras, and of all else only what runs a notebook, as on Colab."
+def stranger(wheel, tmp_path_factory):
+    "The programs of an environment with the wheel and what it needs, nothing else."
+    with once(tmp_path_factory, "stranger") as (venv, new):
+        return environment(venv, wheel) if new else venv / ("Scripts" if sys.platform == "win32" else "bin")
+
+
+@pytest.fixture(scope="session")
+def colab(wheel, stranger, tmp_path_factory):
+    "The interpreter of an environment with the wheel's extras too, and of all else only what runs a notebook, as on Colab."
     with once(tmp_path_factory, "colab") as (venv, new):
-        bin = venv / ("Scripts" if sys.platform == "win32" else "bin")
-        if new:
-            subprocess.run([sys.executable, "-m", "venv", venv], check=True)
-            subprocess.run([bin / "pip", "install", "--quiet", "--constraint", ROOT / "constraints.txt", f"{wheel}[sim,viz,search]", "ipykernel", "nbclient"], check=True)
+        bin = environment(venv, f"{wheel}[sim,viz,search]", "ipykernel", "nbclient", upon=stranger) if new else venv / stranger.name
     return bin / "python"
 
 
