@@ -230,14 +230,14 @@ class CosmoFlow(Pretrained):
         "Integrates the flow from noise to maps of surface density, given their compressed fields."
         if field.ndim != 4 or field.shape[1] != self.config["channels"]:
             raise ValueError(f"field: expected shape (n, {self.config['channels']}, h, w), found {tuple(field.shape)}")
-        n, _, h, w = field.shape
+        sampling, (n, _, h, w) = self.sampling(steps, solver), field.shape
         where = self.device if generator is None else generator.device
         x0 = torch.randn(n * samples, 1, SCALE * h, SCALE * w, generator=generator, device=where).to(self.device)
         field = field.to(self.device).repeat_interleave(samples, 0)
         parts = []
         with _evaluating(self):
             for x, f in zip(x0.split(batch_size), field.split(batch_size)):
-                path = integrate(lambda t, x: self.velocity(x, t[None], f), x, trajectory=trajectory, **self.sampling(steps, solver))
+                path = integrate(lambda t, x: self.velocity(x, t[None], f), x, trajectory=trajectory, **sampling)
                 parts.append(path if trajectory else path[None])
         x1 = torch.cat(parts, 1)
         maps = self.normalizer.inverse(x1.flatten(0, 1)).unflatten(0, x1.shape[:2])

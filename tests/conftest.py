@@ -3,6 +3,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -44,29 +45,27 @@ def wheel(tmp_path_factory):
     return next(out.glob("*.whl"))
 
 
-def environment(venv, *install, upon=None):
-    "A new virtual environment with these installed, upon what another one holds; returns where its programs are."
-    subprocess.run([sys.executable, "-m", "venv", venv], check=True)
-    bin = venv / ("Scripts" if sys.platform == "win32" else "bin")
-    packages = lambda bin: Path(subprocess.run([bin / "python", "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], capture_output=True, text=True, check=True).stdout.strip())
-    if upon: (packages(bin) / "upon.pth").write_text(f"{packages(upon)}\n")
-    subprocess.run([bin / "pip", "install", "--quiet", "--constraint", ROOT / "constraints.txt", *install], check=True)
-    return bin
+def environment(tmp_path_factory, name, *install, upon=None):
+    "A virtual environment with these installed, upon what another one holds; all test processes share it."
+    with once(tmp_path_factory, name) as (venv, new):
+        path = lambda kind, base: Path(sysconfig.get_path(kind, "venv", {"base": base}))
+        if new:
+            subprocess.run([sys.executable, "-m", "venv", venv], check=True)
+            if upon: (path("purelib", venv) / "upon.pth").write_text(f"{path('purelib', upon)}\n")
+            subprocess.run([path("scripts", venv) / "pip", "install", "--quiet", "--constraint", ROOT / "constraints.txt", *install], check=True)
+    return path("scripts", venv)
 
 
 @pytest.fixture(scope="session")
 def stranger(wheel, tmp_path_factory):
     "The programs of an environment with the wheel and what it needs, nothing else."
-    with once(tmp_path_factory, "stranger") as (venv, new):
-        return environment(venv, wheel) if new else venv / ("Scripts" if sys.platform == "win32" else "bin")
+    return environment(tmp_path_factory, "stranger", wheel)
 
 
 @pytest.fixture(scope="session")
 def colab(wheel, stranger, tmp_path_factory):
     "The interpreter of an environment with the wheel's extras too, and of all else only what runs a notebook, as on Colab."
-    with once(tmp_path_factory, "colab") as (venv, new):
-        bin = environment(venv, f"{wheel}[sim,viz,search]", "ipykernel", "nbclient", upon=stranger) if new else venv / stranger.name
-    return bin / "python"
+    return environment(tmp_path_factory, "colab", f"{wheel}[sim,viz,search]", "ipykernel", "nbclient", upon=stranger.parent) / "python"
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import load_file
 
 from cosmoflow.bench import untrained
-from cosmoflow.data import open_maps, split_simulations
+from cosmoflow.data import Normalizer, open_maps, split_simulations
 from cosmoflow.distill import distill, flow_path, path_loss, spectral_loss
 from cosmoflow.flow import CosmoFlow, integrate
 from cosmoflow.train import train
@@ -83,7 +83,7 @@ def test_resumed_run_is_the_uninterrupted_one(data, tmp_path, monkeypatch):
 
 
 def test_a_student_is_no_teacher(data, tmp_path):
-    student = CosmoFlow(untrained("tiny", torch.device("cpu")).normalizer, encoder_width=8, width=8, depth=1, steps=1, solver="euler")
+    student = CosmoFlow.from_preset("tiny", Normalizer.fit(data.maps), steps=1, solver="euler")
     for run in (distill, train):
         with pytest.raises(ValueError, match="distilled to 1 step.* expected the model that taught it"): run(student, data, tmp_path / "run")
     assert not (tmp_path / "run").exists()
