@@ -17,6 +17,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
+from itertools import count
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -267,13 +268,9 @@ def simulation_job(
     "One simulation: the compiled call alone, and `simulate` with all its files."
     from cosmoflow.simulate import particle_mesh, simulate, simulation_table
 
-    table, run = simulation_table("LH"), particle_mesh(particles, pixels)
-    counter = iter(range(len(table)))
-
-    def ours():
-        i = next(counter)
-        simulate("LH", folder / str(i), slice(i, i + 1), particles, pixels)
-    return {"bare call": lambda: np.asarray(run.maps(*table.params[0], table.seeds[0])), "simulate": ours}
+    table, run, turn = simulation_table("LH"), particle_mesh(particles, pixels), count()
+    return {"bare call": lambda: np.asarray(run.maps(*table.params[0], table.seeds[0])),
+            "simulate": lambda: simulate("LH", folder / str(next(turn)), slice(0, 1), particles, pixels)}
 
 
 def _simulation_seconds(particles: int, pixels: int, cores: int) -> dict:

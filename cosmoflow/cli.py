@@ -178,6 +178,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, kind in (("epochs", int), ("batch-size", int), ("lr", float), ("weight-decay", float), ("schedule", str),
                        ("patience", int), ("clip", float), ("norm-epochs", float), ("pooled", float), ("siblings", float), ("ema", float), ("precision", str), ("seed", int)):
         sub.add_argument(f"--{name}", type=kind, help="see cosmoflow.train.TrainConfig; the preset's value without it")
+    sub.add_argument("--freeze-encoder", action="store_const", const=True, help="train the UNet alone, so that fields and summaries stay what they are")
     sub.add_argument("--compile", action="store_const", const=True, help="torch.compile the model")
     sub.add_argument("--resume", action="store_true", help="go on from the checkpoint in the folder")
 

@@ -37,20 +37,21 @@ from .flow import CosmoFlow, flow_matching_loss
 @dataclass(frozen=True)
 class TrainConfig:
     "Settings of a training run; the defaults are the paper's (A.1.3)."
-    epochs: int = 150           # passes over the training maps
-    batch_size: int = 32        # maps a step, over all processes
-    lr: float = 5e-5            # AdamW's learning rate
-    weight_decay: float = 0.01  # AdamW's lambda
-    schedule: str = "plateau"   # `plateau`: halve when the validation loss rests; `cosine`: warm up, then fall to zero
-    patience: int = 10          # epochs without progress before `plateau` halves
-    clip: float = 1.0           # largest gradient norm
-    norm_epochs: float = 1.0    # share of the epochs after which BatchNorm's statistics stay fixed; 1 never fixes them
-    pooled: float = 0.0         # share of each batch that is decoded from the summary alone
-    siblings: float = 0.0       # weight of the loss that asks which maps are of one simulation
-    ema: float = 0.0            # decay of the averaged weights; 0 keeps none
-    precision: str = "no"       # mixed precision: `no`, `bf16`, `fp16`, or `auto`: `bf16` where it is fast
-    compile: bool = False       # torch.compile the model
-    seed: int = 0               # of initial weights, batches, times, noise and symmetries
+    epochs: int = 150             # passes over the training maps
+    batch_size: int = 32          # maps a step, over all processes
+    lr: float = 5e-5              # AdamW's learning rate
+    weight_decay: float = 0.01    # AdamW's lambda
+    schedule: str = "plateau"     # `plateau`: halve when the validation loss rests; `cosine`: warm up, then fall to zero
+    patience: int = 10            # epochs without progress before `plateau` halves
+    clip: float = 1.0             # largest gradient norm
+    norm_epochs: float = 1.0      # share of the epochs after which BatchNorm's statistics stay fixed; 1 never fixes them
+    pooled: float = 0.0           # share of each batch that is decoded from the summary alone
+    siblings: float = 0.0         # weight of the loss that asks which maps are of one simulation
+    freeze_encoder: bool = False  # train the UNet alone; fields and summaries stay what they are
+    ema: float = 0.0              # decay of the averaged weights; 0 keeps none
+    precision: str = "no"         # mixed precision: `no`, `bf16`, `fp16`, or `auto`: `bf16` where it is fast
+    compile: bool = False         # torch.compile the model
+    seed: int = 0                 # of initial weights, batches, times, noise and symmetries
 
     def __post_init__(self):
         if self.schedule not in ("plateau", "cosine"): raise ValueError(f"schedule={self.schedule!r}: expected plateau or cosine")
@@ -247,6 +248,7 @@ def train(
     loader, val = (MapLoader(data, part, model.normalizer, device) for part in parts[:2])
 
     average = deepcopy(model).to(device) if config.ema else None
+    model.encoder.requires_grad_(not config.freeze_encoder)
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
     objective, optimizer = accelerator.prepare(Objective(model, config.pooled, config.siblings > 0), optimizer)
     plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer.optimizer, factor=0.5, patience=config.patience)
@@ -263,7 +265,7 @@ def train(
     bar = tqdm(total=config.epochs * steps, initial=len(history) * steps, unit="step", desc="training", disable=not accelerator.is_main_process)
     for epoch in range(len(history), config.epochs):
         start, total = time.time(), 0.0
-        model.encoder.train(epoch < config.norm_epochs * config.epochs)  # the encoder holds every BatchNorm of the model
+        model.encoder.train(not config.freeze_encoder and epoch < config.norm_epochs * config.epochs)  # the encoder holds every BatchNorm of the model
         maps = order(epoch_generator(config.seed, epoch, 1, torch.device("cpu")))
         generator = epoch_generator(config.seed, epoch, 0, device)
         share = slice(accelerator.process_index * batch, (accelerator.process_index + 1) * batch)  # each process draws for all and keeps its own

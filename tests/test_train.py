@@ -97,6 +97,18 @@ def test_norm_epochs_fixes_the_running_statistics(tmp_path, data):
     assert not any(torch.equal(none[k], start[k]) for k in none if k.endswith("weight"))
 
 
+def test_a_frozen_encoder_stays_to_the_last_bit(tmp_path, data):
+    "Its weights and batch statistics stand still, in the averaged model too, while the whole UNet learns; a later run trains both again."
+    model = fresh(data)
+    start = {k: v.clone() for k, v in model.state_dict().items()}
+    config = TrainConfig(epochs=2, lr=3e-3, ema=0.9, freeze_encoder=True)
+    trained = train(model, data, tmp_path / "a", config)
+    for name, weight in trained.state_dict().items():
+        if name != "prior": assert torch.equal(weight, start[name]) == name.startswith("encoder."), name
+    train(model, data, tmp_path / "b", TrainConfig(epochs=1, lr=3e-3))
+    assert not any(torch.equal(p, start[f"encoder.{name}"]) for name, p in model.encoder.named_parameters())
+
+
 def test_init_starts_from_a_saved_model(tmp_path, data):
     "With a rate of nothing the fine-tuned model is the one it started from, normalisation included."
     train(fresh(data), data, tmp_path / "first", TrainConfig(epochs=1, lr=3e-3))
