@@ -59,7 +59,8 @@ weights: env  ## retrain the shipped weights (some seven hours on two cores, sim
 	$(SIMULATE_TRAINING)
 	$(TRAIN) --sims 0:160 --epochs 50 --batch-size 16 --norm-epochs 1 --pooled 0 --siblings 0 --seed 0 --out build/first
 	$(TRAIN) --init build/first --epochs 7 --batch-size 16 --lr 5e-4 --norm-epochs 0 --siblings 0 --seed 1000 --out build/second
-	$(TRAIN) --init build/second --epochs 26 --batch-size 64 --norm-epochs 0 --seed 2000 --out build/mini
+	$(TRAIN) --init build/second --epochs 26 --batch-size 64 --norm-epochs 0 --seed 2000 --out build/third
+	$(TRAIN) --init build/third --freeze-encoder --epochs 21 --norm-epochs 0 --siblings 0 --seed 3000 --out build/mini
 	$(BIN)/cosmoflow evaluate --model build/mini --data build/training --out build/evaluation
 	$(BIN)/cosmoflow distill --model build/mini --data build/training --out build/fast
 	$(FULL) nbs/07_vae.ipynb

@@ -118,6 +118,10 @@ def test_init_starts_from_a_saved_model(tmp_path, data):
     assert first.normalizer == second.normalizer
     a, b = first.state_dict(), second.state_dict()
     for k in a.keys() - {"prior"}: torch.testing.assert_close(a[k], b[k], atol=1e-6, rtol=0)
+    args = ["train", "--preset", "tiny", "--sims", "0:10", "--init", tmp_path / "first", "--freeze-encoder", "--epochs", "1", "--lr", "3e-3", "--out", tmp_path / "third"]
+    assert subprocess.run([COSMOFLOW, *args], stderr=subprocess.DEVNULL).returncode == 0
+    c = CosmoFlow.from_pretrained(tmp_path / "third").state_dict()
+    assert all(torch.equal(a[k], c[k]) == k.startswith("encoder.") for k in a.keys() - {"prior"})
 
 
 def noisy_model(data):
