@@ -148,7 +148,7 @@ def _parser() -> argparse.ArgumentParser:
         sub.add_argument("--pixels", type=int, help="lower the maps to this many pixels a side")
 
     def sampling_arguments(sub):
-        sub.add_argument("--steps", type=int, help="steps of the solver (default: the model's own, 12 for mini)")
+        sub.add_argument("--steps", type=int, help="steps of the solver (default: the model's own, 8 for mini)")
         sub.add_argument("--solver", help="euler, midpoint, heun or dopri5 (default: the model's own, midpoint for mini)")
         sub.add_argument("--seed", type=int, default=0, help="of the noise (default: 0)")
 

@@ -57,7 +57,7 @@ SOLVERS = {"euler": "euler", "midpoint": "midpoint", "heun": "heun2", "dopri5": 
 def integrate(
     velocity,                   # function (t, x) -> dx/dt
     x0: Tensor,                 # state at t = 0
-    steps: int = 12,            # equal steps from 0 to 1 (`dopri5` chooses its own)
+    steps: int = 8,             # equal steps from 0 to 1 (`dopri5` chooses its own)
     solver: str = "midpoint",   # `euler`, `midpoint`, `heun` or `dopri5`
     trajectory: bool = False,   # the state after every step too
     tol: float = 1e-4,          # relative and absolute tolerance of `dopri5`
@@ -159,7 +159,7 @@ class CosmoFlow(Pretrained):
         encoder_width: int = 64,  # channels of the encoder's first layer
         width: int = 64,          # channels of the UNet at full resolution
         depth: int = 2,           # blocks of two convolutions a stage of the UNet
-        steps: int = 12,          # of the solver, where `decode` is not told
+        steps: int = 8,           # of the solver, where `decode` is not told
         solver: str = "midpoint", # likewise
     ):
         super().__init__(normalizer, channels=channels, encoder_width=encoder_width, width=width, depth=depth, steps=steps, solver=solver)
@@ -210,7 +210,7 @@ class CosmoFlow(Pretrained):
         steps: "int | None" = None,   # of the solver; None: the model's own
         solver: "str | None" = None,  # likewise
     ) -> dict:                        # both, as `integrate` takes them
-        "What `decode` does where it is not told otherwise: twelve midpoint steps, or what the model was distilled to."
+        "What `decode` does where it is not told otherwise: eight midpoint steps, or what the model was distilled to."
         return {"steps": self.config["steps"] if steps is None else steps, "solver": self.config["solver"] if solver is None else solver}
 
     def require_flow(self) -> None:
@@ -220,7 +220,7 @@ class CosmoFlow(Pretrained):
 
     def decode(self,
         field: Tensor,                               # compressed field, (n, C, h, w)
-        steps: "int | None" = None,                  # of the solver; None: the model's own, 12 unless it was distilled to fewer
+        steps: "int | None" = None,                  # of the solver; None: the model's own, 8 unless it was distilled to fewer
         solver: "str | None" = None,                 # `euler`, `midpoint`, `heun` or `dopri5`; None: the model's own, `midpoint`
         generator: "torch.Generator | None" = None,  # of the noise that the flow starts from
         samples: int = 1,                            # maps for each field
