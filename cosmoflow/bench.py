@@ -366,7 +366,7 @@ def bench(
             for job, ways, items in data_jobs(p, Path(folder), device, jobs): keep(race(job, f"{p} pixels", ways, items, rounds, device))
     if "simulation" in jobs:
         with TemporaryDirectory() as folder: keep(race("simulation", f"{particles}^3 particles", simulation_job(particles, 64, Path(folder)), 1, rounds))
-        keep([], growth=simulation_growth((particles // 4, particles // 2, particles)))
+        keep([], growth=simulation_growth((particles // 4, particles // 2, particles), cores=None if device.type == "cpu" else (os.cpu_count(),)))
     return path
 
 

@@ -10,6 +10,7 @@ __all__ = ['main']
 # %% ../nbs/11_cli.ipynb #52727454
 import argparse
 import json
+import os
 import sys
 from dataclasses import fields
 from pathlib import Path
@@ -50,6 +51,14 @@ def _save_array(path: Path, array: "Tensor") -> None:
     print(f"{path}: {tuple(array.shape)}")
 
 # %% ../nbs/11_cli.ipynb #6413a76b
+def _load_model(name: str) -> "CosmoFlow":
+    "A saved model, on the GPU where there is one."
+    import torch
+
+    from cosmoflow.flow import CosmoFlow
+    return CosmoFlow.from_pretrained(name).to("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def _simulate(args: argparse.Namespace) -> None:
     from cosmoflow.simulate import simulate
     print(simulate(args.set, args.out, args.sims, args.particles, args.pixels, args.steps, args.keep_bits, args.devices))
@@ -82,10 +91,9 @@ def _train(args: argparse.Namespace) -> None:
 def _evaluate(args: argparse.Namespace) -> None:
     from cosmoflow.data import atomic_path, open_maps
     from cosmoflow.evaluate import evaluate, figure, report
-    from cosmoflow.flow import CosmoFlow
 
     data = open_maps(args.suite, args.set, args.data, pixels=args.pixels, sims=args.sims)
-    result = evaluate(CosmoFlow.from_pretrained(args.model), data, args.seed, not args.no_raw_maps, steps=args.steps, solver=args.solver)
+    result = evaluate(_load_model(args.model), data, args.seed, not args.no_raw_maps, steps=args.steps, solver=args.solver)
     print(report(result.metrics))
     if args.out is not None:
         args.out.mkdir(parents=True, exist_ok=True)
@@ -96,16 +104,13 @@ def _evaluate(args: argparse.Namespace) -> None:
 def _distill(args: argparse.Namespace) -> None:
     from cosmoflow.data import open_maps
     from cosmoflow.distill import distill
-    from cosmoflow.flow import CosmoFlow
 
     data = open_maps(args.suite, args.set, args.data, pixels=args.pixels, sims=args.sims)
-    distill(CosmoFlow.from_pretrained(args.model), data, args.out, args.steps, args.epochs, seed=args.seed)
+    distill(_load_model(args.model), data, args.out, args.steps, args.epochs, seed=args.seed)
 
 
 def _encode(args: argparse.Namespace) -> None:
-    from cosmoflow.flow import CosmoFlow
-
-    model = CosmoFlow.from_pretrained(args.model)
+    model = _load_model(args.model)
     maps = _load_array(args.maps, 3, "maps of surface density, (n, H, W)")
     _save_array(args.out, (model.summarise if args.summary else model.encode)(maps))
 
@@ -113,15 +118,14 @@ def _encode(args: argparse.Namespace) -> None:
 def _decode(args: argparse.Namespace) -> None:
     import torch
 
-    from cosmoflow.flow import CosmoFlow
-
-    model = CosmoFlow.from_pretrained(args.model)
+    model = _load_model(args.model)
     field = torch.from_numpy(_load_array(args.field, 4, "compressed fields, (n, C, h, w)")).float()
     _save_array(args.out, model.decode(field, args.steps, args.solver, torch.Generator().manual_seed(args.seed)))
 
 
 def _bench(args: argparse.Namespace) -> None:
     from cosmoflow.bench import JOBS, bench
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # simulations share a GPU with torch
     print(bench(args.out, tuple(args.pixels), args.rounds, args.batch, args.compile, tuple(args.jobs or JOBS), args.preset, args.particles))
 
 
@@ -234,7 +238,7 @@ def main(
     args = _parser().parse_args(argv)
     try:
         args.run(args)
-    except (ValueError, OSError, ImportError) as e:
+    except (ValueError, OSError, ImportError, FloatingPointError) as e:
         print(f"cosmoflow: error: {e}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:

@@ -43,6 +43,7 @@ def periodic_pad(
     width: int,     # pixels to add at each edge, at most h and w
 ) -> Tensor:        # (B, C, h + 2 width, w + 2 width)
     "Continues a periodic image beyond its edges."
+    if torch.compiler.is_compiling(): return F.pad(x, (width,) * 4, mode="circular")  # the compiler fuses it, and gets `_Wrap`'s writing in place wrong
     return _Wrap.apply(x, width)
 
 # %% ../nbs/03_encoder.ipynb #7a129d50

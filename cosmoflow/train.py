@@ -27,6 +27,7 @@ from accelerate.state import AcceleratorState
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
 from .data import MAPS_PER_SIMULATION, MapData, Normalizer, atomic_path, augment, split_simulations
@@ -76,8 +77,11 @@ def lr_factor(step: int, total: int, warmup: float = 0.05) -> float:
 def ema_update(average: nn.Module, model: nn.Module, decay: float) -> None:
     "Moves the averaged weights a little towards the model's; running statistics are averaged too."
     with torch.no_grad():
-        for a, p in zip(average.state_dict().values(), model.state_dict().values()):
-            a.lerp_(p, 1 - decay) if a.is_floating_point() else a.copy_(p)
+        pairs = list(zip(average.state_dict().values(), model.state_dict().values()))
+        for a, p in pairs:
+            if not a.is_floating_point(): a.copy_(p)
+        floats = [pair for pair in pairs if pair[0].is_floating_point()]
+        get_ema_multi_avg_fn(decay)(*zip(*floats), None)  # a few kernels on a GPU, not one a tensor
 
 # %% ../nbs/06_train.ipynb #e7172d58
 def save_checkpoint(
@@ -201,18 +205,20 @@ def partly_pooled(
 
 class Objective(nn.Module):
     "The losses of one step: flow matching (paper, eq. 3), and the siblings' where asked."
-    def __init__(self, model: CosmoFlow, pooled: float, siblings: bool):
+    def __init__(self, model: CosmoFlow, pooled: float, siblings: bool, compiled: bool = False):
         super().__init__()
         self.model, self.pooled, self.siblings = model, pooled, siblings
+        parts = lambda x: model.encoder(x), model.velocity  # apart, since the encoder compiles again where its BatchNorm is fixed
+        self.encode, self.velocity = map(torch.compile, parts) if compiled else parts
 
     def forward(self,
         x1: Tensor,  # normalised maps, (B, 1, H, W); with siblings, in pairs of one simulation
         t: Tensor,   # flow times, (B,)
         x0: Tensor,  # noise, as x1
     ) -> tuple[Tensor, Tensor]:
-        field = self.model.encoder(x1)
+        field = self.encode(x1)
         shown = partly_pooled(field, self.pooled)
-        flow = flow_matching_loss(lambda x, t, x1: self.model.velocity(x, t, shown), x1, t=t, x0=x0)
+        flow = flow_matching_loss(lambda x, t, x1: self.velocity(x, t, shown), x1, t=t, x0=x0)
         return flow, sibling_loss(summary(field)) if self.siblings else torch.zeros_like(flow)
 
 # %% ../nbs/06_train.ipynb #c86b1aba
@@ -231,12 +237,13 @@ def train(
 ) -> CosmoFlow:                 # the trained model (its averaged weights where `ema` > 0), with a fitted prior
     """Trains a model; every epoch leaves a whole checkpoint, a log and usable weights in `out`.
 
-    Raises `FileExistsError` for a run that is there already and not resumed, `ValueError` for one with other settings, and for a distilled model.
+    Raises `FileExistsError` for a run that is there already and not resumed, `ValueError` for one with other settings and for a distilled model,
+    `FloatingPointError` where the loss is not a number any more; the folder keeps the epoch before.
     """
     model.require_flow()
     AcceleratorState._reset_state()  # it is one a process: without this, a second run could not choose another precision
     precision = config.precision if config.precision != "auto" else "bf16" if fast_bf16(PartialState().device) else "no"
-    accelerator = Accelerator(mixed_precision=precision, dynamo_backend="inductor" if config.compile else "no")
+    accelerator = Accelerator(mixed_precision=precision)
     device, ranks = accelerator.device, accelerator.num_processes
     batch = max(1, config.batch_size // ranks)
     if config.siblings and batch % 2: raise ValueError(f"batch_size={config.batch_size}: expected an even number of maps a process, for pairs of siblings")
@@ -250,7 +257,7 @@ def train(
     average = deepcopy(model).to(device) if config.ema else None
     model.encoder.requires_grad_(not config.freeze_encoder)
     optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
-    objective, optimizer = accelerator.prepare(Objective(model, config.pooled, config.siblings > 0), optimizer)
+    objective, optimizer = accelerator.prepare(Objective(model, config.pooled, config.siblings > 0, config.compile), optimizer)
     plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer.optimizer, factor=0.5, patience=config.patience)
     models = {"model": model} | ({"average": average} if average else {})
     settings, history = {"train": asdict(config), "model": model.config, "maps": len(data)}, []
@@ -286,6 +293,8 @@ def train(
             bar.update()
             if step % 10 == 0: bar.set_postfix(epoch=epoch + 1, loss=f"{flow.item():.3f}", val=f"{history[-1]['val_loss']:.3f}" if history else "-")
         train_loss, siblings_loss = accelerator.reduce(total / steps, "mean").tolist()
+        if not math.isfinite(train_loss + siblings_loss):
+            raise FloatingPointError(f"epoch {epoch + 1}: the loss is {train_loss}. {out} still holds the epoch before; try a lower lr than {config.lr}, or precision no")
         val_loss = validation_loss(average or model, val, epoch_generator(0, 0, 0, device))  # the same noise in every run, so that losses compare
         history.append({"epoch": epoch + 1, "train_loss": train_loss, "val_loss": val_loss, "siblings_loss": siblings_loss,
                         "lr": optimizer.param_groups[0]["lr"], "seconds": round(time.time() - start, 1)})

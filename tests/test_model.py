@@ -1,5 +1,6 @@
 """The model: periodicity, mask, gradients, flow, files."""
 import json
+from itertools import product
 
 import numpy as np
 import pytest
@@ -242,8 +243,8 @@ def test_same_on_gpu():
 
 def test_periodic_padding_has_torch_s_value_and_gradient():
     x = torch.randn(2, 3, 4, 6, dtype=torch.double, generator=torch.Generator().manual_seed(0), requires_grad=True)
-    for width in (1, 3, 4):  # as wide as the image too
+    for pad, width in product((periodic_pad, torch.compile(periodic_pad, backend="aot_eager", fullgraph=True)), (1, 3, 4)):  # as wide as the image too
         weight = torch.randn(2, 3, 4 + 2 * width, 6 + 2 * width, dtype=torch.double, generator=torch.Generator().manual_seed(1))
-        ours, theirs = periodic_pad(x, width), F.pad(x, (width,) * 4, mode="circular")
+        ours, theirs = pad(x, width), F.pad(x, (width,) * 4, mode="circular")
         assert torch.equal(ours, theirs)
         torch.testing.assert_close(*(torch.autograd.grad((y * weight).sum(), x)[0] for y in (ours, theirs)))

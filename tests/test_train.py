@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from cosmoflow import CosmoFlow
-from cosmoflow.data import Normalizer, open_maps, split_simulations
+from cosmoflow.data import Normalizer, augment, open_maps, split_simulations
 from cosmoflow.flow import flow_matching_loss
 from cosmoflow.train import Objective, TrainConfig, ema_update, epoch_order, lr_factor, sibling_loss, train
 
@@ -194,6 +194,16 @@ def test_trains_on_gpu_from_a_model_with_a_prior(tmp_path, data):
     model = fresh(data).fit_prior(data.maps[:30])
     train(model, data, tmp_path, TrainConfig(epochs=1, lr=1e-3, precision="bf16", siblings=0.1))
     assert CosmoFlow.from_pretrained(tmp_path).generate(2, steps=2).shape == (2, 64, 64)
+
+
+def test_a_loss_that_is_not_a_number_stops_the_run_and_keeps_the_epoch_before(tmp_path, data, monkeypatch):
+    broken = lambda maps, generator: augment(maps, generator) * (float("nan") if epochs(tmp_path) else 1.0)  # from the second epoch on
+    monkeypatch.setattr("cosmoflow.train.augment", broken)
+    with pytest.raises(FloatingPointError, match="epoch 2: the loss is nan.*a lower lr"): train(fresh(data), data, tmp_path, TrainConfig(epochs=2, lr=1e-3))
+    monkeypatch.undo()
+    assert len(epochs(tmp_path)) == 1 and all(w.isfinite().all() for w in load_file(tmp_path / "checkpoint.safetensors").values())
+    train(fresh(data), data, tmp_path, TrainConfig(epochs=2, lr=1e-3), resume=True)
+    assert len(epochs(tmp_path)) == 2
 
 
 def test_helpers():
