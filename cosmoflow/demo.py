@@ -55,7 +55,7 @@ def demo(
     model = CosmoFlow.from_preset("mini", Normalizer.fit(data.maps, training))
     config = TrainConfig(**{**TRAIN_PRESETS["mini"], "epochs": epochs, "ema": 0.99, "seed": seed})
     (out / "model" / "checkpoint.safetensors").unlink(missing_ok=True)  # a demo starts from nothing
-    models = {"trained here": train(model, data, out / "model", config), "shipped": CosmoFlow.from_pretrained("mini")}
+    models = {"trained here": train(model, data, out / "model", config), "shipped": CosmoFlow.from_pretrained("mini").to(model.device)}
     seconds = time.time() - start
 
     results = {}
