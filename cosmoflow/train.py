@@ -293,9 +293,9 @@ def train(
             bar.update()
             if step % 10 == 0: bar.set_postfix(epoch=epoch + 1, loss=f"{flow.item():.3f}", val=f"{history[-1]['val_loss']:.3f}" if history else "-")
         train_loss, siblings_loss = accelerator.reduce(total / steps, "mean").tolist()
-        if not math.isfinite(train_loss + siblings_loss):
-            raise FloatingPointError(f"epoch {epoch + 1}: the loss is {train_loss}. {out} still holds the epoch before; try a lower lr than {config.lr}, or precision no")
         val_loss = validation_loss(average or model, val, epoch_generator(0, 0, 0, device))  # the same noise in every run, so that losses compare
+        if not math.isfinite(train_loss + siblings_loss + val_loss):  # the last step's weights show in the validation alone
+            raise FloatingPointError(f"epoch {epoch + 1}: the loss is {train_loss}, in validation {val_loss}. {out} keeps what it held before; try a lower lr than {config.lr}, or precision no")
         history.append({"epoch": epoch + 1, "train_loss": train_loss, "val_loss": val_loss, "siblings_loss": siblings_loss,
                         "lr": optimizer.param_groups[0]["lr"], "seconds": round(time.time() - start, 1)})
         if config.schedule == "plateau": plateau.step(val_loss)
