@@ -174,13 +174,13 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--out", type=Path, required=True, help="folder to fill")
 
     sub = command("train", _train, "Train a model; each epoch leaves a checkpoint.", "cosmoflow train --preset mini --data PM --out runs/mini")
-    sub.add_argument("--preset", default="mini", choices=["tiny", "mini", "paper"], help="size of the model and schedule (default: mini)")
+    sub.add_argument("--preset", default="mini", choices=["tiny", "mini", "base", "paper"], help="size of the model and schedule (default: mini)")
     data_arguments(sub)
     sub.add_argument("--out", type=Path, required=True, help="folder of checkpoint, log and weights")
     sub.add_argument("--init", help="start from this model (shipped name, folder, or hub name), its size and normalisation, instead of from nothing")
     sub.add_argument("--channels", type=int, default=8, help="channels of the compressed field (default: 8)")
     for name, kind in (("epochs", int), ("batch-size", int), ("lr", float), ("weight-decay", float), ("schedule", str),
-                       ("patience", int), ("clip", float), ("norm-epochs", float), ("pooled", float), ("siblings", float), ("ema", float), ("precision", str), ("seed", int)):
+                       ("patience", int), ("clip", float), ("norm-epochs", float), ("pooled", float), ("siblings", float), ("ema", float), ("precision", str), ("check-every", int), ("seed", int)):
         sub.add_argument(f"--{name}", type=kind, help="see cosmoflow.train.TrainConfig; the preset's value without it")
     sub.add_argument("--freeze-encoder", action="store_const", const=True, help="train the UNet alone, so that fields and summaries stay what they are")
     sub.add_argument("--compile", action="store_const", const=True, help="torch.compile the model")

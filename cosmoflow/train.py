@@ -52,18 +52,20 @@ class TrainConfig:
     ema: float = 0.0              # decay of the averaged weights; 0 keeps none
     precision: str = "no"         # mixed precision: `no`, `bf16`, `fp16`, or `auto`: `bf16` where it is fast
     compile: bool = False         # torch.compile the model
+    check_every: int = 1          # epochs from one validation and checkpoint to the next; more where an epoch takes seconds
     seed: int = 0                 # of initial weights, batches, times, noise and symmetries
 
     def __post_init__(self):
         if self.schedule not in ("plateau", "cosine"): raise ValueError(f"schedule={self.schedule!r}: expected plateau or cosine")
         if self.precision not in ("no", "bf16", "fp16", "auto"): raise ValueError(f"precision={self.precision!r}: expected no, bf16, fp16 or auto")
-        if self.epochs < 1 or self.batch_size < 1: raise ValueError(f"epochs={self.epochs}, batch_size={self.batch_size}: expected 1 or more")
+        if min(self.epochs, self.batch_size, self.check_every) < 1: raise ValueError(f"epochs={self.epochs}, batch_size={self.batch_size}, check_every={self.check_every}: expected 1 or more")
         if not 0 <= self.pooled <= 1 or self.siblings < 0: raise ValueError(f"pooled={self.pooled}, siblings={self.siblings}: expected a share from 0 to 1, and a weight of 0 or more")
 
 
 TRAIN_PRESETS = {  # what suits each preset of the model
     "tiny": dict(epochs=2, lr=1e-3, schedule="cosine"),
     "mini": dict(epochs=60, lr=1e-3, schedule="cosine", norm_epochs=0.5, pooled=0.1, siblings=0.1, ema=0.999),
+    "base": dict(epochs=180, batch_size=128, lr=1e-3, schedule="cosine", norm_epochs=0.5, pooled=0.1, siblings=0.1, ema=0.999, precision="auto", compile=True, check_every=20),
     "paper": dict(),
 }
 
@@ -209,7 +211,7 @@ class Objective(nn.Module):
         super().__init__()
         self.model, self.pooled, self.siblings = model, pooled, siblings
         parts = lambda x: model.encoder(x), model.velocity  # apart, since the encoder compiles again where its BatchNorm is fixed
-        self.encode, self.velocity = map(torch.compile, parts) if compiled else parts
+        self.encode, self.velocity = (torch.compile(part, mode="reduce-overhead") for part in parts) if compiled else parts  # on a GPU: CUDA graphs
 
     def forward(self,
         x1: Tensor,  # normalised maps, (B, 1, H, W); with siblings, in pairs of one simulation
@@ -235,10 +237,10 @@ def train(
     config: TrainConfig = TrainConfig(),
     resume: bool = False,       # go on from the checkpoint in `out`
 ) -> CosmoFlow:                 # the trained model (its averaged weights where `ema` > 0), with a fitted prior
-    """Trains a model; every epoch leaves a whole checkpoint, a log and usable weights in `out`.
+    """Trains a model; every epoch (or `check_every`th) leaves a whole checkpoint, a log and usable weights in `out`.
 
     Raises `FileExistsError` for a run that is there already and not resumed, `ValueError` for one with other settings and for a distilled model,
-    `FloatingPointError` where the loss is not a number any more; the folder keeps the epoch before.
+    `FloatingPointError` where the loss is not a number any more; the folder keeps the checkpoint before.
     """
     model.require_flow()
     AcceleratorState._reset_state()  # it is one a process: without this, a second run could not choose another precision
@@ -269,9 +271,10 @@ def train(
 
     order = partial(epoch_order, len(loader), config.siblings > 0)
     steps = max(1, len(order(torch.Generator())) // (batch * ranks))
-    bar = tqdm(total=config.epochs * steps, initial=len(history) * steps, unit="step", desc="training", disable=not accelerator.is_main_process)
-    for epoch in range(len(history), config.epochs):
-        start, total = time.time(), 0.0
+    checked = history[-1]["epoch"] if history else 0
+    bar = tqdm(total=config.epochs * steps, initial=checked * steps, unit="step", desc="training", disable=not accelerator.is_main_process)
+    for epoch in range(checked, config.epochs):
+        if epoch == checked: start, total = time.time(), 0.0
         model.encoder.train(not config.freeze_encoder and epoch < config.norm_epochs * config.epochs)  # the encoder holds every BatchNorm of the model
         maps = order(epoch_generator(config.seed, epoch, 1, torch.device("cpu")))
         generator = epoch_generator(config.seed, epoch, 0, device)
@@ -292,7 +295,8 @@ def train(
             total = total + torch.stack([flow, sibling]).detach()
             bar.update()
             if step % 10 == 0: bar.set_postfix(epoch=epoch + 1, loss=f"{flow.item():.3f}", val=f"{history[-1]['val_loss']:.3f}" if history else "-")
-        train_loss, siblings_loss = accelerator.reduce(total / steps, "mean").tolist()
+        if (epoch + 1) % config.check_every and epoch + 1 < config.epochs: continue
+        train_loss, siblings_loss = accelerator.reduce(total / steps / (epoch + 1 - checked), "mean").tolist()
         val_loss = validation_loss(average or model, val, epoch_generator(0, 0, 0, device))  # the same noise in every run, so that losses compare
         if not math.isfinite(train_loss + siblings_loss + val_loss):  # the last step's weights show in the validation alone
             raise FloatingPointError(f"epoch {epoch + 1}: the loss is {train_loss}, in validation {val_loss}. {out} keeps what it held before; try a lower lr than {config.lr}, or precision no")
@@ -304,6 +308,7 @@ def train(
             save_checkpoint(checkpoint, models, optimizer.optimizer, state)
             write_log(out / "log.csv", history)
             (average or model).save_pretrained(out)
+        checked = epoch + 1
     bar.close()
     trained = (average or model).eval()
     trained.fit_prior(data.maps[parts[0]])

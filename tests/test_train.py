@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from cosmoflow import CosmoFlow
 from cosmoflow.data import Normalizer, augment, open_maps, split_simulations
 from cosmoflow.flow import flow_matching_loss
-from cosmoflow.train import Objective, TrainConfig, ema_update, epoch_order, lr_factor, sibling_loss, train
+from cosmoflow.train import Objective, TrainConfig, ema_update, epoch_order, lr_factor, sibling_loss, train, validation_loss
 
 COSMOFLOW = Path(sys.executable).with_name("cosmoflow")
 
@@ -206,6 +206,28 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_keeps_the_epoch_before(tm
     assert len(epochs(tmp_path)) == 2
 
 
+def test_checks_of_every_second_epoch_change_nothing_and_resume(tmp_path, data, monkeypatch):
+    settings, checks = dict(epochs=5, lr=3e-3, batch_size=60, ema=0.9), []
+
+    def killed_at_the_second(*args):
+        checks.append(args)
+        if len(checks) == 2: raise KeyboardInterrupt
+        return validation_loss(*args)
+
+    train(fresh(data), data, tmp_path / "each", TrainConfig(**settings))
+    monkeypatch.setattr("cosmoflow.train.validation_loss", killed_at_the_second)
+    with pytest.raises(KeyboardInterrupt): train(fresh(data), data, tmp_path / "second", TrainConfig(check_every=2, **settings))
+    assert [row["epoch"] for row in epochs(tmp_path / "second")] == ["2"]
+    monkeypatch.undo()
+    train(fresh(data), data, tmp_path / "second", TrainConfig(check_every=2, **settings), resume=True)
+    each, second = epochs(tmp_path / "each"), epochs(tmp_path / "second")
+    assert [row["epoch"] for row in second] == ["2", "4", "5"]
+    assert [row["val_loss"] for row in second] == [each[i]["val_loss"] for i in (1, 3, 4)]
+    assert float(second[1]["train_loss"]) == pytest.approx((float(each[2]["train_loss"]) + float(each[3]["train_loss"])) / 2)
+    a, b = (load_file(tmp_path / name / "model.safetensors") for name in ("each", "second"))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
 def test_helpers():
     factors = [lr_factor(i, 1000) for i in range(1000)]
     assert max(factors) == 1 and factors[0] == 1 / 50 and factors[-1] < 1e-5
@@ -216,6 +238,7 @@ def test_helpers():
     assert a.weight.tolist() == [1.5, 1.5] and a.num_batches_tracked == 5
     with pytest.raises(ValueError, match="schedule='linear'"): TrainConfig(schedule="linear")
     with pytest.raises(ValueError, match="epochs=0"): TrainConfig(epochs=0)
+    with pytest.raises(ValueError, match="check_every=0"): TrainConfig(check_every=0)
     with pytest.raises(ValueError, match="pooled=1.5"): TrainConfig(pooled=1.5)
 
 
