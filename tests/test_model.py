@@ -9,9 +9,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from cosmoflow import CosmoFlow
-from cosmoflow.data import Normalizer, open_maps
+from cosmoflow.data import Normalizer, open_maps, split_simulations
 from cosmoflow.encoder import PeriodicConv, periodic_pad
 from cosmoflow.flow import PRESETS, channel_mask, flow_matching_loss, integrate
+from cosmoflow.spectra import cross_correlation
 
 NORM = Normalizer(11.0, 0.5, 1e8)
 
@@ -167,6 +168,16 @@ def test_mode_is_kept():
     stats = model.encoder[0][1].running_mean.clone()
     model.encode(np.full((2, 64, 64), 1e11, np.float32))
     assert model.training and torch.equal(stats, model.encoder[0][1].running_mean)
+
+
+@pytest.mark.parametrize("name", ("mini", "mini-fast", "base"))
+def test_shipped_weights_rebuild_held_out_maps(name):
+    data = open_maps("PM", "LH")
+    maps = torch.from_numpy(np.array(data.maps[split_simulations(data)[2][::45]]))
+    model = CosmoFlow.from_pretrained(name)
+    r = cross_correlation(model.reconstruct(maps, generator=torch.Generator().manual_seed(0)), maps, of="log")
+    assert r[:, 0].mean() > 0.98 and r[:, 1].mean() > 0.96
+    assert len(model.generate(1, torch.Generator().manual_seed(0), steps=1)) == 1  # its prior ships too
 
 
 def test_prior_reproduces_fields():

@@ -17,7 +17,7 @@ def test_example_runs(tmp_path):
     assert done.stdout.split("\n")[0] == "torch.Size([4, 8, 4, 4]) torch.Size([4, 8]) torch.Size([4, 64, 64])"
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "cosmoflow/weights/mini/README.md", "cosmoflow/weights/mini-fast/README.md", "cosmoflow/weights/vae/README.md", "cosmoflow/suite/README.md"])
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "cosmoflow/weights/mini/README.md", "cosmoflow/weights/mini-fast/README.md", "cosmoflow/weights/base/README.md", "cosmoflow/weights/vae/README.md", "cosmoflow/suite/README.md"])
 def test_links_lead_somewhere(page):
     path = ROOT / page
     links = re.findall(r"\]\(([^)#]+)", path.read_text())

@@ -13,7 +13,8 @@ def test_sizes(wheel):
         sizes = {i.filename: i.compress_size for i in archive.infolist()}
     assert sum(s for name, s in sizes.items() if "/suite/" in name) < 16e6
     assert sum(s for name, s in sizes.items() if "/weights/mini/" in name) < 8e6
-    assert sum(s for name, s in sizes.items() if "/weights/" in name) < 17e6
+    assert sum(s for name, s in sizes.items() if "/weights/base/" in name) < 30e6
+    assert sum(s for name, s in sizes.items() if "/weights/" in name) < 45e6
     assert "cosmoflow/camels/CosmoAstroSeed_Astrid_L25n256_LH.txt" in sizes and "cosmoflow/weights/mini/config.json" in sizes
 
 
