@@ -21,7 +21,7 @@ def run(
 ) -> None:
     "Executes a notebook in its own folder. Raises `CellExecutionError` where a cell fails, and writes nothing then."
     notebook = nbformat.read(path, 4)
-    client = NotebookClient(notebook, timeout=None, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}})
+    client = NotebookClient(notebook, timeout=None, kernel_name="python3", coalesce_streams=True, resources={"metadata": {"path": str(path.parent)}})
     client.widget_registry = {"@jupyter-widgets/output": {"OutputModel": SilentOutput}}
     client.execute()
     nbformat.write(notebook, out)
