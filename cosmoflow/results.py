@@ -59,13 +59,14 @@ def read_records(
 
 # %% ../nbs/results.ipynb #d30f5823
 def results_table(
-    records: list[dict],  # as `read_records` returns them
-) -> str:                 # Markdown
+    records: list[dict],               # as `read_records` returns them
+    experiments: str = "experiments/", # the experiments' folder, seen from the page of the table
+) -> str:                              # Markdown
     "One table of all records, each experiment with a line on its data, resolution, seed and hardware."
     number = lambda x: "" if x is None else x if isinstance(x, str) else f"{x:.3g}"
     rows = ["| quantity | method | here | paper |", "|---|---|---|---|"]
     for r in records:
-        rows.append(f"| **[{r['experiment'].replace('_', ' ')}](experiments/{r['experiment']}.ipynb)** | *{r['data']}; {r['pixels']} pixels; seed {r['seed']}; {r['hardware']}* | | |")
+        rows.append(f"| **[{r['experiment'].replace('_', ' ')}]({experiments}{r['experiment']}.ipynb)** | *{r['data']}; {r['pixels']} pixels; seed {r['seed']}; {r['hardware']}* | | |")
         for x in r["results"]:
             value = number(x["value"]) if x["error"] is None else f"{x['value']:.{digits(x['error'])}f} ± {x['error']:.{digits(x['error'])}f}"
             rows.append(f"| {x['quantity']} | {x['method']} | {value} | {number(x['paper'])} |")
