@@ -72,14 +72,15 @@ base: env  ## retrain the shipped weights `base`, which need a GPU (a quarter of
 
 # The paper's training on open data. Each line goes on where it stopped, so run it again until it ends.
 # A tiny budget, to try it: make train-base BASE=build/try SIMS=0:10 PARTICLES=16 PIXELS=32 BASE_TRAIN="--epochs 1 --batch-size 8" CHANNELS=8
+# A quarter of an hour of an H200: the command in nbs/experiments/11_paper.ipynb.
 BASE = build/paper
 SIMS = 0:1000
 PARTICLES = 128
 PIXELS = 128
 CHANNELS = 8 16
 BASE_TRAIN = --precision auto --compile
-train-base: env  ## train the paper's architecture with the paper's schedule on 1,000 simulations (needs a GPU: days on a CPU)
-	$(BIN)/cosmoflow simulate --set LH --sims $(SIMS) --particles $(PARTICLES) --pixels $(PIXELS) --out $(BASE)/maps
+train-base: env  ## train the paper's architecture with the paper's schedule on 1,000 simulations (needs a GPU: some two hours of an H200, days of a CPU)
+	$(BIN)/cosmoflow simulate --set LH --sims $(SIMS) --particles $(PARTICLES) --pixels $(PIXELS) --keep-bits 6 --out $(BASE)/maps
 	for c in $(CHANNELS); do \
 	  $(BIN)/cosmoflow train --preset paper --channels $$c --data $(BASE)/maps $(BASE_TRAIN) --resume --out $(BASE)/$$c && \
 	  $(BIN)/cosmoflow evaluate --model $(BASE)/$$c --data $(BASE)/maps --out $(BASE)/evaluation_$$c || exit 1; \

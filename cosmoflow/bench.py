@@ -287,10 +287,12 @@ def _simulation_seconds(particles: int, pixels: int, cores: int) -> dict:
 def simulation_growth(
     particles: tuple[int, ...] = (32, 64, 128),  # along a side
     pixels: tuple[int, ...] = (64, 256),         # along a side of a map
-    cores: "tuple[int, ...] | None" = None,      # None: 1 and all, where the system can hold a process to some
+    cores: "tuple[int, ...] | None" = None,      # None: 1 and all, where no GPU does the work and the system can hold a process to some
 ) -> list[dict]:                                 # particles, pixels, cores, seconds a simulation and seconds to compile
     "Cost of a simulation against its size and the cores it may use, each in a process of its own."
-    if cores is None: cores = tuple(sorted({1, len(os.sched_getaffinity(0))})) if hasattr(os, "sched_getaffinity") else (os.cpu_count(),)
+    if cores is None:
+        some = hasattr(os, "sched_getaffinity") and not torch.cuda.is_available()
+        cores = tuple(sorted({1, len(os.sched_getaffinity(0))})) if some else (os.cpu_count(),)
     sizes = [(n, p, c) for n in particles for p in pixels for c in cores]
     with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as pool:
         return list(tqdm(pool.map(_simulation_seconds, *zip(*sizes)), total=len(sizes), desc="simulations", unit="size"))
@@ -366,7 +368,7 @@ def bench(
             for job, ways, items in data_jobs(p, Path(folder), device, jobs): keep(race(job, f"{p} pixels", ways, items, rounds, device))
     if "simulation" in jobs:
         with TemporaryDirectory() as folder: keep(race("simulation", f"{particles}^3 particles", simulation_job(particles, 64, Path(folder)), 1, rounds))
-        keep([], growth=simulation_growth((particles // 4, particles // 2, particles), cores=None if device.type == "cpu" else (os.cpu_count(),)))
+        keep([], growth=simulation_growth((particles // 4, particles // 2, particles)))
     return path
 
 

@@ -147,7 +147,7 @@ PRESETS = {
     "tiny": dict(channels=8, encoder_width=8, width=8, depth=1),     # for tests
     "mini": dict(channels=8, encoder_width=32, width=24, depth=1),   # 64 x 64 maps, trains on a laptop
     "base": dict(channels=8, encoder_width=64, width=48, depth=1, steps=16),  # 64 x 64 maps, trains on a GPU: `mini` twice as wide
-    "paper": dict(channels=8, encoder_width=64, width=64, depth=2),  # 256 x 256 maps, appendix A.1
+    "paper": dict(channels=8, encoder_width=64, width=64, depth=2, steps=16),  # 256 x 256 maps, appendix A.1
 }
 SCALE = 16  # pixels of the map along one pixel of the field
 

@@ -17,10 +17,12 @@ def test_example_runs(tmp_path):
     assert done.stdout.split("\n")[0] == "torch.Size([4, 8, 4, 4]) torch.Size([4, 8]) torch.Size([4, 64, 64])"
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "cosmoflow/weights/mini/README.md", "cosmoflow/weights/mini-fast/README.md", "cosmoflow/weights/base/README.md", "cosmoflow/weights/vae/README.md", "cosmoflow/suite/README.md"])
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "cosmoflow").glob("**/README.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page):
-    path = ROOT / page
-    links = re.findall(r"\]\(([^)#]+)", path.read_text())
+    links = re.findall(r"\]\(([^)#]+)", page.read_text())
     here = "https://raw.githubusercontent.com/cosmoflow/cosmoflow/main/"
-    local = [ROOT / u.removeprefix(here) if u.startswith(here) else path.parent / u for u in links if u.startswith(here) or not u.startswith("http")]
+    local = [ROOT / u.removeprefix(here) if u.startswith(here) else page.parent / u for u in links if u.startswith(here) or not u.startswith("http")]
     assert all(p.exists() for p in local), [p for p in local if not p.exists()]
