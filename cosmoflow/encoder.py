@@ -43,7 +43,8 @@ def periodic_pad(
     width: int,     # pixels to add at each edge, at most h and w
 ) -> Tensor:        # (B, C, h + 2 width, w + 2 width)
     "Continues a periodic image beyond its edges."
-    if torch.compiler.is_compiling(): return F.pad(x, (width,) * 4, mode="circular")  # the compiler fuses it, and gets `_Wrap`'s writing in place wrong
+    if torch.compiler.is_compiling():  # the compiler fuses all of it, and gets `_Wrap`'s writing in place wrong
+        return F.pad(x, (width,) * 4, mode="circular").contiguous(memory_format=torch.channels_last)
     return _Wrap.apply(x, width)
 
 # %% ../nbs/03_encoder.ipynb #7a129d50

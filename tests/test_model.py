@@ -276,3 +276,5 @@ def test_periodic_padding_has_torch_s_value_and_gradient():
         ours, theirs = pad(x, width), F.pad(x, (width,) * 4, mode="circular")
         assert torch.equal(ours, theirs)
         torch.testing.assert_close(*(torch.autograd.grad((y * weight).sum(), x)[0] for y in (ours, theirs)))
+        layout = torch.channels_last  # a convolution after padding that forgets it copies the whole image back
+        assert pad(x.to(memory_format=layout), width).is_contiguous(memory_format=layout)
