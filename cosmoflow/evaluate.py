@@ -32,10 +32,16 @@ class Reconstruction:
     pdf_error: float
     n_maps: int              # maps measured
 
+    @classmethod
+    def from_metrics(cls,
+        metrics: dict,        # what `evaluate` measured, or what was read from its JSON
+    ) -> "Reconstruction":    # the lists as arrays again
+        "The reconstruction's part of the metrics."
+        return cls(**{name: np.array(v) if isinstance(v, list) else v for name, v in metrics["reconstruction"].items()})
+
     def worst_bin(self) -> int:
         "The bin, from the fundamental mode to 0.8 of Nyquist, whose stacked spectrum is furthest from the truth."
-        used = np.asarray(self.k) <= 0.8 * self.k[-1]
-        return int(np.abs(np.asarray(self.ratio)[used] - 1).argmax())
+        return int(np.abs(self.ratio[self.k <= 0.8 * self.k[-1]] - 1).argmax())
 
 
 def _simulation_error(values: Tensor) -> Tensor:
@@ -117,7 +123,7 @@ def report(
     metrics: dict,  # what `evaluate` returns
 ) -> str:           # a few lines for the terminal
     "The metrics as text: worst bin of the spectrum, r(k) at the first modes, parameter errors."
-    m = Reconstruction(**metrics["reconstruction"])
+    m = Reconstruction.from_metrics(metrics)
     worst = m.worst_bin()
     lines = [f"{m.n_maps} held-out maps of {metrics['simulations']['test']} simulations ({metrics['suite']} {metrics['set']})",
              f"stacked spectrum of the log maps, reconstruction / truth: worst bin to 0.8 of Nyquist {m.ratio[worst]:.3f} +- {m.ratio_error[worst]:.3f} at k = {m.k[worst]:.2f} h/Mpc",

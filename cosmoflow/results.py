@@ -64,7 +64,7 @@ def headlines(
     model: str,     # its name in the table
 ) -> list[Result]:  # spectrum, phases, values, parameters
     "The metrics as results beside the paper's, for `record`."
-    m, e = Reconstruction(**metrics["reconstruction"]), metrics["inference"]
+    m, e = Reconstruction.from_metrics(metrics), metrics["inference"]
     method, worst = f"{model}, {metrics['simulations']['test']} simulations held out", m.worst_bin()
     results = [Result("stacked spectrum, reconstruction / truth, worst bin to 0.8 of Nyquist", method, m.ratio[worst], m.ratio_error[worst])]
     results += [Result(f"r at mode {i + 1}", method, m.r[i], m.r_error[i]) for i in (0, 3)]
