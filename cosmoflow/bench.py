@@ -13,6 +13,7 @@ __all__ = ['JOBS', 'Timing', 'synchronise', 'seconds', 'race', 'Way', 'ladder', 
 import json
 import os
 import time
+from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, fields, replace
@@ -195,22 +196,28 @@ def time_decoding(
     seed: int,             # of the noise
     tol: float = 1e-7,     # of the adaptive solver; the default is its library's
 ) -> list[Timing]:         # with evaluations and spectral accuracy in the notes
-    "One map from its field, by an adaptive solver, by `decode`, and by the distilled model; each once, without warming up."
+    "One map from its field, by an adaptive solver, by `decode`, in bfloat16 where it is fast, and by the distilled model; each once, all but the slow first one warm."
     model, fast = (CosmoFlow.from_pretrained(name).to(device) for name in ("mini", "mini-fast"))
     field = model.encode(np.array(open_maps("PM", "LH").maps[:1])).repeat(1, 1, pixels // 64, pixels // 64)
     noise = lambda: torch.Generator(device).manual_seed(seed)
-    maps, evaluations = {}, dict.fromkeys(("adaptive", "decode", "distilled"), 0)
+    maps: dict[str, Tensor] = {}
+    evaluations: Counter[str] = Counter()
 
     @torch.no_grad()
     def adaptive():
         x0 = torch.randn(1, 1, pixels, pixels, generator=noise(), device=device)
         return model.normalizer.inverse(odeint(lambda t, x: velocity_by_loop(model, x, t[None], field), x0, torch.tensor([0.0, 1.0], device=device), rtol=tol, atol=tol)[-1])
 
+    def decode(way=Way(fused_attention=True), by=model):
+        with running(way, device): return by.decode(field, generator=noise())
+
     def counted(name, call):
         def count(*_): evaluations[name] += 1
         with model.unet.register_forward_hook(count), fast.unet.register_forward_hook(count): maps[name] = call()
 
-    calls = {"adaptive": adaptive, "decode": lambda: model.decode(field, generator=noise()), "distilled": lambda: fast.decode(field, generator=noise())}
+    half = {"decode, bfloat16": partial(decode, Way(fused_attention=True, bfloat16=True))} if fast_bf16(device) else {}
+    calls = {"adaptive": adaptive, "decode": decode, **half, "distilled": partial(decode, by=fast)}
+    for call in list(calls.values())[1:]: call()
     timings = race("decoding", f"{pixels} pixels, 1 map", {name: partial(counted, name, call) for name, call in calls.items()}, 1, 1, device, warm_up=0)
     converged = model.decode(field, 64, generator=noise())
     return [replace(t, note=f"{evaluations[t.way]} evaluations, spectrum within {100 * spectrum_error(maps[t.way], converged):.2g} % to 0.8 of Nyquist") for t in timings]
