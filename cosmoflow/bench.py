@@ -208,14 +208,14 @@ def time_decoding(
         x0 = torch.randn(1, 1, pixels, pixels, generator=noise(), device=device)
         return model.normalizer.inverse(odeint(lambda t, x: velocity_by_loop(model, x, t[None], field), x0, torch.tensor([0.0, 1.0], device=device), rtol=tol, atol=tol)[-1])
 
-    def decode(way=Way(fused_attention=True), by=model):
-        with running(way, device): return by.decode(field, generator=noise())
+    def decode(by=model, bfloat16=False):
+        with torch.autocast(device.type, torch.bfloat16, enabled=bfloat16): return by.decode(field, generator=noise())
 
     def counted(name, call):
         def count(*_): evaluations[name] += 1
         with model.unet.register_forward_hook(count), fast.unet.register_forward_hook(count): maps[name] = call()
 
-    half = {"decode, bfloat16": partial(decode, Way(fused_attention=True, bfloat16=True))} if fast_bf16(device) else {}
+    half = {"decode, bfloat16": partial(decode, bfloat16=True)} if fast_bf16(device) else {}
     calls = {"adaptive": adaptive, "decode": decode, **half, "distilled": partial(decode, by=fast)}
     for call in list(calls.values())[1:]: call()
     timings = race("decoding", f"{pixels} pixels, 1 map", {name: partial(counted, name, call) for name, call in calls.items()}, 1, 1, device, warm_up=0)
