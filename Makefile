@@ -25,22 +25,22 @@ test: env  ## run every notebook and test, one process a core
 	OMP_NUM_THREADS=1 $(BIN)/pytest tests -n auto --maxschedchunk 1 --durations 12
 
 docs: env  ## build the documentation site into _docs and test it in Chromium or Chrome, where there is one
-	$(BIN)/python nbs/_build.py
+	$(BIN)/python nbs/site/_build.py
 	SITE_IS_BUILT=1 $(BIN)/pytest tests/test_site.py
 
 workshop: env  ## write the student versions of the lessons and the slides into build/workshop
 	$(BIN)/python nbs/workshop/_build.py build/workshop
 
 notebooks: env  ## run every notebook in place, top to bottom, keeping its outputs
-	$(BIN)/python nbs/_run.py nbs/*.ipynb nbs/*/*.ipynb
+	$(BIN)/python nbs/site/_run.py nbs/*.ipynb nbs/*/*.ipynb
 	$(BIN)/nbdev-clean
 
 SIMULATE_TRAINING = $(SIMULATE) build/training --set LH --sims 0:400
-FULL = COSMOFLOW_FULL=1 $(BIN)/python nbs/_run.py --out build/results
+FULL = COSMOFLOW_FULL=1 $(BIN)/python nbs/site/_run.py --out build/results
 results: env  ## run every experiment in full (hours on two cores; finished trainings are kept), and make their table
 	$(SIMULATE_TRAINING)
 	$(FULL) nbs/experiments/*.ipynb
-	$(BIN)/python nbs/_run.py nbs/results.ipynb
+	$(BIN)/python nbs/site/_run.py nbs/tools/results.ipynb
 
 bench: env  ## time every job against a plain way of doing it, print the ratios, keep them in benchmarks/ (three quarters of an hour on two cores)
 	$(BIN)/cosmoflow bench --out benchmarks
@@ -63,7 +63,7 @@ weights: env  ## retrain the shipped weights (some seven hours on two cores, sim
 	$(TRAIN) --init build/third --freeze-encoder --epochs 21 --norm-epochs 0 --siblings 0 --seed 3000 --out build/mini
 	$(BIN)/cosmoflow evaluate --model build/mini --data build/training --out build/evaluation
 	$(BIN)/cosmoflow distill --model build/mini --data build/training --out build/fast
-	$(FULL) nbs/07_vae.ipynb
+	$(FULL) nbs/course/12_vae.ipynb
 
 base: env  ## retrain the shipped weights `base`, which need a GPU (a quarter of an hour of an H200, simulations included), and measure them
 	$(SIMULATE) build/full --set LH --sims 0:1000

@@ -1,6 +1,6 @@
 """Runs notebooks top to bottom, each in a kernel of its own, and keeps their outputs.
 
-Use: python nbs/_run.py [--out FOLDER] NOTEBOOK...    (without --out, in place)
+Use: python nbs/site/_run.py [--out FOLDER] NOTEBOOK...    (without --out, in place)
 """
 import argparse
 from pathlib import Path
