@@ -72,7 +72,7 @@ def colab(wheel, stranger, tmp_path_factory):
 def built_site(tmp_path_factory):
     "The documentation site in _docs, built once, unless `make docs` has just done so."
     with once(tmp_path_factory, "site") as (folder, new):
-        if new and not os.environ.get("SITE_IS_BUILT"): subprocess.run([sys.executable, ROOT / "nbs" / "_build.py"], check=True, capture_output=True)
+        if new and not os.environ.get("SITE_IS_BUILT"): subprocess.run([sys.executable, ROOT / "nbs" / "site" / "_build.py"], check=True, capture_output=True)
         folder.mkdir(exist_ok=True)
     return ROOT / "_docs"
 

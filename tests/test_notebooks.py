@@ -15,7 +15,7 @@ EXTRAS = {"pmpp": "sim", "cosmoflow.simulate": "sim", "umap": "viz", "ipywidgets
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_runs(path, colab, tmp_path):
     environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "COSMOFLOW_FULL")}
-    done = subprocess.run([colab, ROOT / "nbs" / "_run.py", "--out", tmp_path, path], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=1200)
+    done = subprocess.run([colab, ROOT / "nbs" / "site" / "_run.py", "--out", tmp_path, path], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=1200)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-6000:]
 
 

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 @pytest.fixture
 def lab(tmp_path):
     "The address of a JupyterLab that holds the explorers, without outputs."
-    notebook = nbformat.read(ROOT / "nbs" / "12_play.ipynb", 4)
+    notebook = nbformat.read(ROOT / "nbs" / "tools" / "play.ipynb", 4)
     for cell in notebook.cells:
         if cell.cell_type == "code": cell.outputs = []
     nbformat.write(notebook, tmp_path / "play.ipynb")

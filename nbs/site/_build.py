@@ -16,7 +16,7 @@ from pybtex.database import parse_file
 from pybtex.plugin import find_plugin
 from smalldocs import layout, site
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PROCESSED, OUT = ROOT / "_proc", ROOT / "_docs"
 BADGE = re.compile(r"\[!\[Open in Colab\]\([^)]*\)\]\(([^)]*)\)")
 

@@ -42,5 +42,5 @@ if __name__ == "__main__":
         text = json.dumps(student_version(json.loads(path.read_text())), indent=1, ensure_ascii=False) + "\n"
         (out / path.name).write_text(text)
     (out / "slides.html").write_text(slides())
-    for folder in (HERE / "slides" / "reveal", HERE.parent / "katex"): shutil.copytree(folder, out / folder.name, dirs_exist_ok=True)
+    for folder in (HERE / "slides" / "reveal", HERE.parent / "site" / "katex"): shutil.copytree(folder, out / folder.name, dirs_exist_ok=True)
     print(f"open {out / 'slides.html'}, hand out {out}/*.ipynb")
