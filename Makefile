@@ -5,10 +5,10 @@ BIN = $(VENV)/bin
 SUITE = build/suite
 SIMULATE = $(BIN)/cosmoflow simulate --particles 128 --pixels 64 --keep-bits 6 --out
 
-.PHONY: help env demo test docs workshop notebooks results bench suite weights base train-base clean
+.PHONY: help env demo test docs workshop notebooks results bench suite weights train-mini train-base train-paper clean
 
-help:
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+help:  ## print this list
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 env: $(VENV)/.ready  ## make the virtual environment
 
@@ -54,8 +54,10 @@ suite: env  ## rerun the simulations that ship with the package (half an hour on
 	mkdir -p cosmoflow/suite
 	cp $(SUITE)/*.npy $(SUITE)/*.txt $(SUITE)/*.json cosmoflow/suite/
 
+weights: train-mini train-base  ## retrain all the weights that ship
+
 TRAIN = $(BIN)/cosmoflow train --preset mini --data build/training --precision auto --resume
-weights: env  ## retrain the shipped weights (some seven hours on two cores, simulations included)
+train-mini: env  ## retrain the shipped weights `mini`, and those made from them or beside them, `mini-fast` and the VAE (some seven hours on two cores, simulations included)
 	$(SIMULATE_TRAINING)
 	$(TRAIN) --sims 0:160 --epochs 50 --batch-size 16 --norm-epochs 1 --pooled 0 --siblings 0 --seed 0 --out build/first
 	$(TRAIN) --init build/first --epochs 7 --batch-size 16 --lr 5e-4 --norm-epochs 0 --siblings 0 --seed 1000 --out build/second
@@ -65,25 +67,25 @@ weights: env  ## retrain the shipped weights (some seven hours on two cores, sim
 	$(BIN)/cosmoflow distill --model build/mini --data build/training --out build/fast
 	$(FULL) nbs/course/12_vae.ipynb
 
-base: env  ## retrain the shipped weights `base`, which need a GPU (a quarter of an hour of an H200, simulations included), and measure them
+train-base: env  ## retrain the shipped weights `base`, which need a GPU (a quarter of an hour of an H200, simulations included), and measure them
 	$(SIMULATE) build/full --set LH --sims 0:1000
 	$(BIN)/cosmoflow train --preset base --data build/full --resume --out build/base
 	$(BIN)/cosmoflow evaluate --model build/base --data build/full --out build/evaluation_base
 
 # The paper's training on open data. Each line goes on where it stopped, so run it again until it ends.
-# A tiny budget, to try it: make train-base BASE=build/try SIMS=0:10 PARTICLES=16 PIXELS=32 BASE_TRAIN="--epochs 1 --batch-size 8" CHANNELS=8
+# A tiny budget, to try it: make train-paper PAPER=build/try SIMS=0:10 PARTICLES=16 PIXELS=32 PAPER_TRAIN="--epochs 1 --batch-size 8" CHANNELS=8
 # A quarter of an hour of an H200: the command in nbs/experiments/11_paper.ipynb.
-BASE = build/paper
+PAPER = build/paper
 SIMS = 0:1000
 PARTICLES = 128
 PIXELS = 128
 CHANNELS = 8 16
-BASE_TRAIN = --precision auto --compile
-train-base: env  ## train the paper's architecture with the paper's schedule on 1,000 simulations (needs a GPU: some two hours of an H200, days of a CPU)
-	$(BIN)/cosmoflow simulate --set LH --sims $(SIMS) --particles $(PARTICLES) --pixels $(PIXELS) --keep-bits 6 --out $(BASE)/maps
+PAPER_TRAIN = --precision auto --compile
+train-paper: env  ## train the paper's architecture with the paper's schedule on 1,000 simulations (needs a GPU: some two hours of an H200, days of a CPU)
+	$(BIN)/cosmoflow simulate --set LH --sims $(SIMS) --particles $(PARTICLES) --pixels $(PIXELS) --keep-bits 6 --out $(PAPER)/maps
 	for c in $(CHANNELS); do \
-	  $(BIN)/cosmoflow train --preset paper --channels $$c --data $(BASE)/maps $(BASE_TRAIN) --resume --out $(BASE)/$$c && \
-	  $(BIN)/cosmoflow evaluate --model $(BASE)/$$c --data $(BASE)/maps --out $(BASE)/evaluation_$$c || exit 1; \
+	  $(BIN)/cosmoflow train --preset paper --channels $$c --data $(PAPER)/maps $(PAPER_TRAIN) --resume --out $(PAPER)/$$c && \
+	  $(BIN)/cosmoflow evaluate --model $(PAPER)/$$c --data $(PAPER)/maps --out $(PAPER)/evaluation_$$c || exit 1; \
 	done
 
 clean:  ## remove what the commands above made, but not the environment
