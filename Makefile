@@ -24,9 +24,9 @@ demo: env  ## train briefly, reconstruct held-out maps, write demo/
 test: env  ## run every notebook and test, one process a core
 	OMP_NUM_THREADS=1 $(BIN)/pytest tests -n auto --maxschedchunk 1 --durations 12
 
-docs: env  ## build the documentation site into _docs and test it in Chromium or Chrome, where there is one
-	$(BIN)/python nbs/site/_build.py
-	SITE_IS_BUILT=1 $(BIN)/pytest tests/test_site.py
+docs: env  ## build the documentation site into _docs and test it in Chromium or Chrome, where there is one (QUARTO=1: Quarto's pages instead, untested)
+	$(BIN)/python nbs/site/_build.py $(if $(QUARTO),--quarto)
+	$(if $(QUARTO),,SITE_IS_BUILT=1 $(BIN)/pytest tests/test_site.py)
 
 workshop: env  ## write the student versions of the lessons and the slides into build/workshop
 	$(BIN)/python nbs/workshop/_build.py build/workshop

@@ -41,7 +41,7 @@ def pages(site_root=ROOT / "_docs"): return sorted(p.relative_to(site_root).as_p
 
 def test_every_source_has_its_page(site):
     sources = [p.relative_to(ROOT / "nbs") for p in (ROOT / "nbs").rglob("*") if p.suffix in (".ipynb", ".md") and ".ipynb_checkpoints" not in p.parts]
-    made = ["api.html", "references.html"]  # from the code and from references.bib
+    made = ["site/api.html", "site/references.html"]  # from the code and from references.bib
     assert sorted(made + [(p.parent / re.sub(r"^\d\d_", "", p.stem)).as_posix() + ".html" for p in sources]) == pages()
 
 
@@ -71,7 +71,7 @@ def test_layout_holds(page, site, width):
 
 
 def test_mathematics_is_rendered(page, site):
-    page.goto(f"{site}/flow.html", wait_until="networkidle")
+    page.goto(f"{site}/course/flow.html", wait_until="networkidle")
     assert page.locator(".katex-html").count() > 10 and page.locator(".katex-error").count() == 0
     assert "$" not in page.locator("main p").first.inner_text()
     assert page.evaluate("document.fonts.check('16px KaTeX_Math')")

@@ -1,7 +1,12 @@
-"""Builds the documentation site into _docs: with Quarto where it is installed, else with smalldocs. Same pages, same order."""
+"""Builds the documentation site into _docs, with smalldocs, whose pages the tests look at.
+
+Use: python nbs/site/_build.py [--quarto]
+"""
+import argparse
 import builtins
 import importlib
 import inspect
+import json
 import re
 import shutil
 import subprocess
@@ -21,10 +26,17 @@ PROCESSED, OUT = ROOT / "_proc", ROOT / "_docs"
 BADGE = re.compile(r"\[!\[Open in Colab\]\([^)]*\)\]\(([^)]*)\)")
 
 
+def reading_order() -> list[Path]:
+    "The sources of all pages in the order of the side bar, which is the one list of them."
+    entries = yaml.safe_load((ROOT / "_quarto.yml").read_text())["website"]["sidebar"]["contents"]
+    pages = [page for e in entries for page in (e["contents"] if isinstance(e, dict) else [e])]
+    return [ROOT / "nbs" / page for page in pages]
+
+
 def references() -> str:
     "The page of references, from the .bib: an anchor a key, sorted by author."
     style, backend = find_plugin("pybtex.style.formatting", "plain")(), find_plugin("pybtex.backends", "markdown")()
-    entries = style.format_entries(parse_file(ROOT / "nbs" / "references.bib").entries.values())
+    entries = style.format_entries(parse_file(ROOT / "nbs" / "site" / "references.bib").entries.values())
     lines = [f'<span id="{e.key}"></span>{e.text.render(backend)}' for e in sorted(entries, key=lambda e: e.key)]
     head = "---\ntitle: References\ndescription: What the notebooks cite; made from references.bib.\n---\n"
     return "\n\n".join([head, *(re.sub(r"\\([^\\])", r"\1", line.replace("\n", " ")) for line in lines)]) + "\n"
@@ -34,11 +46,13 @@ def api_reference() -> str:
     "Every public name with its signature, the shape and unit of each argument, and a link to its source."
     repo = yaml.safe_load((ROOT / "_quarto.yml").read_text())["website"]["repo-url"]
     text = ["---\ntitle: API reference\ndescription: Every public name of the package, module by module.\n---"]
-    for path in sorted((ROOT / "nbs").glob("*.ipynb")):
-        found = re.search(r"#\| default_exp (\w+)", path.read_text())
+    for path in reading_order():
+        found = path.suffix == ".ipynb" and re.search(r"#\| default_exp (\w+)", path.read_text())
         if not found: continue
+        title = json.loads(path.read_text())["cells"][0]["source"][0].removeprefix("# ").strip()
+        link = relpath(path, ROOT / "nbs" / "site")
         module = importlib.import_module(f"cosmoflow.{found[1]}")
-        text.append(f"## cosmoflow.{found[1]}\n\n{module.__doc__.splitlines()[0]} Explained in [{path.name}]({path.name}).")
+        text.append(f"## cosmoflow.{found[1]}\n\n{module.__doc__.splitlines()[0]} Explained in [{title}]({link}).")
         names = [(name, getattr(module, name)) for name in module.__all__]
         methods = [(f"{n}.{m}", getattr(c, m)) for n, c in names if inspect.isclass(c) for m, f in vars(c).items() if not m.startswith("_") and m != "forward" and callable(getattr(c, m))]
         for name, value in names + methods:
@@ -52,15 +66,19 @@ def api_reference() -> str:
 
 
 def process() -> None:
-    "Fills _proc with the notebooks as nbdev documents them; pages lose their numbers, as nbdev's own links expect."
+    "Fills _proc with the notebooks as nbdev documents them. Numbers move from file names into titles: addresses stay when a chapter is put before."
     builtins.matplotlib = matplotlib  # show_doc evaluates annotations, where functions import it only when called
     shutil.rmtree(PROCESSED, ignore_errors=True)
     proc_nbs(str(ROOT / "nbs"), n_workers=0, force=True)
-    (PROCESSED / "references.md").write_text(references())
-    (PROCESSED / "api.md").write_text(api_reference())
+    (PROCESSED / "site" / "references.md").write_text(references())
+    (PROCESSED / "site" / "api.md").write_text(api_reference())
     for path in [p for p in PROCESSED.rglob("*") if p.suffix in (".ipynb", ".md")]:
         text = BADGE.sub(r"<a class='colab' href='\1'>Open in Colab</a>", path.read_text())
         text = re.sub(r"\]\(((?:[\w.]+/)*)\d\d_(\w+)\.ipynb", r"](\1\2.ipynb", text)
+        api = relpath(PROCESSED / "site" / "api.md", path.parent)
+        text = re.sub(r"\]\(/[\w/]+\.html#([\w.]+)\)", rf"]({api}#\1)", text)  # where nbdev links a name
+        number = re.match(r"\d\d(?=_)", path.name)
+        if number: text = re.sub(r"""("title: (?:'|\\")?)""", rf"\g<1>{number[0]} ", text, count=1)
         path.unlink()
         path.with_name(re.sub(r"^\d\d_", "", path.name)).write_text(text)
     config = (ROOT / "_quarto.yml").read_text()
@@ -68,15 +86,18 @@ def process() -> None:
     for left in (ROOT / "nbs").glob("*.yml"): left.unlink()  # nbdev writes Quarto settings of its own beside the notebooks
 
 
-def render() -> None:
+def render(
+    quarto: bool,  # with Quarto, instead of smalldocs
+) -> None:
     "Renders _proc into _docs."
-    if shutil.which("quarto"):
+    shutil.rmtree(OUT, ignore_errors=True)
+    if quarto:
         subprocess.run(["quarto", "render", PROCESSED, "--no-execute"], check=True)
     else:
         layout.KATEX = "KATEX"  # a place that each page can find, wherever it stands
         broken = site.build(PROCESSED).broken
-        if broken: raise SystemExit("broken links: " + "; ".join(f"{page}: {link}" for page, link in broken))
-    shutil.copytree(ROOT / "nbs" / "katex", OUT / "katex", dirs_exist_ok=True)
+        if broken: raise SystemExit("broken links: " + "; ".join(sorted({f"{page}: {link}" for page, link in broken})))
+    shutil.copytree(ROOT / "nbs" / "site" / "katex", OUT / "katex", dirs_exist_ok=True)
     for page in OUT.rglob("*.html"):
         text = re.sub('"(?:KATEX|katex)/', f'"{relpath(OUT / "katex", page.parent)}/', page.read_text())
         page.write_text(re.sub(r'<(pre|span class="math display")(?=[ >])(?![^>]*tabindex)', r'<\1 tabindex="0"', text))  # scroll by keyboard too
@@ -85,6 +106,11 @@ def render() -> None:
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quarto", action="store_true", help="render with Quarto, which must be installed; no test has seen its pages")
+    args = parser.parse_args()
+    if args.quarto and not shutil.which("quarto"): parser.error("--quarto: no program `quarto` found; install it, or leave the option out")
     process()
-    render()
+    render(args.quarto)
+    if args.quarto: print("Quarto made these pages, which no test has seen: look at them before you publish them.")
     print(f"open {OUT / 'index.html'}")
