@@ -77,7 +77,7 @@ def headlines(
 # %% ../nbs/tools/results.ipynb #d30f5823
 def results_table(
     records: list[dict],               # as `read_records` returns them
-    experiments: str = "experiments/", # the experiments' folder, seen from the page of the table
+    experiments: str = "../experiments/", # the experiments' folder, seen from the page of the table
 ) -> str:                              # Markdown
     "One table of all records, each experiment with a line on its data, resolution, seed and hardware."
     number = lambda x: "" if x is None else x if isinstance(x, str) else f"{x:.3g}"

@@ -45,6 +45,22 @@ def test_every_source_has_its_page(site):
     assert sorted(made + [(p.parent / re.sub(r"^\d\d_", "", p.stem)).as_posix() + ".html" for p in sources]) == pages()
 
 
+def test_titles_and_side_bar_show_the_numbers_of_the_files(built_site):
+    for source in (ROOT / "nbs").rglob("[0-9][0-9]_*.ipynb"):
+        number, name = source.stem.split("_", 1)
+        page = (built_site / source.parent.relative_to(ROOT / "nbs") / f"{name}.html").read_text()
+        assert re.search(rf'<h1 class="title">{number} \w', page) and re.search(rf'class="sidebar-item-text sidebar-link active".*?{number} \w', page), source
+
+
+def test_addresses_of_the_site_in_package_and_readme_exist(built_site):
+    texts = [p for p in ROOT.rglob("*") if p.suffix in (".py", ".md", ".toml", ".cff", ".ipynb") and not {".venv", "build", "_docs", "_proc", "tests"} & set(p.relative_to(ROOT).parts)]
+    base = "https://cosmoflow.github.io/cosmoflow"
+    found = {(url.removeprefix(base).strip("/"), anchor): p for p in texts for url, anchor in re.findall(rf"({base}[\w./-]*)(#[\w.-]+)?", p.read_text())}
+    assert len(found) > 15, "found none: does this test still see them?"
+    gone = {url: p for (url, anchor), p in found.items() if not (page := built_site / (url.rstrip(".") or "index.html")).is_file() or (anchor and f'id="{anchor[1:]}"' not in page.read_text())}
+    assert not gone
+
+
 def test_pages_load_whole(page, site):
     dead = {}
     for name in pages():
