@@ -9,6 +9,6 @@ __all__ = ["CosmoFlow"]
 def __getattr__(name: str):
     """Loads the model on first use, so that `cosmoflow --help` need not wait for torch."""
     if name == "CosmoFlow":
-        from cosmoflow.flow import CosmoFlow
+        from cosmoflow.model import CosmoFlow
         return CosmoFlow
     raise AttributeError(f"module 'cosmoflow' has no attribute {name!r}")

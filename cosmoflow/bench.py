@@ -10,7 +10,6 @@ __all__ = ['JOBS', 'Timing', 'synchronise', 'seconds', 'race', 'Way', 'ladder', 
            'simulation_growth', 'machine_rates', 'network_flops', 'bench', 'timing_table']
 
 # %% ../nbs/tools/bench.ipynb #18818469
-import json
 import os
 import time
 from collections import Counter
@@ -34,9 +33,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchdiffeq import odeint
 from tqdm.auto import tqdm
 
-from .data import Normalizer, atomic_path, augment, open_maps
-from .encoder import periodic_pad
-from .flow import SCALE, CosmoFlow, flow_matching_loss
+from .core import BOX, write_json
+from .data import Normalizer, augment, open_maps
+from .flow import flow_matching_loss
+from .layers import periodic_pad
+from .model import SCALE, CosmoFlow
 from .results import hardware
 from .spectra import power_spectrum, spectrum_error
 from .train import MapLoader, fast_bf16
@@ -224,9 +225,9 @@ def time_decoding(
 
 # %% ../nbs/tools/bench.ipynb #af964918
 def spectrum_by_loop(
-    maps: np.ndarray,    # surface density, (n, H, H)
-    box: float = 25.0,   # Mpc/h
-) -> np.ndarray:         # (n, H // 2) (Mpc/h)^2
+    maps: np.ndarray,  # surface density, (n, H, H)
+    box: float = BOX,  # Mpc/h
+) -> np.ndarray:       # (n, H // 2) (Mpc/h)^2
     "`power_spectrum`, map by map and ring by ring."
     side, spectra = maps.shape[1], []
     f = np.fft.fftfreq(side, 1 / side)
@@ -365,7 +366,7 @@ def bench(
     def keep(new: list[Timing], **more) -> None:
         timings.extend(new)
         if new: print(timing_table(new), "\n", flush=True)
-        with atomic_path(path) as tmp: tmp.write_text(json.dumps(about | more | {"timings": [asdict(t) for t in timings]}, indent=1) + "\n")
+        write_json(path, about | more | {"timings": [asdict(t) for t in timings]})
 
     for p in pixels:
         n = max(1, (batch or (32 if device.type == "cpu" else 256)) * 64**2 // p**2)

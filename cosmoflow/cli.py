@@ -9,7 +9,6 @@ __all__ = ['main']
 
 # %% ../nbs/tools/cli.ipynb #52727454
 import argparse
-import json
 import os
 import sys
 from dataclasses import fields
@@ -44,7 +43,7 @@ def _save_array(path: Path, array: "Tensor") -> None:
     "Writes an array to a .npy file, whole or not at all."
     import numpy as np
 
-    from cosmoflow.data import atomic_path
+    from cosmoflow.core import atomic_path
 
     if path.suffix != ".npy": raise ValueError(f"{path}: expected an output name that ends in .npy")
     with atomic_path(path) as tmp: np.save(tmp, array.cpu().numpy())
@@ -55,7 +54,7 @@ def _load_model(name: str) -> "CosmoFlow":
     "A saved model, on the GPU where there is one."
     import torch
 
-    from cosmoflow.flow import CosmoFlow
+    from cosmoflow.model import CosmoFlow
     return CosmoFlow.from_pretrained(name).to("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -74,7 +73,7 @@ def _train(args: argparse.Namespace) -> None:
     import torch
 
     from cosmoflow.data import Normalizer, open_maps, split_simulations
-    from cosmoflow.flow import CosmoFlow
+    from cosmoflow.model import CosmoFlow
     from cosmoflow.train import TRAIN_PRESETS, TrainConfig, train
 
     chosen = {f.name: getattr(args, f.name) for f in fields(TrainConfig) if getattr(args, f.name, None) is not None}
@@ -89,15 +88,17 @@ def _train(args: argparse.Namespace) -> None:
 
 
 def _evaluate(args: argparse.Namespace) -> None:
-    from cosmoflow.data import atomic_path, open_maps
-    from cosmoflow.evaluate import evaluate, figure, report
+    from cosmoflow.core import atomic_path, write_json
+    from cosmoflow.data import open_maps
+    from cosmoflow.evaluate import evaluate, report
+    from cosmoflow.plot import figure
 
     data = open_maps(args.suite, args.set, args.data, pixels=args.pixels, sims=args.sims)
     result = evaluate(_load_model(args.model), data, args.seed, not args.no_raw_maps, steps=args.steps, solver=args.solver)
     print(report(result.metrics))
     if args.out is not None:
         args.out.mkdir(parents=True, exist_ok=True)
-        with atomic_path(args.out / "metrics.json") as tmp: tmp.write_text(json.dumps(result.metrics, indent=1))
+        write_json(args.out / "metrics.json", result.metrics)
         with atomic_path(args.out / "figure.png") as tmp: figure(result.true, {"reconstruction": result.rec}).savefig(tmp, dpi=110)
 
 

@@ -9,15 +9,16 @@ __all__ = ['PAGE', 'demo']
 
 # %% ../nbs/00_demo.ipynb #c7440e1f
 import html
-import json
 import time
 from pathlib import Path
 
 import torch
 
-from .data import Normalizer, atomic_path, open_maps, split_simulations
-from .evaluate import evaluate, figure, report
-from .flow import CosmoFlow
+from .core import atomic_path, write_json
+from .data import Normalizer, open_maps, split_simulations
+from .evaluate import evaluate, report
+from .model import CosmoFlow
+from .plot import figure
 from .train import TRAIN_PRESETS, TrainConfig, train
 
 # %% ../nbs/00_demo.ipynb #6ec8fcc0
@@ -67,10 +68,10 @@ def demo(
     with atomic_path(out / "demo.png") as tmp: fig.savefig(tmp, dpi=110)
     plt.close(fig)
     metrics = {name: result.metrics for name, result in results.items()} | {"training_seconds": round(seconds, 1)}
-    with atomic_path(out / "metrics.json") as tmp: tmp.write_text(json.dumps(metrics, indent=1))
+    write_json(out / "metrics.json", metrics)
     floats = models["shipped"].encode(data.maps[:1]).numel()
     page = PAGE.format(floats=floats, seconds=seconds, shipped=html.escape(texts["shipped"]), trained=html.escape(texts["trained here"]))
-    with atomic_path(out / "index.html") as tmp: tmp.write_text(page)
+    with atomic_path(out / "index.html") as tmp: tmp.write_text(page, encoding="utf-8")
     for name, text in texts.items(): print(f"\n{name}\n{text}")
     print(f"\nfigure, metrics and page: {out / 'demo.png'}, {out / 'metrics.json'}, {out / 'index.html'}")
     return metrics

@@ -17,8 +17,10 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from .data import MAPS_PER_SIMULATION, MapData, augment, split_simulations
-from .flow import CosmoFlow, integrate
+from .core import MAPS_PER_SIMULATION
+from .data import MapData, augment, split_simulations
+from .flow import integrate
+from .model import CosmoFlow
 from .spectra import modes, ring_mean
 from .train import MapLoader, ema_update, epoch_generator, load_checkpoint, lr_factor, partly_pooled, save_checkpoint, write_log
 

@@ -20,15 +20,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import trange
 
-from .data import MAPS_PER_SIMULATION, augment, to_tensor
-from .encoder import Encoder, EncoderBlock, PeriodicConv, summary
+from .core import BOX, MAPS_PER_SIMULATION, Maps, evaluating, standard_error, to_tensor
+from .data import augment
+from .encoder import Encoder, EncoderBlock, summary
+from .layers import PeriodicConv
 from .spectra import power_spectrum
 
 # %% ../nbs/course/10_inference.ipynb #92231cc4
 def spectrum_features(
-    maps: "np.ndarray | Tensor",  # surface density, (n, H, H)
-    box: float = 25.0,            # side of the map, Mpc/h
-) -> Tensor:                      # (n, H/2 + 2)
+    maps: Maps,        # surface density, (n, H, H)
+    box: float = BOX,  # side of the map, Mpc/h
+) -> Tensor:           # (n, H/2 + 2)
     "What a cosmologist would try first: log power spectrum of the log map, and the mean and scatter of the log map."
     log = to_tensor(maps).clamp_min(1.0).log10()
     power = power_spectrum(maps, box, of="log")[1]
@@ -63,8 +65,7 @@ class Regressor(nn.Module):
         batch_size: int = 256,   # at a time
     ) -> Tensor:                 # parameters, (n, 2)
         "Estimates of the parameters: the posterior mean, which squared error learns."
-        self.net.eval()
-        with torch.no_grad():
+        with evaluating(self):
             return self.y_scaler.inverse(torch.cat([self.net(self.x_scaler(b)) for b in x.split(batch_size)]))
 
 
@@ -105,7 +106,7 @@ def fit_regressor(
         if val_loss < best_loss: best, best_loss = deepcopy(net.state_dict()), val_loss
         bar.set_postfix(loss=f"{loss.item():.3f}", val=f"{val_loss:.3f}")
     net.load_state_dict(best)
-    return model
+    return model.eval()
 
 # %% ../nbs/course/10_inference.ipynb #6b3a9c01
 def _seeded(make: "Callable[[], nn.Module]", seed: int) -> nn.Module:
@@ -143,8 +144,7 @@ def relative_error(
     "Mean of |predicted - true| / true; the maps of one simulation are not independent, so simulations give its error."
     error = ((predicted - true).abs() / true.abs()).double().cpu().numpy()
     by_sim = error.reshape(-1, MAPS_PER_SIMULATION, error.shape[1]).mean(1)
-    spread = by_sim.std(0, ddof=1) if len(by_sim) > 1 else np.full(error.shape[1], np.nan)
-    return RelativeError(by_sim.mean(0), spread / len(by_sim) ** 0.5)
+    return RelativeError(by_sim.mean(0), standard_error(error))
 
 # %% ../nbs/course/10_inference.ipynb #6b3a9c03
 def search_mlp(

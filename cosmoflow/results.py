@@ -8,14 +8,13 @@ Docs: https://cosmoflow.github.io/cosmoflow/tools/results.html"""
 __all__ = ['Result', 'hardware', 'record', 'read_records', 'headlines', 'results_table', 'digits']
 
 # %% ../nbs/tools/results.ipynb #ab004a4c
-import json
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 
-from .data import atomic_path
+from .core import read_json, write_json
 from .evaluate import Reconstruction
 
 # %% ../nbs/tools/results.ipynb #7e327a7e
@@ -46,7 +45,7 @@ def record(
     path = Path(folder) / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     about = {"experiment": name, "data": data, "pixels": pixels, "seed": seed, "hardware": hardware(), "torch": torch.__version__}
-    with atomic_path(path) as tmp: tmp.write_text(json.dumps(about | {"results": [asdict(r) for r in results]}, indent=1) + "\n")
+    write_json(path, about | {"results": [asdict(r) for r in results]})
     return path
 
 
@@ -56,7 +55,7 @@ def read_records(
     "All records of a folder. Raises `FileNotFoundError` where there is none."
     paths = sorted(Path(folder).glob("*.json"))
     if not paths: raise FileNotFoundError(f"{folder}: no records (*.json); `make results` writes them")
-    return [json.loads(path.read_text()) for path in paths]
+    return [read_json(path) for path in paths]
 
 # %% ../nbs/tools/results.ipynb #3bdd1687
 def headlines(

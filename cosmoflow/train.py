@@ -30,9 +30,11 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
-from .data import MAPS_PER_SIMULATION, MapData, Normalizer, atomic_path, augment, split_simulations
+from .core import MAPS_PER_SIMULATION, atomic_path, evaluating
+from .data import MapData, Normalizer, augment, split_simulations
 from .encoder import summary
-from .flow import CosmoFlow, flow_matching_loss
+from .flow import flow_matching_loss
+from .model import CosmoFlow
 
 # %% ../nbs/course/09_train.ipynb #c9c52d68
 @dataclass(frozen=True)
@@ -157,7 +159,6 @@ class MapLoader:
         return self.normalizer(maps)
 
 
-@torch.no_grad()
 def validation_loss(
     model: nn.Module,          # called as model(x_t, t, x1)
     loader: MapLoader,         # validation maps
@@ -165,11 +166,10 @@ def validation_loss(
     batch_size: int = 64,      # maps at a time
 ) -> float:                    # mean flow-matching loss
     "Flow-matching loss over a part, without gradients or augmentation."
-    was_training, total = model.training, 0.0
-    model.eval()
-    for which in torch.arange(len(loader)).split(batch_size):
-        total += flow_matching_loss(model, loader(which), generator).item() * len(which)
-    model.train(was_training)
+    total = 0.0
+    with evaluating(model):
+        for which in torch.arange(len(loader)).split(batch_size):
+            total += flow_matching_loss(model, loader(which), generator).item() * len(which)
     return total / len(loader)
 
 # %% ../nbs/course/09_train.ipynb #51b11a91

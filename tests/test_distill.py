@@ -7,7 +7,8 @@ from safetensors.torch import load_file
 from cosmoflow.bench import untrained
 from cosmoflow.data import Normalizer, open_maps, split_simulations
 from cosmoflow.distill import distill, flow_path, path_loss, spectral_loss
-from cosmoflow.flow import CosmoFlow, integrate
+from cosmoflow.flow import integrate
+from cosmoflow.model import CosmoFlow
 from cosmoflow.train import train
 
 

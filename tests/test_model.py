@@ -10,8 +10,9 @@ from torch import nn
 
 from cosmoflow import CosmoFlow
 from cosmoflow.data import Normalizer, open_maps, split_simulations
-from cosmoflow.encoder import PeriodicConv, periodic_pad
-from cosmoflow.flow import PRESETS, channel_mask, flow_matching_loss, integrate
+from cosmoflow.flow import channel_mask, flow_matching_loss, integrate
+from cosmoflow.layers import PeriodicConv, periodic_pad
+from cosmoflow.model import PRESETS
 from cosmoflow.spectra import cross_correlation
 
 NORM = Normalizer(11.0, 0.5, 1e8)
