@@ -39,7 +39,7 @@ def styled() -> Iterator[None]:
 
 # %% ../nbs/tools/plot.ipynb #a68e17e8
 OKABE_ITO = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00")
-COLOURS = dict(zip(("truth", "CosmoFlow", "VAE", "spectrum", "raw maps"), OKABE_ITO))
+COLOURS = dict(zip(("truth", "VAE", "CosmoFlow", "spectrum", "raw maps"), OKABE_ITO))
 
 
 def colours(

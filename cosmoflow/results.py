@@ -12,6 +12,7 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from .core import read_json, write_json
@@ -69,7 +70,9 @@ def headlines(
     results += [Result(f"r at mode {i + 1}", method, m.r[i], m.r_error[i]) for i in (0, 3)]
     results.append(Result("distance of one-point distributions, dex", method, m.pdf, m.pdf_error))
     for i, (name, paper) in enumerate((("Omega_m", 1.06), ("sigma_8", 1.37))):
-        results += [Result(f"relative error of {name}, %", f"{model}, {what}", 100 * e[what]["mean"][i], 100 * e[what]["standard_error"][i]) for what in e]
+        for what, found in e.items():
+            value, error = (100 * np.array(found[part], float)[i].item() for part in ("mean", "standard_error"))
+            results.append(Result(f"relative error of {name}, %", f"{model}, {what}", value, error))
         if "raw maps" in e: results.append(Result(f"error of {name}, summaries / raw maps", model, e["summaries"]["mean"][i] / e["raw maps"]["mean"][i], None, paper))
     return results
 

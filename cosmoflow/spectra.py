@@ -35,9 +35,9 @@ def contrast(
 
 # %% ../nbs/course/03_spectra.ipynb #fe24dd8b
 def modes(
-    delta: Tensor,  # field, (B, H, H)
-    box: float,     # side of the map, Mpc/h
-) -> Tensor:        # complex, Mpc/h, (B, H, H/2 + 1): the mean of |modes|^2 is the power spectrum
+    delta: Tensor,     # field, (B, H, H)
+    box: float = BOX,  # side of the map, Mpc/h
+) -> Tensor:           # complex, Mpc/h, (B, H, H/2 + 1): the mean of |modes|^2 is the power spectrum
     "Fourier modes of a periodic map, normalised so that |mode|^2 is power in (Mpc/h)^2."
     return torch.fft.rfft2(delta) * (box / delta.shape[-1] ** 2)
 
@@ -65,9 +65,9 @@ def ring_mean(
 
 
 def wavenumbers(
-    side: int,     # pixels along a side
-    box: float,    # Mpc/h
-) -> Tensor:       # (side // 2,) h/Mpc
+    side: int,         # pixels along a side
+    box: float = BOX,  # side of the map, Mpc/h
+) -> Tensor:           # (side // 2,) h/Mpc
     "Mean wavenumber of each ring."
     return 2 * math.pi / box * ring_mean(_rings(side, torch.device("cpu"))[2])
 
