@@ -27,9 +27,11 @@ BADGE = re.compile(r"\[!\[Open in Colab\]\([^)]*\)\]\(([^)]*)\)")
 
 
 def reading_order() -> list[Path]:
-    "The sources of all pages in the order of the side bar, which is the one list of them."
-    entries = yaml.safe_load((ROOT / "_quarto.yml").read_text())["website"]["sidebar"]["contents"]
-    pages = [page for e in entries for page in (e["contents"] if isinstance(e, dict) else [e])]
+    "The sources of all pages, in the order of the side bar."
+    bar = yaml.safe_load((ROOT / "_quarto.yml").read_text())["website"]["sidebar"]
+    pages = []
+    for entry in bar["contents"]:
+        pages += entry["contents"] if isinstance(entry, dict) else [entry]
     return [ROOT / "nbs" / page for page in pages]
 
 
@@ -47,9 +49,11 @@ def api_reference() -> str:
     repo = yaml.safe_load((ROOT / "_quarto.yml").read_text())["website"]["repo-url"]
     text = ["---\ntitle: API reference\ndescription: Every public name of the package, module by module.\n---"]
     for path in reading_order():
-        found = path.suffix == ".ipynb" and re.search(r"#\| default_exp (\w+)", path.read_text())
+        if path.suffix != ".ipynb": continue
+        found = re.search(r"#\| default_exp (\w+)", path.read_text())
         if not found: continue
-        title = json.loads(path.read_text())["cells"][0]["source"][0].removeprefix("# ").strip()
+        first = json.loads(path.read_text())["cells"][0]["source"][0]
+        title = first.removeprefix("# ").strip()
         link = relpath(path, ROOT / "nbs" / "site")
         module = importlib.import_module(f"cosmoflow.{found[1]}")
         text.append(f"## cosmoflow.{found[1]}\n\n{module.__doc__.splitlines()[0]} Explained in [{title}]({link}).")
@@ -66,7 +70,10 @@ def api_reference() -> str:
 
 
 def process() -> None:
-    "Fills _proc with the notebooks as nbdev documents them. Numbers move from file names into titles: addresses stay when a chapter is put before."
+    """Fills _proc with the notebooks as nbdev documents them.
+
+    Numbers move from file names into titles, so that an address lasts when chapters move.
+    """
     builtins.matplotlib = matplotlib  # show_doc evaluates annotations, where functions import it only when called
     shutil.rmtree(PROCESSED, ignore_errors=True)
     proc_nbs(str(ROOT / "nbs"), n_workers=0, force=True)
@@ -76,9 +83,10 @@ def process() -> None:
         text = BADGE.sub(r"<a class='colab' href='\1'>Open in Colab</a>", path.read_text())
         text = re.sub(r"\]\(((?:[\w.]+/)*)\d\d_(\w+)\.ipynb", r"](\1\2.ipynb", text)
         api = relpath(PROCESSED / "site" / "api.md", path.parent)
-        text = re.sub(r"\]\(/[\w/]+\.html#([\w.]+)\)", rf"]({api}#\1)", text)  # where nbdev links a name
+        text = re.sub(r"\]\(/[\w/]+\.html#([\w.]+)\)", rf"]({api}#\1)", text)  # nbdev's
         number = re.match(r"\d\d(?=_)", path.name)
-        if number: text = re.sub(r"""("title: (?:'|\\")?)""", rf"\g<1>{number[0]} ", text, count=1)
+        if number:
+            text = re.sub(r"""("title: (?:'|\\")?)""", rf"\g<1>{number[0]} ", text, count=1)
         path.unlink()
         path.with_name(re.sub(r"^\d\d_", "", path.name)).write_text(text)
     config = (ROOT / "_quarto.yml").read_text()
@@ -96,7 +104,8 @@ def render(
     else:
         layout.KATEX = "KATEX"  # a place that each page can find, wherever it stands
         broken = site.build(PROCESSED).broken
-        if broken: raise SystemExit("broken links: " + "; ".join(sorted({f"{page}: {link}" for page, link in broken})))
+        broken = sorted({f"{page}: {link}" for page, link in broken})
+        if broken: raise SystemExit("broken links: " + "; ".join(broken))
     shutil.copytree(ROOT / "nbs" / "site" / "katex", OUT / "katex", dirs_exist_ok=True)
     for page in OUT.rglob("*.html"):
         text = re.sub('"(?:KATEX|katex)/', f'"{relpath(OUT / "katex", page.parent)}/', page.read_text())
@@ -106,11 +115,14 @@ def render(
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quarto", action="store_true", help="render with Quarto, which must be installed; no test has seen its pages")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quarto", action="store_true",
+        help="render with Quarto, which must be installed; no test has seen its pages")
     args = parser.parse_args()
-    if args.quarto and not shutil.which("quarto"): parser.error("--quarto: no program `quarto` found; install it, or leave the option out")
+    if args.quarto and not shutil.which("quarto"):
+        parser.error("--quarto: found no program `quarto`; install it, or leave this out")
     process()
     render(args.quarto)
-    if args.quarto: print("Quarto made these pages, which no test has seen: look at them before you publish them.")
+    if args.quarto: print("Quarto made these pages. No test has seen them: look at them.")
     print(f"open {OUT / 'index.html'}")
