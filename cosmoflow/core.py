@@ -38,8 +38,8 @@ def to_tensor(
 # %% ../nbs/tools/core.ipynb #5ed396ec
 @contextmanager
 def atomic_path(
-    path: "str | Path",  # the file to appear
-) -> Iterator[Path]:     # a path beside it, with the same suffix, to write to
+    path: str | Path,  # the file to appear
+) -> Iterator[Path]:   # a path beside it, with the same suffix, to write to
     "A file that appears whole or not at all: write to the path given; it takes its name when the block ends well."
     path = Path(path)
     tmp = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")

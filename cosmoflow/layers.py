@@ -42,7 +42,9 @@ def periodic_pad(
     x: Tensor,      # periodic image, (B, C, h, w)
     width: int,     # pixels to add at each edge, at most h and w
 ) -> Tensor:        # (B, C, h + 2 width, w + 2 width)
-    "Continues a periodic image beyond its edges."
+    "Continues a periodic image beyond its edges. Raises `ValueError` for more pixels than it has."
+    side = min(x.shape[-2:])
+    if width > side: raise ValueError(f"width={width}: expected at most the image's side, {side}")
     if torch.compiler.is_compiling():  # the compiler fuses all of it, and gets `_Wrap`'s writing in place wrong
         return F.pad(x, (width,) * 4, mode="circular").contiguous(memory_format=torch.channels_last)
     return _Wrap.apply(x, width)
@@ -73,7 +75,11 @@ def upsample(
 # %% ../nbs/course/04_layers.ipynb #207e8aa8
 class PeriodicUp(nn.ConvTranspose2d):
     "A 5x5 transposed convolution that doubles the size of a periodic image."
-    def __init__(self, c_in: int, c_out: int): super().__init__(c_in, c_out, 5, stride=2)
+    def __init__(self,
+        c_in: int,   # channels in
+        c_out: int,  # channels out
+    ):
+        super().__init__(c_in, c_out, 5, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
         h, w = 2 * x.shape[-2], 2 * x.shape[-1]
