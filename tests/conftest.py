@@ -1,9 +1,10 @@
-"""What several tests share: the wheel of the tree, built once, an environment that holds it, the site, and a browser."""
+"""What several tests share: the program, small data and models, the wheel, built once, an environment that holds it, the site, a browser."""
 import os
 import shutil
 import subprocess
 import sys
 import sysconfig
+import time
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,11 +12,41 @@ import pytest
 from filelock import FileLock
 
 ROOT = Path(__file__).parents[1]
+NOTEBOOKS = sorted(p for p in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
+COSMOFLOW = Path(sys.executable).with_name("cosmoflow")
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 # What one process of JAX has compiled, the others need not.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / "build" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+
+
+def kill_when(ready, *args, seconds=300):
+    "Starts a program, and kills it once `ready()` holds, at whatever it is doing then."
+    process = subprocess.Popen(args, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.time() + seconds
+    while not ready() and process.poll() is None and time.time() < deadline: time.sleep(0.005)
+    process.kill()
+    process.wait()
+
+
+def randomised(preset="tiny", **changes):
+    "A model whose every weight is random, so that no layer hides behind a zero."
+    import torch
+
+    from cosmoflow import CosmoFlow
+    from cosmoflow.data import Normalizer
+    torch.manual_seed(0)
+    model = CosmoFlow.from_preset(preset, Normalizer(11.0, 0.5, 1e8), **changes)
+    for p in model.parameters(): torch.nn.init.normal_(p, std=0.1)
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def data():
+    "The first ten of the shipped simulations."
+    from cosmoflow.data import open_maps
+    return open_maps("PM", "LH", sims=slice(0, 10))
 
 
 @contextmanager

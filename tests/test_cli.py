@@ -1,14 +1,11 @@
 """The command line as a shell sees it."""
 import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import COSMOFLOW
 
 from cosmoflow.data import open_maps
-
-COSMOFLOW = Path(sys.executable).with_name("cosmoflow")
 
 COMMANDS = ("simulate", "download", "train", "evaluate", "distill", "encode", "decode", "bench", "demo")
 

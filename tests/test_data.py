@@ -9,8 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
-from cosmoflow.data import (MapData, Normalizer, augment, batches, download, lower_resolution, map_path, open_maps, param_path, split_simulations)
-from cosmoflow.spectra import power_spectrum
+from cosmoflow.data import (MapData, Normalizer, augment, batches, download, map_path, open_maps, param_path, split_simulations)
 
 
 def write_cmd(root, suite="Astrid", set="LH", sims=4, side=16, columns=6, n_maps=None, maps=None):
@@ -137,28 +136,19 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platfor
     assert gib < 1
 
 
-def test_lower_resolution_keeps_mass():
-    maps = np.random.default_rng(0).lognormal(25, 1, (5, 32, 32)).astype(np.float32)
-    np.testing.assert_allclose(lower_resolution(maps, 8).mean((1, 2)), maps.mean((1, 2)), rtol=1e-5)
-
-
-def test_normalizer():
+def test_normalizer_fits_the_chosen_maps():
     maps = np.random.default_rng(0).lognormal(25, 1, (600, 16, 16)).astype(np.float32)
     norm = Normalizer.fit(maps, np.arange(550))
     log = np.log10(maps[:550].astype(float))
     np.testing.assert_allclose([norm.mean, norm.std], [log.mean(), log.std()], rtol=1e-6)
-    torch.testing.assert_close(norm.inverse(norm(maps)), torch.from_numpy(maps), rtol=1e-4, atol=0)
-    before = torch.zeros(1, 16, 16)
-    assert torch.isfinite(norm(before)).all() and (before == 0).all()
 
 
-def test_augment_is_a_symmetry_of_each_map():
+def test_augment_takes_every_symmetry_and_repeats_with_its_generator():
     maps = torch.from_numpy(open_maps("PM", "CV").maps[:32].copy())
     x = maps.log10()[:, None]
     y = augment(x, torch.Generator().manual_seed(1))
     assert not torch.equal(x, y) and torch.equal(x, maps.log10()[:, None])
     assert torch.equal(y, augment(x, torch.Generator().manual_seed(1)))
-    torch.testing.assert_close(power_spectrum(10 ** y[:, 0])[1], power_spectrum(maps)[1], rtol=1e-3, atol=0)
     corners = {tuple(m.flatten().tolist()) for m in augment(torch.arange(9.0).view(1, 1, 3, 3).expand(2000, -1, -1, -1), torch.Generator().manual_seed(0))[:, 0]}
     assert len(corners) == 8 * 9
 

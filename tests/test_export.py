@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
 
-ROOT = Path(__file__).parents[1]
 ORDER = ("core", "data", "layers", "spectra", "plot", "simulate", "encoder", "unet", "flow", "model", "train",
          "inference", "evaluate", "vae", "distill", "results", "demo", "bench", "cli")
 

@@ -3,7 +3,7 @@ import optuna
 import pytest
 import torch
 
-from cosmoflow.inference import fit_mlp, fit_resnet18, relative_error, resnet18, search_mlp
+from cosmoflow.inference import fit_mlp, fit_resnet18, relative_error, search_mlp
 from cosmoflow.results import Result, read_records, record, results_table
 
 
@@ -30,10 +30,7 @@ def test_search_goes_on_and_finds_something_sensible(tmp_path):
     assert study.best_value == min(trial.value for trial in study.trials)
 
 
-def test_resnet18_is_periodic_and_learns_brightness():
-    net = resnet18(2).eval()
-    x = torch.randn(1, 1, 64, 64, generator=torch.Generator().manual_seed(0))
-    with torch.no_grad(): assert torch.allclose(net(x), net(x.roll((32, 32), (2, 3))), atol=1e-4)
+def test_resnet18_learns_brightness():
     g = torch.Generator().manual_seed(0)
     level = torch.rand(288, 1, generator=g) * 2 - 1
     maps = level[:, :, None, None] + 0.3 * torch.randn(288, 1, 32, 32, generator=g)
@@ -43,10 +40,9 @@ def test_resnet18_is_periodic_and_learns_brightness():
     assert (fit.predict(maps[256:]) - y[256:]).square().mean() < 0.2 * guess
 
 
-def test_records_become_a_table(tmp_path):
-    record("01_one", [Result("error, %", "ours", 8.512, 0.41, 5.24), Result("order", "ours", 0.97, None, "large first")], "PM", folder=tmp_path)
+def test_a_record_without_an_error_becomes_a_row(tmp_path):
+    record("01_one", [Result("order", "ours", 0.97, None, "large first")], "PM", folder=tmp_path)
     (r,) = read_records(tmp_path)
-    assert r["pixels"] == 64 and r["hardware"] and r["results"][0]["value"] == 8.512
-    table = results_table([r])
-    assert "| error, % | ours | 8.51 ± 0.41 | 5.24 |" in table and "| order | ours | 0.97 | large first |" in table
+    assert r["pixels"] == 64 and r["hardware"] and r["results"][0]["value"] == 0.97
+    assert "| order | ours | 0.97 | large first |" in results_table([r])
     with pytest.raises(FileNotFoundError, match="make results"): read_records(tmp_path / "none")

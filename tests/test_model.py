@@ -1,43 +1,20 @@
 """The model: periodicity, mask, gradients, flow, files."""
 import json
-from itertools import product
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import randomised
 from torch import nn
 
 from cosmoflow import CosmoFlow
 from cosmoflow.data import Normalizer, open_maps, split_simulations
-from cosmoflow.flow import channel_mask, flow_matching_loss, integrate
+from cosmoflow.flow import flow_matching_loss, integrate
 from cosmoflow.layers import PeriodicConv, periodic_pad
-from cosmoflow.model import PRESETS
 from cosmoflow.spectra import cross_correlation
 
 NORM = Normalizer(11.0, 0.5, 1e8)
-
-
-def randomised(preset="tiny", **changes):
-    "A model whose every weight is random, so that no layer hides behind a zero."
-    torch.manual_seed(0)
-    model = CosmoFlow.from_preset(preset, NORM, **changes)
-    for p in model.parameters(): nn.init.normal_(p, std=0.1)
-    return model.eval()
-
-
-@pytest.mark.parametrize("side", [64, 128])
-@pytest.mark.parametrize("shift", [(16, 0), (32, 48)])
-def test_shifts_commute(side, shift):
-    model = randomised().double()
-    x, t = torch.randn(2, 1, side, side).double(), torch.tensor([0.2, 0.8]).double()
-    with torch.no_grad():
-        field, moved = model.encoder(x), model.encoder(x.roll(shift, (2, 3)))
-        cells = tuple(s // 16 for s in shift)
-        torch.testing.assert_close(moved, field.roll(cells, (2, 3)), atol=1e-10, rtol=1e-10)
-        v, v_moved = model.velocity(x, t, field), model.velocity(x.roll(shift, (2, 3)), t, field.roll(cells, (2, 3)))
-    scale = v.abs().max()
-    torch.testing.assert_close(v_moved / scale, v.roll(shift, (2, 3)) / scale, atol=1e-10, rtol=0)
 
 
 def test_paper_architecture():
@@ -65,32 +42,11 @@ def test_every_convolution_finds_channels_last():
     assert len(seen) > 60 and all(seen)
 
 
-def test_mask():
-    t = torch.linspace(0, 1, 1001)
-    for channels in (1, 2, 8, 16):
-        mask = channel_mask(t, channels)
-        assert mask.shape == (1001, channels, 1, 1)
-        live = mask.sum((1, 2, 3))
-        for time, n in zip(t.tolist(), live.tolist()):
-            assert n == max(1, channels - int(np.floor(np.float32(channels) * np.float32(time))))
-        assert (mask[:, :-1] >= mask[:, 1:]).all()
-
-
 def test_mask_leaves_field_alone():
     model, field = randomised(), torch.randn(3, 8, 4, 4)
     before = field.clone()
     model.velocity(torch.randn(3, 1, 64, 64), torch.tensor([0.1, 0.5, 0.9]), field)
     assert torch.equal(field, before)
-
-
-@pytest.mark.parametrize("t", [0.0, 0.3, 0.5, 0.8, 1.0])
-def test_gradients_reach_live_channels_only(t):
-    model = randomised()
-    field = torch.randn(2, 8, 4, 4, requires_grad=True)
-    model.velocity(torch.randn(2, 1, 64, 64), torch.full((2,), t), field).square().sum().backward()
-    live = channel_mask(torch.tensor([t]), 8)[0, :, 0, 0] > 0
-    reached = field.grad.abs().amax((0, 2, 3)) > 0
-    assert torch.equal(reached, live)
 
 
 def test_loss_is_equation_3():
@@ -109,23 +65,9 @@ def test_loss_is_equation_3():
     assert a == b
 
 
-def test_overfits_four_maps():
-    maps = np.array(open_maps("PM", "LH", sims=slice(0, 4), pixels=32).maps[::15])
-    torch.manual_seed(0)
-    model = CosmoFlow.from_preset("tiny", Normalizer.fit(maps))
-    x, optimizer = model.normalizer(maps), torch.optim.AdamW(model.parameters(), 3e-3)
-    for step in range(400):
-        loss = flow_matching_loss(model, x, torch.Generator().manual_seed(0))
-        if step == 0: first = loss.item()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    assert loss < 0.05 * first
-
-
-@pytest.mark.parametrize("solver, steps, tol", [("euler", 500, 2e-2), ("midpoint", 64, 1e-3), ("heun", 64, 1e-3), ("dopri5", 1, 1e-5)])
+@pytest.mark.parametrize("solver, steps, tol", [("euler", 500, 2e-2), ("heun", 64, 1e-3)])
 def test_analytic_flow(solver, steps, tol):
-    "Noise N(0, 1) to N(m, s^2): the flow carries x0 to m + s x0."
+    "Noise N(0, 1) to N(m, s^2): the flow carries x0 to m + s x0. The other solvers are checked where they are explained."
     m, s = -2.0, 1.7
     velocity = lambda t, x: m + (t * s**2 - (1 - t)) / ((1 - t) ** 2 + t**2 * s**2) * (x - t * m)
     x0 = torch.linspace(-3, 3, 13, dtype=torch.float64)
@@ -196,16 +138,15 @@ def test_prior_reproduces_fields():
     with pytest.raises(RuntimeError, match="fit_prior"): randomised().generate(1)
 
 
-@pytest.mark.parametrize("dtype, tol", [(torch.float32, 0), (torch.float16, 2e-2)])
-def test_files(tmp_path, dtype, tol):
+def test_half_the_file_and_the_whole_prior(tmp_path):
     model = randomised(channels=4)
     maps = open_maps("PM", "CV").maps[:20]
     model.fit_prior(maps)
-    model.save_pretrained(tmp_path / "m", dtype)
+    model.save_pretrained(tmp_path / "m", torch.float16)
     again = CosmoFlow.from_pretrained(tmp_path / "m")
     assert sorted(p.name for p in (tmp_path / "m").iterdir()) == ["config.json", "model.safetensors"]
     a, b = model.encode(maps), again.encode(maps)
-    assert (a - b).abs().max() <= tol * a.abs().max()
+    assert (a - b).abs().max() <= 2e-2 * a.abs().max()
     assert torch.equal(model.prior, again.prior) and next(again.parameters()).dtype == torch.float32
 
 
@@ -232,12 +173,6 @@ def test_bad_arguments():
     with pytest.raises(ValueError, match="solver='rk'"): model.decode(torch.zeros(1, 8, 4, 4), solver="rk")
     with pytest.raises(ValueError, match="steps=0"): model.decode(torch.zeros(1, 8, 4, 4), 0)
     with pytest.raises(ValueError, match="preset 'huge'"): CosmoFlow.from_preset("huge", NORM)
-
-
-@pytest.mark.parametrize("preset", PRESETS)
-def test_presets_are_the_same_code(preset):
-    model = CosmoFlow.from_preset(preset, NORM).eval()
-    with torch.no_grad(): assert model.velocity(torch.randn(1, 1, 64, 64), torch.rand(1), torch.randn(1, 8, 4, 4)).shape == (1, 1, 64, 64)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -270,9 +205,10 @@ def test_compiled_gradients_are_those_of_eager_code():
     assert (compiled - eager).norm() < 0.02 * eager.norm()
 
 
-def test_periodic_padding_has_torch_s_value_and_gradient():
+def test_compiled_padding_has_torch_s_value_and_gradient():
     x = torch.randn(2, 3, 4, 6, dtype=torch.double, generator=torch.Generator().manual_seed(0), requires_grad=True)
-    for pad, width in product((periodic_pad, torch.compile(periodic_pad, backend="aot_eager", fullgraph=True)), (1, 3, 4)):  # as wide as the image too
+    pad = torch.compile(periodic_pad, backend="aot_eager", fullgraph=True)
+    for width in (1, 3, 4):  # as wide as the image too
         weight = torch.randn(2, 3, 4 + 2 * width, 6 + 2 * width, dtype=torch.double, generator=torch.Generator().manual_seed(1))
         ours, theirs = pad(x, width), F.pad(x, (width,) * 4, mode="circular")
         assert torch.equal(ours, theirs)

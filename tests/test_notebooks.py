@@ -3,12 +3,10 @@ import json
 import os
 import re
 import subprocess
-from pathlib import Path
 
 import pytest
+from conftest import NOTEBOOKS, ROOT
 
-ROOT = Path(__file__).parents[1]
-NOTEBOOKS = sorted(p for p in (ROOT / "nbs").rglob("*.ipynb") if ".ipynb_checkpoints" not in p.parts)
 EXTRAS = {"pmpp": "sim", "cosmoflow.simulate": "sim", "umap": "viz", "ipywidgets": "viz", "anywidget": "viz", "sklearn": "viz", "optuna": "search"}
 
 

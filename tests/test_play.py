@@ -9,8 +9,7 @@ from urllib.request import urlopen
 
 import nbformat
 import pytest
-
-ROOT = Path(__file__).parents[1]
+from conftest import ROOT
 
 
 @pytest.fixture

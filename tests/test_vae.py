@@ -7,12 +7,8 @@ import torch
 from safetensors.torch import load_file
 
 from cosmoflow import CosmoFlow
-from cosmoflow.data import Normalizer, open_maps
+from cosmoflow.data import Normalizer
 from cosmoflow.vae import GDN, VAE, train_vae, vae_loss
-
-
-@pytest.fixture(scope="module")
-def data(): return open_maps("PM", "LH", sims=slice(0, 10))
 
 
 @pytest.fixture(scope="module")

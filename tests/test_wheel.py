@@ -3,9 +3,6 @@ import json
 import subprocess
 import sys
 import zipfile
-from pathlib import Path
-
-ROOT = Path(__file__).parents[1]
 
 
 def test_sizes(wheel):

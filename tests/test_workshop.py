@@ -2,11 +2,10 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from conftest import ROOT
 
-ROOT = Path(__file__).parents[1]
 LESSONS = sorted((ROOT / "nbs" / "workshop").glob("[0-9]*.ipynb"))
 
 
