@@ -295,7 +295,7 @@ def _simulation_seconds(particles: int, pixels: int, cores: int) -> dict:
 def simulation_growth(
     particles: tuple[int, ...] = (32, 64, 128),  # along a side
     pixels: tuple[int, ...] = (64, 256),         # along a side of a map
-    cores: "tuple[int, ...] | None" = None,      # None: 1 and all, where no GPU does the work and the system can hold a process to some
+    cores: tuple[int, ...] | None = None,        # None: 1 and all, where no GPU does the work and the system can hold a process to some
 ) -> list[dict]:                                 # particles, pixels, cores, seconds a simulation and seconds to compile
     "Cost of a simulation against its size and the cores it may use, each in a process of its own."
     if cores is None:
@@ -339,15 +339,15 @@ JOBS = "training step", "velocity", "encoding", "padding", "decoding", "power sp
 
 
 def bench(
-    out: "str | Path" = "benchmarks",             # folder of the JSON file, named after the machine
+    out: str | Path = "benchmarks",               # folder of the JSON file, named after the machine
     pixels: tuple[int, ...] = (64, 128, 256),     # sides of the maps, multiples of 64
     rounds: int = 5,                              # how often each way is timed
-    batch: "int | None" = None,                   # maps a call at 64 pixels; the paper's 32 on a CPU, 256 elsewhere
+    batch: int | None = None,                     # maps a call at 64 pixels; the paper's 32 on a CPU, 256 elsewhere
     compiled: bool = False,                       # time torch.compile too (minutes to compile)
     jobs: tuple[str, ...] = JOBS,                 # which jobs
     preset: str = "paper",                        # size of the networks
     particles: int = 128,                         # along a side of the largest simulation
-    device: "torch.device | None" = None,         # a GPU where there is one
+    device: torch.device | None = None,           # a GPU where there is one
     seed: int = 0,                                # of weights and inputs
 ) -> Path:                                        # the JSON file
     "Times jobs against a plain way, prints the ratios, and keeps them. Raises `ValueError` for unknown jobs, and sizes that are no multiples of 64."

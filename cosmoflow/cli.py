@@ -233,7 +233,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def main(
-    argv: "list[str] | None" = None,  # arguments; those of the process when None
+    argv: list[str] | None = None,  # arguments; those of the process when None
 ) -> None:
     "The console script: runs one command; bad input ends it with one line and status 2."
     args = _parser().parse_args(argv)

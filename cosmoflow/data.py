@@ -40,18 +40,18 @@ def default_field(suite: str) -> str:
     return "Mtot" if suite.startswith("Nbody_") else "Mcdm"
 
 
-def map_path(root: "str | Path", suite: str, set: str, field: "str | None" = None) -> Path:
+def map_path(root: str | Path, suite: str, set: str, field: str | None = None) -> Path:
     "Where CMD keeps the maps of one field, suite and set under `root`, at redshift 0."
     return Path(root) / f"Maps_{field or default_field(suite)}_{suite}_{set}_z=0.00.npy"
 
 
-def _param_paths(root: "str | Path", suite: str, set: str) -> list[Path]:
+def _param_paths(root: str | Path, suite: str, set: str) -> list[Path]:
     "The names that a parameter table goes by; N-body tables have two in the wild."
     names = [f"params_{set}_{suite}.txt", *([f"params_{set}_Nbody.txt"] if suite.startswith("Nbody_") else [])]
     return [Path(root) / name for name in names]
 
 
-def param_path(root: "str | Path", suite: str, set: str) -> Path:
+def param_path(root: str | Path, suite: str, set: str) -> Path:
     "Where the parameters of one suite and set are under `root`."
     paths = _param_paths(root, suite, set)
     return next((path for path in paths if path.exists()), paths[0])
@@ -119,10 +119,10 @@ def release(
 
 
 def batches(
-    maps: np.ndarray,                           # (n, H, W), memory-mapped or not
-    indices: "Sequence[int] | None" = None,     # which maps, in which order; all when None
-    size: int = 512,                            # maps a batch
-) -> Iterator[np.ndarray]:                      # copies, (at most `size`, H, W)
+    maps: np.ndarray,                         # (n, H, W), memory-mapped or not
+    indices: Sequence[int] | None = None,     # which maps, in which order; all when None
+    size: int = 512,                          # maps a batch
+) -> Iterator[np.ndarray]:                    # copies, (at most `size`, H, W)
     "Goes through maps in pieces, so that a file larger than memory can be read to the end."
     for start in range(0, len(maps) if indices is None else len(indices), size):
         part = slice(start, start + size)
@@ -155,13 +155,13 @@ def lower_resolution(
 
 
 def open_maps(
-    suite: str,                         # "PM", "Astrid", "IllustrisTNG", "SIMBA", "Nbody_Astrid", ...
-    set: str,                           # "LH", "1P", "CV", "WDM", ...
-    root: "str | Path | None" = None,   # folder of the CMD files; None: the PM suite that ships with the package
-    field: "str | None" = None,         # CMD field; None: "Mcdm", or "Mtot" for N-body suites
-    sims: slice = slice(None),          # which simulations, a contiguous range
-    pixels: "int | None" = None,        # lower the resolution to this many pixels a side
-    check: bool = True,                 # look at every value once
+    suite: str,                       # "PM", "Astrid", "IllustrisTNG", "SIMBA", "Nbody_Astrid", ...
+    set: str,                         # "LH", "1P", "CV", "WDM", ...
+    root: str | Path | None = None,   # folder of the CMD files; None: the PM suite that ships with the package
+    field: str | None = None,         # CMD field; None: "Mcdm", or "Mtot" for N-body suites
+    sims: slice = slice(None),        # which simulations, a contiguous range
+    pixels: int | None = None,        # lower the resolution to this many pixels a side
+    check: bool = True,               # look at every value once
 ) -> MapData:
     """Opens one CMD file with its parameters; the same code reads CMD's files and ours.
 
@@ -219,8 +219,8 @@ class Normalizer:
 
     @classmethod
     def fit(cls,
-        maps: np.ndarray,                         # (n, H, W) surface density
-        indices: "Sequence[int] | None" = None,   # the training maps among them; all when None
+        maps: np.ndarray,                       # (n, H, W) surface density
+        indices: Sequence[int] | None = None,   # the training maps among them; all when None
     ) -> "Normalizer":
         "Statistics of the training maps; the floor is a thousandth of their mean. Raises `ValueError` for no maps or constant maps."
         if not len(maps if indices is None else indices): raise ValueError("maps: expected at least one training map, found none")
@@ -248,9 +248,9 @@ class Normalizer:
 
 # %% ../nbs/course/02_data.ipynb #d3104772
 def augment(
-    x: Tensor,                                     # maps, (B, 1, H, H)
-    generator: "torch.Generator | None" = None,    # on x's device
-) -> Tensor:                                       # as x, each map under its own random symmetry
+    x: Tensor,                                   # maps, (B, 1, H, H)
+    generator: torch.Generator | None = None,    # on x's device
+) -> Tensor:                                     # as x, each map under its own random symmetry
     "A random symmetry of the periodic square for each map: transposition, two reflections, and a shift."
     b, _, h, w = x.shape
     draw = lambda high: torch.randint(high, (2, b, 1), generator=generator, device=x.device)
@@ -290,14 +290,14 @@ def _fetch(url: str, path: Path, tries: int, wait: float) -> None:
 
 
 def download(
-    suite: str,                        # "Astrid", "IllustrisTNG", "SIMBA", "Nbody_Astrid", ...
-    set: str,                          # "LH", "1P", "CV", ...
-    root: "str | Path",                # folder to fill
-    field: "str | None" = None,        # CMD field; None: "Mcdm", or "Mtot" for N-body suites
-    base: str = CMD_URL,               # where CMD's 2D maps live
-    tries: int = 5,                    # attempts a file
-    wait: float = 2.0,                 # seconds before the second attempt; doubles
-) -> MapData:                          # the opened, checked files
+    suite: str,                      # "Astrid", "IllustrisTNG", "SIMBA", "Nbody_Astrid", ...
+    set: str,                        # "LH", "1P", "CV", ...
+    root: str | Path,                # folder to fill
+    field: str | None = None,        # CMD field; None: "Mcdm", or "Mtot" for N-body suites
+    base: str = CMD_URL,             # where CMD's 2D maps live
+    tries: int = 5,                  # attempts a file
+    wait: float = 2.0,               # seconds before the second attempt; doubles
+) -> MapData:                        # the opened, checked files
     """Downloads the maps of one field, suite and set of CMD, and their parameters; a broken download goes on where it stopped.
 
     Raises `ConnectionError` when every try failed, `FileNotFoundError` for what the server does not have, `ValueError` as

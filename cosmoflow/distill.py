@@ -71,7 +71,7 @@ def lesson(
 def distill(
     model: CosmoFlow,        # the teacher
     data: MapData,           # all maps; split by simulation, as `train` does
-    out: "str | Path",       # folder for checkpoint, log and weights; a run that is there goes on
+    out: str | Path,         # folder for checkpoint, log and weights; a run that is there goes on
     steps: int = 1,          # evaluations of the student
     epochs: int = 12,        # times through the training simulations, one map of each
     batch_size: int = 8,     # maps an update

@@ -23,12 +23,12 @@ def channel_mask(
 
 # %% ../nbs/course/07_flow.ipynb #33679914
 def flow_matching_loss(
-    model: nn.Module,                            # called as model(x_t, t, x1) -> velocity
-    x1: Tensor,                                  # normalised maps, (B, 1, H, W)
-    generator: "torch.Generator | None" = None,  # of times and noise, on x1's device
-    t: "Tensor | None" = None,                   # flow times, (B,); uniform when None
-    x0: "Tensor | None" = None,                  # noise, as x1; standard normal when None
-) -> Tensor:                                     # mean square error, scalar
+    model: nn.Module,                          # called as model(x_t, t, x1) -> velocity
+    x1: Tensor,                                # normalised maps, (B, 1, H, W)
+    generator: torch.Generator | None = None,  # of times and noise, on x1's device
+    t: Tensor | None = None,                   # flow times, (B,); uniform when None
+    x0: Tensor | None = None,                  # noise, as x1; standard normal when None
+) -> Tensor:                                   # mean square error, scalar
     "Regression of the velocity on the straight path from noise to map. Source: paper, eq. 3."
     if t is None: t = torch.rand(len(x1), generator=generator, device=x1.device, dtype=x1.dtype)
     if x0 is None: x0 = torch.randn(x1.shape, generator=generator, device=x1.device, dtype=x1.dtype)

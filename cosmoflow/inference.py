@@ -109,7 +109,7 @@ def fit_regressor(
     return model.eval()
 
 # %% ../nbs/course/10_inference.ipynb #6b3a9c01
-def _seeded(make: "Callable[[], nn.Module]", seed: int) -> nn.Module:
+def _seeded(make: Callable[[], nn.Module], seed: int) -> nn.Module:
     "A network whose initial weights depend on the seed alone; torch's own generator stays as it was."
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -150,7 +150,7 @@ def relative_error(
 def search_mlp(
     x: Tensor, y: Tensor,          # training features (n, F), parameters (n, P)
     x_val: Tensor, y_val: Tensor,  # validation part, which decides
-    storage: "str | Path",         # SQLite file of the study; a stopped search goes on
+    storage: str | Path,           # SQLite file of the study; a stopped search goes on
     trials: int = 50,              # settings to try in all
     epochs: int = 200,             # passes over the training part, a trial
     seed: int = 0,                 # of the search and of each network

@@ -36,7 +36,7 @@ class Pretrained(nn.Module):
     def device(self) -> torch.device: return next(self.parameters()).device
 
     def save_pretrained(self,
-        folder: "str | Path",                 # made where it does not exist
+        folder: str | Path,                   # made where it does not exist
         dtype: torch.dtype = torch.float32,   # of the weights on disk; float16 halves the file
     ) -> None:
         "Writes config.json and model.safetensors, each whole or not at all."
@@ -48,8 +48,8 @@ class Pretrained(nn.Module):
 
     @classmethod
     def from_pretrained(cls,
-        name: "str | Path",  # shipped name ("mini"), a folder, or a hub name ("user/model")
-    ) -> "Pretrained":       # the class's model, on the CPU, in float32, ready to evaluate
+        name: str | Path,  # shipped name ("mini"), a folder, or a hub name ("user/model")
+    ) -> "Pretrained":     # the class's model, on the CPU, in float32, ready to evaluate
         "Loads a saved model. Raises `FileNotFoundError` for an unknown name, `ValueError` for files that do not fit."
         shipped = files("cosmoflow") / "weights"
         folder = Path(name) if Path(name).is_dir() else Path(str(shipped / str(name)))
@@ -149,9 +149,9 @@ class CosmoFlow(Pretrained):
         return summary(self.encode(maps, batch_size))
 
     def sampling(self,
-        steps: "int | None" = None,   # of the solver; None: the model's own
-        solver: "str | None" = None,  # likewise
-    ) -> dict:                        # both, as `integrate` takes them
+        steps: int | None = None,   # of the solver; None: the model's own
+        solver: str | None = None,  # likewise
+    ) -> dict:                      # both, as `integrate` takes them
         "What `decode` does where it is not told otherwise: eight midpoint steps, or what the model was distilled to."
         return {"steps": self.config["steps"] if steps is None else steps, "solver": self.config["solver"] if solver is None else solver}
 
@@ -161,14 +161,14 @@ class CosmoFlow(Pretrained):
             raise ValueError(f"model: it was distilled to {self.config['steps']} step(s) of Euler and has no flow to learn from or to go on with; expected the model that taught it")
 
     def decode(self,
-        field: Tensor,                               # compressed field, (n, C, h, w)
-        steps: "int | None" = None,                  # of the solver; None: the model's own, 8 unless it was distilled to fewer
-        solver: "str | None" = None,                 # `euler`, `midpoint`, `heun` or `dopri5`; None: the model's own, `midpoint`
-        generator: "torch.Generator | None" = None,  # of the noise that the flow starts from
-        samples: int = 1,                            # maps for each field
-        trajectory: bool = False,                    # the state after every step too
-        batch_size: int = 64,                        # maps at a time
-    ) -> Tensor:                                     # maps, (n, 16 h, 16 w); more `samples`: (n, samples, ...); `trajectory`: (steps + 1, ...)
+        field: Tensor,                             # compressed field, (n, C, h, w)
+        steps: int | None = None,                  # of the solver; None: the model's own, 8 unless it was distilled to fewer
+        solver: str | None = None,                 # `euler`, `midpoint`, `heun` or `dopri5`; None: the model's own, `midpoint`
+        generator: torch.Generator | None = None,  # of the noise that the flow starts from
+        samples: int = 1,                          # maps for each field
+        trajectory: bool = False,                  # the state after every step too
+        batch_size: int = 64,                      # maps at a time
+    ) -> Tensor:                                   # maps, (n, 16 h, 16 w); more `samples`: (n, samples, ...); `trajectory`: (steps + 1, ...)
         "Integrates the flow from noise to maps of surface density, given their compressed fields."
         if field.ndim != 4 or field.shape[1] != self.config["channels"]:
             raise ValueError(f"field: expected shape (n, {self.config['channels']}, h, w), found {tuple(field.shape)}")
@@ -201,10 +201,10 @@ class CosmoFlow(Pretrained):
         return self
 
     def generate(self,
-        n: int,                                      # how many maps
-        generator: "torch.Generator | None" = None,  # of fields and noise
-        **kwargs,                                    # passed to `decode`
-    ) -> Tensor:                                     # new maps, (n, H, W) surface density
+        n: int,                                    # how many maps
+        generator: torch.Generator | None = None,  # of fields and noise
+        **kwargs,                                  # passed to `decode`
+    ) -> Tensor:                                   # new maps, (n, H, W) surface density
         "New maps of random cosmologies: compressed fields from their Gaussian prior, decoded. Raises `RuntimeError` without a prior."
         if self.prior is None: raise RuntimeError("this model has no prior of compressed fields: call fit_prior(training maps) first")
         prior = torch.view_as_complex(self.prior)

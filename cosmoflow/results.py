@@ -22,11 +22,11 @@ from .evaluate import Reconstruction
 @dataclass(frozen=True)
 class Result:
     "One measured number, beside the paper's where it has one."
-    quantity: str                 # what was measured, with its unit
-    method: str                   # model, or method, and what it was given
-    value: float                  # the number
-    error: "float | None" = None  # its standard error over held-out simulations
-    paper: "float | str | None" = None  # what the paper reports
+    quantity: str               # what was measured, with its unit
+    method: str                 # model, or method, and what it was given
+    value: float                # the number
+    error: float | None = None  # its standard error over held-out simulations
+    paper: float | str | None = None  # what the paper reports
 
 
 def hardware() -> str:
@@ -35,13 +35,13 @@ def hardware() -> str:
 
 
 def record(
-    name: str,                        # of the experiment, for example "04_inference"
-    results: list[Result],            # its numbers
-    data: str,                        # suite, set, how many simulations were trained on and held out
-    seed: int = 0,                    # of noise and training
-    pixels: int = 64,                 # side of the maps
-    folder: "str | Path" = "records", # of the JSON files
-) -> Path:                            # the file
+    name: str,                      # of the experiment, for example "04_inference"
+    results: list[Result],          # its numbers
+    data: str,                      # suite, set, how many simulations were trained on and held out
+    seed: int = 0,                  # of noise and training
+    pixels: int = 64,               # side of the maps
+    folder: str | Path = "records", # of the JSON files
+) -> Path:                          # the file
     "Keeps the numbers of one experiment, with data, resolution, seed and hardware, as JSON."
     path = Path(folder) / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -51,8 +51,8 @@ def record(
 
 
 def read_records(
-    folder: "str | Path",  # of the JSON files
-) -> list[dict]:           # what `record` wrote, by name
+    folder: str | Path,  # of the JSON files
+) -> list[dict]:         # what `record` wrote, by name
     "All records of a folder. Raises `FileNotFoundError` where there is none."
     paths = sorted(Path(folder).glob("*.json"))
     if not paths: raise FileNotFoundError(f"{folder}: no records (*.json); `make results` writes them")

@@ -66,10 +66,10 @@ def simulation_table(
 
 # %% ../nbs/course/01_simulate.ipynb #bcfcb05e
 def wdm_transfer(
-    k: "np.ndarray | float",  # wavenumber, h/Mpc (a NumPy or JAX array)
-    mass: float,              # mass of the warm particle, keV; infinity is cold dark matter
-    omega_m: float,           # matter density parameter
-) -> "np.ndarray | float":    # warm over cold amplitude of the linear modes, as `k`
+    k: np.ndarray | float,  # wavenumber, h/Mpc (a NumPy or JAX array)
+    mass: float,            # mass of the warm particle, keV; infinity is cold dark matter
+    omega_m: float,         # matter density parameter
+) -> np.ndarray | float:    # warm over cold amplitude of the linear modes, as `k`
     "Suppression of the linear modes by warm dark matter. Source: Bode et al. 2001, as the DREAMS suite has it."
     alpha = 0.048 * mass**-1.15 * ((omega_m - OMEGA_B) / 0.4) ** 0.15 * (HUBBLE / 0.65) ** 1.3
     return (1 + (alpha * k) ** 2.4) ** (-5 / 1.2)
@@ -196,7 +196,7 @@ def _assemble(out: Path, set: str, table: SimulationTable, settings: dict) -> Pa
 
 def simulate(
     set: str,                   # `LH`, `1P`, `CV`, `WDM` or `CDM`
-    out: "str | Path",          # folder that receives maps, parameters and manifest
+    out: str | Path,            # folder that receives maps, parameters and manifest
     sims: slice = slice(None),  # which simulations of the set
     particles: int = 128,       # particles along a side
     pixels: int = 64,           # pixels along a side of a map

@@ -126,9 +126,9 @@ def spectrum_error(
 
 # %% ../nbs/course/03_spectra.ipynb #b3a62099
 def one_point_pdf(
-    maps: Maps,                                          # surface density, (B, H, W)
-    bins: "tuple[float, float, int]" = (9.5, 13.5, 80),  # of log10 surface density: from, to, how many
-) -> tuple[Tensor, Tensor]:                              # bin centres (bins,), probability density (B, bins) per dex
+    maps: Maps,                                        # surface density, (B, H, W)
+    bins: tuple[float, float, int] = (9.5, 13.5, 80),  # of log10 surface density: from, to, how many
+) -> tuple[Tensor, Tensor]:                            # bin centres (bins,), probability density (B, bins) per dex
     "Distribution of log10 surface density over the pixels of each map; values outside go to the end bins."
     low, high, n = bins
     log = to_tensor(maps).flatten(1).clamp_min(10.0**low).log10()

@@ -231,9 +231,9 @@ def fast_bf16(device: torch.device) -> bool:
 
 # %% ../nbs/course/09_train.ipynb #930df992
 def train(
-    model: CosmoFlow,           # its normaliser must be fitted on the training part
-    data: MapData,              # all maps; split by simulation, the same way in every run
-    out: "str | Path",          # folder for checkpoint, log and weights
+    model: CosmoFlow,          # its normaliser must be fitted on the training part
+    data: MapData,             # all maps; split by simulation, the same way in every run
+    out: str | Path,           # folder for checkpoint, log and weights
     config: TrainConfig = TrainConfig(),
     resume: bool = False,       # go on from the checkpoint in `out`
 ) -> CosmoFlow:                 # the trained model (its averaged weights where `ema` > 0), with a fitted prior

@@ -92,7 +92,7 @@ def vae_loss(
 def train_vae(
     model: VAE,              # its normaliser must be fitted on the training part
     data: MapData,           # all maps; split by simulation, as `train` does
-    out: "str | Path",       # folder for checkpoint, log and weights; a run that is there goes on
+    out: str | Path,         # folder for checkpoint, log and weights; a run that is there goes on
     epochs: int = 300,       # passes over the training maps
     batch_size: int = 256,   # maps a step
     lr: float = 1e-3,        # AdamW's learning rate
