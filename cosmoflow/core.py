@@ -32,7 +32,7 @@ Maps = np.ndarray | Tensor  # what a user may bring: an array or a tensor
 def to_tensor(
     maps: Maps,  # any shape
 ) -> Tensor:     # a copy of an array, a tensor as it is
-    "Maps as a tensor; arrays are copied, since memory-mapped ones cannot be written to."
+    "Maps as a tensor; an array is copied, since a memory-mapped one is read-only."
     return torch.tensor(maps) if isinstance(maps, np.ndarray) else maps
 
 # %% ../nbs/tools/core.ipynb #5ed396ec
@@ -40,7 +40,7 @@ def to_tensor(
 def atomic_path(
     path: str | Path,  # the file to appear
 ) -> Iterator[Path]:   # a path beside it, with the same suffix, to write to
-    "A file that appears whole or not at all: write to the path given; it takes its name when the block ends well."
+    "A file that appears whole or not at all: write to the path that the block gets."
     path = Path(path)
     tmp = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
@@ -79,9 +79,9 @@ def read_json(
 
 # %% ../nbs/tools/core.ipynb #dd4ab91f
 def standard_error(
-    values: Maps,  # one or more numbers a map, (n_maps, ...), whole simulations in a row
+    values: Maps,  # numbers of each map, (n_maps, ...), whole simulations in a row
 ) -> Maps:         # (...), of the kind that came in; NaN for a single simulation
-    "Standard error of the mean over simulations, since maps of one are not independent."
+    "Standard error of the mean over simulations: maps of one are not independent."
     n, each = len(values), MAPS_PER_SIMULATION
     if n % each: raise ValueError(f"values: expected {each} a simulation, found {n}")
     by_sim = values.reshape(-1, each, *values.shape[1:]).mean(1)
@@ -94,7 +94,7 @@ def standard_error(
 def evaluating(
     model: nn.Module,        # put into evaluation mode inside the block
 ) -> Iterator[nn.Module]:    # the model
-    "No gradients and running statistics inside the block; every mode comes back after it."
+    "No gradients and running statistics inside the block; every mode comes back."
     modes = [(module, module.training) for module in model.modules()]
     try:
         with torch.no_grad(): yield model.eval()

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 # %% ../nbs/course/04_layers.ipynb #b0f95e7c
 class _Wrap(torch.autograd.Function):
-    "Pads an image with its own opposite edges. torch's own circular padding forgets the layout in memory, and its gradient copies the whole image for each edge."
+    "Pads an image with its own opposite edges, and keeps its layout in memory."
     @staticmethod
     def forward(ctx, x: Tensor, width: int) -> Tensor:
         n, (h, w) = width, x.shape[-2:]
@@ -42,11 +42,13 @@ def periodic_pad(
     x: Tensor,      # periodic image, (B, C, h, w)
     width: int,     # pixels to add at each edge, at most h and w
 ) -> Tensor:        # (B, C, h + 2 width, w + 2 width)
-    "Continues a periodic image beyond its edges. Raises `ValueError` for more pixels than it has."
+    "Continues a periodic image over its edges. Raises `ValueError` for too wide a ring."
     side = min(x.shape[-2:])
-    if width > side: raise ValueError(f"width={width}: expected at most the image's side, {side}")
-    if torch.compiler.is_compiling():  # the compiler fuses all of it, and gets `_Wrap`'s writing in place wrong
-        return F.pad(x, (width,) * 4, mode="circular").contiguous(memory_format=torch.channels_last)
+    if width > side:
+        raise ValueError(f"width={width}: expected at most the image's side, {side}")
+    if torch.compiler.is_compiling():  # it fuses torch's own, and gets `_Wrap` wrong
+        padded = F.pad(x, (width,) * 4, mode="circular")
+        return padded.contiguous(memory_format=torch.channels_last)
     return _Wrap.apply(x, width)
 
 # %% ../nbs/course/04_layers.ipynb #7a129d50
@@ -61,7 +63,8 @@ class PeriodicConv(nn.Conv2d):
     ):
         super().__init__(c_in, c_out, kernel, stride, bias=bias)
 
-    def forward(self, x: Tensor) -> Tensor: return super().forward(periodic_pad(x, self.kernel_size[0] // 2))
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(periodic_pad(x, self.kernel_size[0] // 2))
 
 # %% ../nbs/course/04_layers.ipynb #9d0b7847
 def upsample(

@@ -102,7 +102,7 @@ def show_maps(
 def log_ticks(
     axis: Axis,  # a logarithmic axis, for example ax.xaxis
 ) -> None:
-    "Plain numbers at 1, 2 and 5 of each decade: an axis of little more than a decade stays readable."
+    "Plain numbers at 1, 2 and 5 of each decade, so that a short axis stays readable."
     axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axis.set_minor_formatter(NullFormatter())
@@ -116,16 +116,18 @@ def _ratio_axis(ax: Axes) -> None:
 # %% ../nbs/tools/plot.ipynb #560117e0
 @styled()
 def plot_spectra(
-    maps: dict[str, Maps],               # name -> surface density (B, H, H); the first is the reference
+    maps: dict[str, Maps],               # name -> (B, H, H); the first is the reference
     box: float = BOX,                    # side of the maps, Mpc/h
     of: str = "log",                     # "density" contrast, or "log" map
     axes: Sequence[Axes] | None = None,  # two axes to draw in: spectra, ratio
 ) -> Figure:
-    "Mean power spectra with the scatter of maps, and below them their ratio to the first."
+    "Mean spectra with the scatter of maps, and below them their ratio to the first."
     if axes is None:
-        _, axes = plt.subplots(2, 1, figsize=(5.5, 5), sharex=True, height_ratios=(2, 1))
+        layout = dict(figsize=(5.5, 5), sharex=True, height_ratios=(2, 1))
+        _, axes = plt.subplots(2, 1, **layout)
     top, bottom = axes
-    spectra = {name: [a.cpu() for a in power_spectrum(m, box, of)] for name, m in maps.items()}
+    measure = lambda m: [a.cpu() for a in power_spectrum(m, box, of)]
+    spectra = {name: measure(m) for name, m in maps.items()}
     reference = next(iter(spectra.values()))[1].mean(0)
     colour = colours(maps)
     for name, (k, power) in spectra.items():
@@ -142,8 +144,13 @@ def plot_spectra(
     return top.figure
 
 # %% ../nbs/tools/plot.ipynb #f4db17a2
-def _compare_spectra(axes: Sequence[Axes], true: torch.Tensor, recs: dict, box: float) -> None:
-    "Stacked spectra, their ratio and the cross-correlation with the truth, one above the other."
+def _compare_spectra(
+    axes: Sequence[Axes],          # three, one above the other
+    true: torch.Tensor,            # surface density, (n, H, H)
+    recs: dict[str, torch.Tensor], # name -> reconstructions, as `true`
+    box: float,                    # side of the maps, Mpc/h
+) -> None:
+    "Stacked spectra, their ratio to the truth's, and the cross-correlation with it."
     top, middle, bottom = axes
     colour = colours(["truth", *recs])
     k, p_true = power_spectrum(true, box, of="log")
@@ -173,7 +180,7 @@ def figure(
     show: int = 4,          # maps drawn, evenly spread
     box: float = BOX,       # side of the maps, Mpc/h
 ) -> Figure:
-    "Truth beside reconstructions: maps on one colour scale, stacked spectra, their ratio, and r(k)."
+    "Truth beside reconstructions: maps, stacked spectra, their ratio, and r(k)."
     true = to_tensor(true).cpu()
     recs = {name: to_tensor(rec).cpu() for name, rec in recs.items()}
     rows = {"truth": true, **recs}

@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from .data import MapData, Normalizer, augment, split_simulations
 from .core import Maps, evaluating
+from .data import MapData, Normalizer, augment, split_simulations
 from .layers import PeriodicConv, PeriodicUp
 from .model import SCALE, Pretrained
 from .train import MapLoader, epoch_generator, epoch_order, load_checkpoint, save_checkpoint, write_log
