@@ -13,15 +13,15 @@ __all__ = ['JOBS', 'Timing', 'synchronise', 'seconds', 'race', 'Way', 'ladder', 
 import os
 import time
 from collections import Counter
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import count
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Callable, Iterator
 
 import numpy as np
 import torch
@@ -217,7 +217,7 @@ def time_decoding(
         with model.unet.register_forward_hook(count), fast.unet.register_forward_hook(count): maps[name] = call()
 
     half = {"decode, bfloat16": partial(decode, bfloat16=True)} if fast_bf16(device) else {}
-    calls = {"adaptive": adaptive, "decode": decode, **half, "distilled": partial(decode, by=fast)}
+    calls: dict[str, Callable[[], Tensor]] = {"adaptive": adaptive, "decode": decode, **half, "distilled": partial(decode, by=fast)}
     for call in list(calls.values())[1:]: call()
     timings = race("decoding", f"{pixels} pixels, 1 map", {name: partial(counted, name, call) for name, call in calls.items()}, 1, 1, device, warm_up=0)
     converged = model.decode(field, 64, generator=noise())
@@ -300,7 +300,7 @@ def simulation_growth(
     "Cost of a simulation against its size and the cores it may use, each in a process of its own."
     if cores is None:
         some = hasattr(os, "sched_getaffinity") and not torch.cuda.is_available()
-        cores = tuple(sorted({1, len(os.sched_getaffinity(0))})) if some else (os.cpu_count(),)
+        cores = tuple(sorted({1, len(os.sched_getaffinity(0))})) if some else (os.cpu_count() or 1,)
     sizes = [(n, p, c) for n in particles for p in pixels for c in cores]
     with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as pool:
         return list(tqdm(pool.map(_simulation_seconds, *zip(*sizes)), total=len(sizes), desc="simulations", unit="size"))

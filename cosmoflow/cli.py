@@ -13,6 +13,13 @@ import os
 import sys
 from dataclasses import fields
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # for annotations alone: help must not wait for torch
+    import numpy as np
+    from torch import Tensor
+
+    from cosmoflow.model import CosmoFlow
 
 # %% ../nbs/tools/cli.ipynb #046f4c19
 def _sims(text: str) -> slice:

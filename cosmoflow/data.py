@@ -13,11 +13,12 @@ __all__ = ['HYDRO_SUITES', 'SUITES', 'SETS', 'CMD_PARAMS', 'CMD_URL', 'default_f
 import mmap
 import os
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from http.client import HTTPException
 from importlib.resources import files
 from pathlib import Path
-from typing import Iterator, Sequence
+from typing import Self
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
@@ -119,10 +120,10 @@ def release(
 
 
 def batches(
-    maps: np.ndarray,                         # (n, H, W), memory-mapped or not
-    indices: Sequence[int] | None = None,     # which maps, in which order; all when None
-    size: int = 512,                          # maps a batch
-) -> Iterator[np.ndarray]:                    # copies, (at most `size`, H, W)
+    maps: np.ndarray,                                   # (n, H, W), memory-mapped or not
+    indices: Sequence[int] | np.ndarray | None = None,  # which maps, in which order; all when None
+    size: int = 512,                                    # maps a batch
+) -> Iterator[np.ndarray]:                              # copies, (at most `size`, H, W)
     "Goes through maps in pieces, so that a file larger than memory can be read to the end."
     for start in range(0, len(maps) if indices is None else len(indices), size):
         part = slice(start, start + size)
@@ -172,7 +173,7 @@ def open_maps(
     if set not in SETS: raise ValueError(f"set={set!r} is unknown: expected one of {', '.join(SETS)}")
     if root is None:
         if suite != "PM": raise ValueError(f"root is needed for {suite}: the folder of its CMD files (only the PM suite ships with the package)")
-        root = files("cosmoflow") / "suite"
+        root = Path(str(files("cosmoflow") / "suite"))
     path = map_path(root, suite, set, field)
     maps, (params, names) = _load_maps(path), _load_params(param_path(root, suite, set), suite)
     if set == "1P" and len(maps) == MAPS_PER_SIMULATION * len(np.unique(params, axis=0)) < MAPS_PER_SIMULATION * len(params):
@@ -207,7 +208,8 @@ def split_simulations(
     parts = np.split(order, cuts)
     empty = [name for name, part, f in zip(("training", "validation", "test"), parts, fractions) if f > 0 and not len(part)]
     if empty: raise ValueError(f"fractions={fractions} leave no simulation of {n} for {' and '.join(empty)}: open more simulations")
-    return tuple(np.sort((part[:, None] * MAPS_PER_SIMULATION + np.arange(MAPS_PER_SIMULATION)).ravel()) for part in parts)
+    train, val, test = (np.sort((part[:, None] * MAPS_PER_SIMULATION + np.arange(MAPS_PER_SIMULATION)).ravel()) for part in parts)
+    return train, val, test
 
 # %% ../nbs/course/02_data.ipynb #782e2aed
 @dataclass(frozen=True)
@@ -219,9 +221,9 @@ class Normalizer:
 
     @classmethod
     def fit(cls,
-        maps: np.ndarray,                       # (n, H, W) surface density
-        indices: Sequence[int] | None = None,   # the training maps among them; all when None
-    ) -> "Normalizer":
+        maps: np.ndarray,                                   # (n, H, W) surface density
+        indices: Sequence[int] | np.ndarray | None = None,  # the training maps among them; all when None
+    ) -> Self:
         "Statistics of the training maps; the floor is a thousandth of their mean. Raises `ValueError` for no maps or constant maps."
         if not len(maps if indices is None else indices): raise ValueError("maps: expected at least one training map, found none")
         density = lambda: batches(maps, indices)

@@ -38,7 +38,7 @@ class Encoder(nn.Sequential):
     ):
         widths, strides = [width * m for m in (1, 1, 1, 2, 2, 4, 4)], (1, 1, 2, 2, 1, 2)
         stem = nn.Sequential(PeriodicConv(1, width, bias=False), nn.BatchNorm2d(width), nn.ReLU(), nn.MaxPool2d(2))
-        blocks = [EncoderBlock(*io, stride) for *io, stride in zip(widths, widths[1:], strides)]
+        blocks = [EncoderBlock(*sizes) for sizes in zip(widths, widths[1:], strides)]
         super().__init__(stem, *blocks, PeriodicConv(widths[-1], channels))
 
 # %% ../nbs/course/05_encoder.ipynb #884e9008

@@ -9,6 +9,7 @@ __all__ = ['Reconstruction', 'compare', 'infer_parameters', 'Evaluation', 'evalu
 
 # %% ../nbs/course/11_evaluate.ipynb #f5906bb4
 from dataclasses import asdict, dataclass
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -35,10 +36,12 @@ class Reconstruction:
 
     @classmethod
     def from_metrics(cls,
-        metrics: dict,        # what `evaluate` measured, or what was read from its JSON
-    ) -> "Reconstruction":    # the lists as arrays again
+        metrics: dict,  # what `evaluate` measured, or what was read from its JSON
+    ) -> Self:          # the lists as arrays again
         "The reconstruction's part of the metrics."
-        number = lambda v: v if isinstance(v, int) else np.array(v, float)[()]  # null is NaN again
+        def number(v: Any) -> Any:
+            return v if isinstance(v, int) else np.array(v, float)[()]  # null is NaN again
+
         return cls(**{name: number(v) for name, v in metrics["reconstruction"].items()})
 
     def worst_bin(self) -> int:

@@ -8,8 +8,10 @@ Docs: https://cosmoflow.github.io/cosmoflow/course/flow.html"""
 __all__ = ['SOLVERS', 'channel_mask', 'flow_matching_loss', 'integrate']
 
 # %% ../nbs/course/07_flow.ipynb #07d887ed
+from collections.abc import Callable
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torchdiffeq import odeint
 
 # %% ../nbs/course/07_flow.ipynb #88c81183
@@ -23,7 +25,7 @@ def channel_mask(
 
 # %% ../nbs/course/07_flow.ipynb #33679914
 def flow_matching_loss(
-    model: nn.Module,                          # called as model(x_t, t, x1) -> velocity
+    model: Callable[..., Tensor],              # called as model(x_t, t, x1) -> velocity
     x1: Tensor,                                # normalised maps, (B, 1, H, W)
     generator: torch.Generator | None = None,  # of times and noise, on x1's device
     t: Tensor | None = None,                   # flow times, (B,); uniform when None

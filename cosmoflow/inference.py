@@ -9,10 +9,11 @@ __all__ = ['spectrum_features', 'Scaler', 'Regressor', 'fit_regressor', 'fit_mlp
            'search_mlp', 'fit_cnn', 'resnet18', 'fit_resnet18']
 
 # %% ../nbs/course/10_inference.ipynb #9a862c40
+from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -44,10 +45,10 @@ class Scaler:
     std: Tensor   # (F,)
 
     @classmethod
-    def fit(cls, x: Tensor) -> "Scaler": return cls(x.mean(0), x.std(0).clamp_min(1e-12))
+    def fit(cls, x: Tensor) -> Self: return cls(x.mean(0), x.std(0).clamp_min(1e-12))
 
     @classmethod
-    def none(cls, x: Tensor) -> "Scaler": return cls(x.new_zeros(1), x.new_ones(1))
+    def none(cls, x: Tensor) -> Self: return cls(x.new_zeros(1), x.new_ones(1))
 
     def __call__(self, x: Tensor) -> Tensor: return (x - self.mean) / self.std
 
@@ -162,8 +163,8 @@ def search_mlp(
         raise ImportError('the search needs the extra `search`: pip install "cosmoflow[search]"') from e
 
     def loss(trial: "optuna.Trial") -> float:
-        settings = dict(hidden=trial.suggest_int("hidden", 64, 4096, log=True), lr=trial.suggest_float("lr", 1e-5, 1e-2, log=True),
-                        weight_decay=trial.suggest_float("weight_decay", 1e-8, 1e-1, log=True))
+        settings: dict[str, Any] = dict(hidden=trial.suggest_int("hidden", 64, 4096, log=True), lr=trial.suggest_float("lr", 1e-5, 1e-2, log=True),
+                                        weight_decay=trial.suggest_float("weight_decay", 1e-8, 1e-1, log=True))
         model = fit_mlp(x, y, x_val, y_val, epochs=epochs, seed=seed, **settings)
         return F.mse_loss(model.y_scaler(model.predict(x_val)), model.y_scaler(y_val)).item()
 
@@ -202,7 +203,7 @@ def resnet18(
     "ResNet-18 on periodic maps, its output a vector of 256, and a linear layer onto the parameters. Source: paper, A.3.2; He et al. 2016."
     stem = nn.Sequential(PeriodicConv(1, 64, 7, 2, bias=False), nn.BatchNorm2d(64), nn.ReLU(), nn.MaxPool2d(2))
     widths, strides = (64, 64, 64, 128, 128, 256, 256, 512, 512), (1, 1, 2, 1, 2, 1, 2, 1)
-    blocks = [EncoderBlock(*io, stride) for *io, stride in zip(widths, widths[1:], strides)]
+    blocks = [EncoderBlock(*sizes) for sizes in zip(widths, widths[1:], strides)]
     return nn.Sequential(stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 256), nn.Linear(256, n_params))
 
 

@@ -11,6 +11,7 @@ __all__ = ['PRESETS', 'SCALE', 'Pretrained', 'field_prior', 'CosmoFlow']
 from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
+from typing import Any, Self
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -49,7 +50,7 @@ class Pretrained(nn.Module):
     @classmethod
     def from_pretrained(cls,
         name: str | Path,  # shipped name ("mini"), a folder, or a hub name ("user/model")
-    ) -> "Pretrained":     # the class's model, on the CPU, in float32, ready to evaluate
+    ) -> Self:             # the class's model, on the CPU, in float32, ready to evaluate
         "Loads a saved model. Raises `FileNotFoundError` for an unknown name, `ValueError` for files that do not fit."
         shipped = files("cosmoflow") / "weights"
         folder = Path(name) if Path(name).is_dir() else Path(str(shipped / str(name)))
@@ -84,7 +85,7 @@ def field_prior(
     return torch.view_as_real(torch.cat([row, factor], 2)).float()
 
 # %% ../nbs/course/08_model.ipynb #262be633
-PRESETS = {
+PRESETS: dict[str, dict[str, Any]] = {
     "tiny": dict(channels=8, encoder_width=8, width=8, depth=1),     # for tests
     "mini": dict(channels=8, encoder_width=32, width=24, depth=1),   # 64 x 64 maps, trains on a laptop
     "base": dict(channels=8, encoder_width=64, width=48, depth=1, steps=16),  # 64 x 64 maps, trains on a GPU: `mini` twice as wide
@@ -105,7 +106,8 @@ class CosmoFlow(Pretrained):
         solver: str = "midpoint", # likewise
     ):
         super().__init__(normalizer, channels=channels, encoder_width=encoder_width, width=width, depth=depth, steps=steps, solver=solver)
-        self.encoder, self.unet = (part.to(memory_format=torch.channels_last) for part in (Encoder(channels, encoder_width), UNet(channels, width, depth)))
+        self.encoder, self.unet = Encoder(channels, encoder_width), UNet(channels, width, depth)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch does not declare it
         self.register_buffer("prior", None)
 
     @classmethod
@@ -113,7 +115,7 @@ class CosmoFlow(Pretrained):
         name: str,                # `tiny`, `mini`, `base` or `paper`
         normalizer: Normalizer,   # statistics of the training maps
         **changes,                # arguments of the class to change, for example channels=16
-    ) -> "CosmoFlow":
+    ) -> Self:
         "An untrained model of a named size."
         if name not in PRESETS: raise ValueError(f"preset {name!r}: expected one of {', '.join(PRESETS)}")
         return cls(normalizer, **{**PRESETS[name], **changes})
@@ -194,8 +196,8 @@ class CosmoFlow(Pretrained):
         return self.decode(self.encode(maps), **kwargs)
 
     def fit_prior(self,
-        maps: Maps,    # training maps, (n, H, W) surface density
-    ) -> "CosmoFlow":  # the model itself
+        maps: Maps,  # training maps, (n, H, W) surface density
+    ) -> Self:       # the model itself
         "Learns the mean and cross-spectra of the compressed fields of maps, which `generate` draws from."
         self.prior = field_prior(self.encode(maps))
         return self

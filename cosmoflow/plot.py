@@ -8,9 +8,9 @@ Docs: https://cosmoflow.github.io/cosmoflow/tools/plot.html"""
 __all__ = ['OKABE_ITO', 'COLOURS', 'styled', 'colours', 'show_maps', 'log_ticks', 'plot_spectra', 'figure']
 
 # %% ../nbs/tools/plot.ipynb #2287c5ac
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.resources import files
-from typing import Iterable, Iterator, Sequence
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -28,7 +28,7 @@ from .spectra import cross_correlation, power_spectrum, stacked_ratio
 @contextmanager
 def styled() -> Iterator[None]:
     "Figures made inside have the look of ours; every setting comes back after it."
-    sheet = files("cosmoflow") / "style.mplstyle"
+    sheet = str(files("cosmoflow") / "style.mplstyle")
     ours = matplotlib.rc_params_from_file(sheet, use_default_template=False)
     before = {name: plt.rcParams[name] for name in ours}
     plt.rcParams.update(ours)
@@ -120,10 +120,10 @@ def plot_spectra(
     box: float = BOX,                    # side of the maps, Mpc/h
     of: str = "log",                     # "density" contrast, or "log" map
     axes: Sequence[Axes] | None = None,  # two axes to draw in: spectra, ratio
-) -> Figure:
+) -> FigureBase:
     "Mean spectra with the scatter of maps, and below them their ratio to the first."
     if axes is None:
-        layout = dict(figsize=(5.5, 5), sharex=True, height_ratios=(2, 1))
+        layout: dict = dict(figsize=(5.5, 5), sharex=True, height_ratios=(2, 1))
         _, axes = plt.subplots(2, 1, **layout)
     top, bottom = axes
     measure = lambda m: [a.cpu() for a in power_spectrum(m, box, of)]
@@ -147,7 +147,7 @@ def plot_spectra(
 def _compare_spectra(
     axes: Sequence[Axes],          # three, one above the other
     true: torch.Tensor,            # surface density, (n, H, H)
-    recs: dict[str, torch.Tensor], # name -> reconstructions, as `true`
+    recs: dict[str, Maps],         # name -> reconstructions, as `true`
     box: float,                    # side of the maps, Mpc/h
 ) -> None:
     "Stacked spectra, their ratio to the truth's, and the cross-correlation with it."
@@ -185,7 +185,7 @@ def figure(
     recs = {name: to_tensor(rec).cpu() for name, rec in recs.items()}
     rows = {"truth": true, **recs}
     fig = plt.figure(figsize=(2.1 * show + 4.6, 2.1 * len(rows) + 0.4))
-    left, right = fig.subfigures(1, 2, width_ratios=(2.1 * show, 4.6))
+    left, right = fig.subfigures(1, 2, squeeze=False, width_ratios=(2.1 * show, 4.6))[0]
     some = torch.linspace(0, len(true) - 1, show).long()
     log = _log(torch.stack([maps[some] for maps in rows.values()]))
     _draw(left, log, np.percentile(log[0], (0.5, 99.8)), box, rows=list(rows))

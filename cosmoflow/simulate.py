@@ -9,12 +9,12 @@ __all__ = ['RHO_CRIT', 'HUBBLE', 'N_S', 'OMEGA_B', 'STEPS', 'SimulationTable', '
            'particle_mesh', 'round_mantissa', 'simulate']
 
 # %% ../nbs/course/01_simulate.ipynb #7a2bec5c
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
-from typing import Callable
 
 import numpy as np
 from tqdm.auto import tqdm

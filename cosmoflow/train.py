@@ -14,10 +14,12 @@ import csv
 import json
 import math
 import time
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -64,7 +66,7 @@ class TrainConfig:
         if not 0 <= self.pooled <= 1 or self.siblings < 0: raise ValueError(f"pooled={self.pooled}, siblings={self.siblings}: expected a share from 0 to 1, and a weight of 0 or more")
 
 
-TRAIN_PRESETS = {  # what suits each preset of the model
+TRAIN_PRESETS: dict[str, dict[str, Any]] = {  # what suits each preset of the model
     "tiny": dict(epochs=2, lr=1e-3, schedule="cosine"),
     "mini": dict(epochs=60, lr=1e-3, schedule="cosine", norm_epochs=0.5, pooled=0.1, siblings=0.1, ema=0.999),
     "base": dict(epochs=180, batch_size=128, lr=1e-3, schedule="cosine", norm_epochs=0.5, pooled=0.1, siblings=0.1, ema=0.999, precision="auto", compile=True, check_every=20),
@@ -90,7 +92,7 @@ def ema_update(average: nn.Module, model: nn.Module, decay: float) -> None:
 # %% ../nbs/course/09_train.ipynb #e7172d58
 def save_checkpoint(
     path: Path,
-    models: dict[str, nn.Module],         # by name: the model, and its average where there is one
+    models: Mapping[str, nn.Module],      # by name: the model, and its average where there is one
     optimizer: torch.optim.Optimizer,     # AdamW
     state: dict,                          # what else a resumed run needs, the run's `settings` among it; JSON
 ) -> None:
@@ -104,7 +106,7 @@ def save_checkpoint(
 
 def load_checkpoint(
     path: Path,
-    models: dict[str, nn.Module],      # as `save_checkpoint` had them; filled in place
+    models: Mapping[str, nn.Module],   # as `save_checkpoint` had them; filled in place
     optimizer: torch.optim.Optimizer,  # likewise
     settings: dict,                    # of this run; those of the checkpoint must be equal
 ) -> dict:                             # the rest of its state
@@ -210,8 +212,9 @@ class Objective(nn.Module):
     def __init__(self, model: CosmoFlow, pooled: float, siblings: bool, compiled: bool = False):
         super().__init__()
         self.model, self.pooled, self.siblings = model, pooled, siblings
-        parts = lambda x: model.encoder(x), model.velocity  # apart, since the encoder compiles again where its BatchNorm is fixed
-        self.encode, self.velocity = (torch.compile(part, mode="reduce-overhead") for part in parts) if compiled else parts  # on a GPU: CUDA graphs
+        parts: Sequence[Callable[..., Tensor]] = (lambda x: model.encoder(x), model.velocity)  # apart, since the encoder compiles again where its BatchNorm is fixed
+        if compiled: parts = [torch.compile(part, mode="reduce-overhead") for part in parts]  # on a GPU: CUDA graphs
+        self.encode, self.velocity = parts
 
     def forward(self,
         x1: Tensor,  # normalised maps, (B, 1, H, W); with siblings, in pairs of one simulation
@@ -274,7 +277,7 @@ def train(
     checked = history[-1]["epoch"] if history else 0
     bar = tqdm(total=config.epochs * steps, initial=checked * steps, unit="step", desc="training", disable=not accelerator.is_main_process)
     for epoch in range(checked, config.epochs):
-        if epoch == checked: start, total = time.time(), 0.0
+        if epoch == checked: start, total = time.time(), torch.zeros(2, device=device)
         model.encoder.train(not config.freeze_encoder and epoch < config.norm_epochs * config.epochs)  # the encoder holds every BatchNorm of the model
         maps = order(epoch_generator(config.seed, epoch, 1, torch.device("cpu")))
         generator = epoch_generator(config.seed, epoch, 0, device)
