@@ -1,11 +1,10 @@
 """What the package keeps as JSON is what `write_json` writes, byte for byte, and a damaged file is named."""
-from pathlib import Path
 
 import pytest
+from conftest import ROOT
 
 from cosmoflow.core import read_json, write_json
 
-ROOT = Path(__file__).parents[1]
 KEPT = [*ROOT.glob("nbs/experiments/records/*.json"), *ROOT.glob("cosmoflow/weights/*/config.json"), *ROOT.glob("benchmarks/*.json")]
 
 

@@ -9,12 +9,11 @@ from pathlib import Path
 
 import pytest
 import yaml
+from conftest import NOTEBOOKS, ROOT
 
-ROOT = Path(__file__).parents[1]
 NBS = ROOT / "nbs"
 SITE = "https://cosmoflow.github.io/cosmoflow"
 COLAB = "https://colab.research.google.com/github/cosmoflow/cosmoflow/blob/main"
-NOTEBOOKS = sorted(p for p in NBS.rglob("*.ipynb") if p.parent.name[0] != ".")
 README, HOME = ROOT / "README.md", NBS / "index.ipynb"
 
 

@@ -4,11 +4,9 @@ import http.server
 import re
 import subprocess
 import threading
-from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parents[1]
+from conftest import ROOT
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
