@@ -10,6 +10,7 @@ __all__ = ['HYDRO_SUITES', 'SUITES', 'SETS', 'CMD_PARAMS', 'CMD_URL', 'default_f
            'download']
 
 # %% ../nbs/course/02_data.ipynb #7df5ed6a
+import math
 import mmap
 import os
 import time
@@ -17,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from http.client import HTTPException
 from importlib.resources import files
+from numbers import Real
 from pathlib import Path
 from typing import Self
 from urllib.error import HTTPError, URLError
@@ -218,6 +220,13 @@ class Normalizer:
     mean: float   # of log10 surface density over the training maps
     std: float    # likewise
     floor: float  # smallest surface density that counts, (Msun/h)/(Mpc/h)^2
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            number = isinstance(value, Real) and math.isfinite(value)
+            if not number or (name != "mean" and value <= 0):
+                what = "a finite number" if name == "mean" else "a finite number above 0"
+                raise ValueError(f"normalizer: expected {what} for {name}, found {value!r}")
 
     @classmethod
     def fit(cls,

@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 from .core import Maps, evaluating
 from .data import MapData, Normalizer, augment, split_simulations
 from .layers import PeriodicConv, PeriodicUp
-from .model import SCALE, Pretrained
+from .model import SCALE, Pretrained, check_sizes
 from .train import MapLoader, epoch_generator, epoch_order, load_checkpoint, save_checkpoint, write_log
 
 # %% ../nbs/course/12_vae.ipynb #aaee2614
@@ -49,6 +49,8 @@ class VAE(Pretrained):
         channels: int = 8,       # channels of the latent field
         width: int = 128,        # channels of the convolutions
     ):
+        check_sizes(pixels=pixels, channels=channels, width=width)
+        if pixels % SCALE: raise ValueError(f"pixels={pixels}: expected a multiple of {SCALE}")
         super().__init__(normalizer, pixels=pixels, channels=channels, width=width)
         self.shape = (channels, pixels // SCALE, pixels // SCALE)
         n = math.prod(self.shape)

@@ -1,6 +1,9 @@
 """The model: periodicity, mask, gradients, flow, files."""
 import json
+from pathlib import Path
+from types import SimpleNamespace
 
+import huggingface_hub.hub_mixin
 import numpy as np
 import pytest
 import torch
@@ -12,7 +15,9 @@ from cosmoflow import CosmoFlow
 from cosmoflow.data import Normalizer, open_maps, split_simulations
 from cosmoflow.flow import flow_matching_loss, integrate
 from cosmoflow.layers import PeriodicConv, periodic_pad
+from cosmoflow.model import find_model
 from cosmoflow.spectra import cross_correlation
+from cosmoflow.vae import VAE
 
 NORM = Normalizer(11.0, 0.5, 1e8)
 
@@ -166,7 +171,159 @@ def test_bad_files_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="config.json"): CosmoFlow.from_pretrained(tmp_path)
 
 
+def change_config(folder, **changes):
+    path = folder / "config.json"
+    config = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps({k: v for k, v in config.items() if v is not None}))
+
+
+def test_files_say_their_format(tmp_path):
+    model = randomised()
+    model.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert list(config) == ["format", "model", "normalizer"] and config["format"] == 1
+    for shipped in ("mini", "mini-fast", "base", "vae"):  # are older than the format
+        assert "format" not in json.loads((find_model(shipped) / "config.json").read_text())
+    change_config(tmp_path, format=None)
+    again = CosmoFlow.from_pretrained(tmp_path)
+    assert again.normalizer == NORM and again.config == model.config
+    for newer in (2, "next"):
+        change_config(tmp_path, format=newer)
+        with pytest.raises(ValueError, match="config.json: format .*pip install --upgrade"):
+            CosmoFlow.from_pretrained(tmp_path)
+    for other in ("[]", "{}", "3"):
+        (tmp_path / "config.json").write_text(other)
+        with pytest.raises(ValueError, match='config.json: expected .*"normalizer"'):
+            CosmoFlow.from_pretrained(tmp_path)
+
+
+GOOD = {"mean": 11.0, "std": 0.5, "floor": 1e8}
+
+
+@pytest.mark.parametrize("part, changes, message", [
+    ("normalizer", GOOD | {"std": 0.0}, "above 0 for std, found 0.0"),
+    ("normalizer", GOOD | {"std": float("inf")}, "above 0 for std, found inf"),
+    ("normalizer", GOOD | {"mean": float("nan")}, "finite number for mean, found nan"),
+    ("normalizer", GOOD | {"mean": "11"}, "finite number for mean, found '11'"),
+    ("normalizer", GOOD | {"floor": -1.0}, "above 0 for floor, found -1.0"),
+    ("model", {"solver": "rk"}, "solver='rk': expected one of euler, midpoint"),
+    ("model", {"steps": 0}, "steps=0: expected a whole number from 1 to 1024"),
+    ("model", {"width": 10**9}, "width=1000000000: expected a whole number"),
+    ("model", {"depth": 1.5}, "depth=1.5: expected a whole number"),
+    ("model", {"channels": "8"}, "channels='8': expected a whole number"),
+    ("model", {"colour": "red"}, "colour"),
+])
+def test_configuration_is_checked(tmp_path, part, changes, message):
+    randomised().save_pretrained(tmp_path)
+    change_config(tmp_path, **{part: changes})
+    with pytest.raises(ValueError, match=f"do not make a CosmoFlow model: .*{message}"):
+        CosmoFlow.from_pretrained(tmp_path)
+
+
+def test_nothing_is_unpickled(tmp_path, monkeypatch):
+    "Neither weights that only pickle holds nor a pickle under safetensors' name."
+    randomised().save_pretrained(tmp_path)
+    pickled = tmp_path / "pytorch_model.bin"
+    torch.save(randomised().state_dict(), pickled)
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("unpickled"))
+    monkeypatch.setattr("pickle.load", lambda *_, **__: pytest.fail("unpickled"))
+    (tmp_path / "model.safetensors").write_bytes(pickled.read_bytes())
+    with pytest.raises(ValueError, match="do not make"): CosmoFlow.from_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    monkeypatch.setattr("cosmoflow.model.snapshot_download", lambda *_, **__: tmp_path)
+    for name in (tmp_path, "hub:user/model"):
+        with pytest.raises(FileNotFoundError, match="model.safetensors: no such file"):
+            CosmoFlow.from_pretrained(name)
+
+
+def test_names_are_shipped_then_folders_then_the_hub(tmp_path, monkeypatch):
+    asked = []
+
+    def hub(name, **arguments):
+        asked.append((name, arguments))
+        if name != "user/model": raise OSError("404\n\nnot found")
+        return str(tmp_path / "cache")
+
+    monkeypatch.setattr("cosmoflow.model.snapshot_download", hub)
+    monkeypatch.chdir(tmp_path)
+    for folder in ("mini", "runs/first", "cache"): (tmp_path / folder).mkdir(parents=True)
+    randomised().save_pretrained("cache")
+    shipped = find_model("mini")
+    assert shipped.parent.name == "weights" and shipped == find_model(shipped)
+    assert find_model("./mini") == find_model(Path("mini")) == Path("mini")
+    assert find_model("runs/first") == Path("runs/first")
+    absent = ("runs/mini", "minni", "./runs/x/y", "a/b/c", "user/", "../x", tmp_path / "x")
+    for name in absent:
+        with pytest.raises(FileNotFoundError, match="no such folder here.* mini, .*hub:user"):
+            CosmoFlow.from_pretrained(name)
+    assert asked == []
+    with pytest.raises(FileNotFoundError, match="no such folder here, and .*Hub: 404 not found"):
+        CosmoFlow.from_pretrained("run/mini")
+    with pytest.raises(FileNotFoundError, match="'hub:runs/mini': none came from the Hub"):
+        CosmoFlow.from_pretrained("hub:runs/mini")
+    asked.clear()
+    options = {"revision": "v1", "token": "secret", "cache_dir": "elsewhere",
+               "local_files_only": True, "force_download": True}
+    for name in ("user/model", "hub:user/model"):
+        model = CosmoFlow.from_pretrained(name, **options)
+        assert model.normalizer == NORM
+    files = {"allow_patterns": ["config.json", "model.safetensors"]}
+    assert asked == [("user/model", options | files)] * 2
+
+
+def test_push_to_hub_sends_what_is_saved(tmp_path, monkeypatch):
+    sent = {}
+
+    class Api:
+        def __init__(self, token): sent["token"] = token
+
+        def create_repo(self, repo_id, private, exist_ok):
+            sent["private"] = private
+            return SimpleNamespace(repo_id=repo_id)
+
+        def upload_folder(self, repo_id, folder_path, revision, commit_message, **_):
+            sent.update(repo=repo_id, revision=revision, message=commit_message)
+            sent["names"] = sorted(path.name for path in folder_path.iterdir())
+            sent["model"] = CosmoFlow.from_pretrained(folder_path)
+            card = folder_path / "README.md"
+            sent["card"] = card.read_text() if card.exists() else None
+            return "address"
+
+    monkeypatch.setattr(huggingface_hub.hub_mixin, "HfApi", Api)
+    model = randomised()
+    push = lambda **more: model.push_to_hub("user/model", token="secret", **more)
+    assert push(private=True, branch="next", commit_message="first") == "address"
+    weights = sent.pop("model").state_dict()
+    assert all(torch.equal(weights[k], v) for k, v in model.state_dict().items())
+    assert sent == {"token": "secret", "private": True, "repo": "user/model", "card": None,
+                    "revision": "next", "message": "first",
+                    "names": ["config.json", "model.safetensors"]}
+    (tmp_path / "README.md").write_text("# Ours\n")
+    push(model_card_kwargs={"template_path": tmp_path / "README.md"})
+    assert sent["names"] == ["README.md", "config.json", "model.safetensors"]
+    assert "# Ours" in sent["card"]
+    push(model_card_kwargs={})
+    assert "library_name: cosmoflow" in sent["card"]
+    with pytest.raises(ValueError, match="config: expected None"): push(config={"width": 3})
+
+
+def test_saving_is_whole_or_not_at_all(tmp_path, monkeypatch):
+    "A save that dies leaves the files of the one before it."
+    model = randomised()
+    model.save_pretrained(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def dies(tensors, path):
+        path.write_bytes(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr("cosmoflow.model.save_file", dies)
+    with pytest.raises(OSError, match="disk full"): model.save_pretrained(tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
 def test_bad_arguments():
+    with pytest.raises(ValueError, match="pixels=40: expected"): VAE(NORM, pixels=40)
     model = randomised()
     with pytest.raises(ValueError, match="multiples of 16"): model.encode(np.ones((1, 60, 60), np.float32))
     with pytest.raises(ValueError, match=r"\(n, 8, h, w\)"): model.decode(torch.zeros(1, 4, 4, 4))
