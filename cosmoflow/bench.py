@@ -342,11 +342,11 @@ def bench(
     out: str | Path = "benchmarks",               # folder of the JSON file, named after the machine
     pixels: tuple[int, ...] = (64, 128, 256),     # sides of the maps, multiples of 64
     rounds: int = 5,                              # how often each way is timed
-    batch: int | None = None,                     # maps a call at 64 pixels; the paper's 32 on a CPU, 256 elsewhere
+    batch: int | None = None,                     # maps per call at 64 pixels, fewer at more; None: the paper's 32 on a CPU, 256 elsewhere
     compiled: bool = False,                       # time torch.compile too (minutes to compile)
-    jobs: tuple[str, ...] = JOBS,                 # which jobs
+    jobs: tuple[str, ...] = JOBS,                 # which jobs, by name
     preset: str = "paper",                        # size of the networks
-    particles: int = 128,                         # along a side of the largest simulation
+    particles: int = 128,                         # particles along a side of the largest simulation
     device: torch.device | None = None,           # a GPU where there is one
     seed: int = 0,                                # of weights and inputs
 ) -> Path:                                        # the JSON file

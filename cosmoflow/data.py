@@ -158,12 +158,12 @@ def lower_resolution(
 
 
 def open_maps(
-    suite: str,                       # "PM", "Astrid", "IllustrisTNG", "SIMBA", "Nbody_Astrid", ...
-    set: str,                         # "LH", "1P", "CV", "WDM", ...
+    suite: str = "PM",                # which suite: "PM", "Astrid", "IllustrisTNG", "SIMBA", "Nbody_Astrid", ...
+    set: str = "LH",                  # which set of simulations: "LH", "1P", "CV", "WDM", ...
     root: str | Path | None = None,   # folder of the CMD files; None: the PM suite that ships with the package
     field: str | None = None,         # CMD field; None: "Mcdm", or "Mtot" for N-body suites
     sims: slice = slice(None),        # which simulations, a contiguous range
-    pixels: int | None = None,        # lower the resolution to this many pixels a side
+    pixels: int | None = None,        # lower the resolution to this many pixels a side; None: as they are
     check: bool = True,               # look at every value once
 ) -> MapData:
     """Opens one CMD file with its parameters; the same code reads CMD's files and ours.
@@ -301,8 +301,8 @@ def _fetch(url: str, path: Path, tries: int, wait: float) -> None:
 
 
 def download(
-    suite: str,                      # "Astrid", "IllustrisTNG", "SIMBA", "Nbody_Astrid", ...
-    set: str,                        # "LH", "1P", "CV", ...
+    suite: str,                      # which suite: "Astrid", "IllustrisTNG", "SIMBA", "Nbody_Astrid", ...
+    set: str,                        # which set of simulations: "LH", "1P", "CV", ...
     root: str | Path,                # folder to fill
     field: str | None = None,        # CMD field; None: "Mcdm", or "Mtot" for N-body suites
     base: str = CMD_URL,             # where CMD's 2D maps live

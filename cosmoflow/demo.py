@@ -38,8 +38,8 @@ The model trained here for {seconds:.0f} seconds stands beside the one that ship
 
 def demo(
     out: str | Path = "demo",   # folder of the results
-    epochs: int = 3,            # of the short training
-    seed: int = 0,              # of training and noise
+    epochs: int = 3,            # epochs of the short training
+    seed: int = 0,              # seed of training and noise
     sims: slice = slice(None),  # which of the shipped simulations; multiples of ten keep the held-out ones held out
 ) -> dict:                      # the metrics of both models
     "Trains `mini` briefly on the shipped maps, then reconstructs held-out maps with it and with the shipped weights."

@@ -72,7 +72,7 @@ def distill(
     model: CosmoFlow,        # the teacher
     data: MapData,           # all maps; split by simulation, as `train` does
     out: str | Path,         # folder for checkpoint, log and weights; a run that is there goes on
-    steps: int = 1,          # evaluations of the student
+    steps: int = 1,          # evaluations of the network that the student decodes with
     epochs: int = 12,        # times through the training simulations, one map of each
     batch_size: int = 8,     # maps an update
     lr: float = 5e-4,        # AdamW's learning rate at its highest; a cosine, as in `train`
@@ -80,7 +80,7 @@ def distill(
     pooled: float = 0.125,   # share of each batch that is decoded from the summary alone
     ema: float = 0.99,       # decay of the averaged weights
     fine: int = 8,           # the teacher's midpoint steps for each of the student's
-    seed: int = 0,           # of maps, symmetries and noise
+    seed: int = 0,           # seed of maps, symmetries and noise
 ) -> CosmoFlow:              # the student (its averaged weights); it decodes in `steps` steps of Euler unless told otherwise
     """Teaches a copy of a model to follow its flow in few steps; every epoch leaves a whole checkpoint, and a stopped run goes on.
 

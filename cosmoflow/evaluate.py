@@ -103,7 +103,7 @@ class Evaluation:
 def evaluate(
     model: CosmoFlow,             # a trained model
     data: MapData,                # maps and parameters; the test part of their split is measured
-    seed: int = 0,                # of noise and regressors
+    seed: int = 0,                # seed of noise and regressors
     raw_maps: bool = True,        # train the CNN on raw maps too (minutes)
     steps: int | None = None,     # of `decode`; None: the model's own
     solver: str | None = None,    # likewise

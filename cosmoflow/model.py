@@ -258,8 +258,8 @@ class CosmoFlow(Pretrained):
 
     def decode(self,
         field: Tensor,                             # compressed field, (n, C, h, w)
-        steps: int | None = None,                  # of the solver; None: the model's own, 8 unless it was distilled to fewer
-        solver: str | None = None,                 # `euler`, `midpoint`, `heun` or `dopri5`; None: the model's own, `midpoint`
+        steps: int | None = None,                  # steps of the solver; None: the model's own, for example 8 for `mini`
+        solver: str | None = None,                 # solver of the flow: `euler`, `midpoint`, `heun` or `dopri5`; None: the model's own, `midpoint` unless distilled
         generator: torch.Generator | None = None,  # of the noise that the flow starts from
         samples: int = 1,                          # maps for each field
         trajectory: bool = False,                  # the state after every step too

@@ -195,14 +195,14 @@ def _assemble(out: Path, set: str, table: SimulationTable, settings: dict) -> Pa
 
 
 def simulate(
-    set: str,                   # `LH`, `1P`, `CV`, `WDM` or `CDM`
+    set: str,                   # which set: `LH`, `1P`, `CV`, `WDM`, or `CDM` (the cold twins of `WDM`)
     out: str | Path,            # folder that receives maps, parameters and manifest
     sims: slice = slice(None),  # which simulations of the set
     particles: int = 128,       # particles along a side
     pixels: int = 64,           # pixels along a side of a map
-    steps: int = STEPS,         # time steps
+    steps: int = STEPS,         # time steps from redshift 63 to 0
     keep_bits: int = 23,        # mantissa bits kept in the files; fewer compress better
-    devices: int = 1,           # that share each simulation; many small ones run faster on one each
+    devices: int = 1,           # devices that share each simulation; many small ones run faster on one each
 ) -> Path:                      # the maps, `Maps_Mcdm_PM_{set}_z=0.00.npy`, of all that has finished in `out`
     """Runs simulations of one set into CMD-format files; finished ones are kept, so a stopped run goes on.
 

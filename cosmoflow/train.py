@@ -43,9 +43,9 @@ from .model import CosmoFlow
 class TrainConfig:
     "Settings of a training run; the defaults are the paper's (A.1.3)."
     epochs: int = 150             # passes over the training maps
-    batch_size: int = 32          # maps a step, over all processes
+    batch_size: int = 32          # maps per step, over all processes
     lr: float = 5e-5              # AdamW's learning rate
-    weight_decay: float = 0.01    # AdamW's lambda
+    weight_decay: float = 0.01    # AdamW's weight decay
     schedule: str = "plateau"     # `plateau`: halve when the validation loss rests; `cosine`: warm up, then fall to zero
     patience: int = 10            # epochs without progress before `plateau` halves
     clip: float = 1.0             # largest gradient norm
@@ -57,7 +57,7 @@ class TrainConfig:
     precision: str = "no"         # mixed precision: `no`, `bf16`, `fp16`, or `auto`: `bf16` where it is fast
     compile: bool = False         # torch.compile the model
     check_every: int = 1          # epochs from one validation and checkpoint to the next; more where an epoch takes seconds
-    seed: int = 0                 # of initial weights, batches, times, noise and symmetries
+    seed: int = 0                 # seed of initial weights, batches, times, noise and symmetries
 
     def __post_init__(self):
         if self.schedule not in ("plateau", "cosine"): raise ValueError(f"schedule={self.schedule!r}: expected plateau or cosine")
