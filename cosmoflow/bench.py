@@ -260,9 +260,10 @@ def data_jobs(
     if "power spectra" in jobs: yield "power spectra", {"ring by ring": lambda: spectrum_by_loop(few), "all at once": lambda: power_spectrum(few)[1]}, len(few)
     if "batches" in jobs:
         np.save(folder / "maps.npy", few)
-        data = replace(data, maps=np.load(folder / "maps.npy", mmap_mode="r"), params=data.params[:len(few) // 15])
+        maps = np.load(folder / "maps.npy", mmap_mode="r")
+        data = replace(data, maps=maps, params=data.params[:len(few) // 15])
         normalizer, generator = Normalizer.fit(few), torch.Generator(device).manual_seed(0)
-        one_by_one = DataLoader(OneByOne(data.maps, normalizer), batch, shuffle=True)
+        one_by_one = DataLoader(OneByOne(maps, normalizer), batch, shuffle=True)
         loader = MapLoader(data, np.arange(len(few)), normalizer, device)
         yield "batches", {"map by map": lambda: [x.to(device) for x in one_by_one],
                           "batch by batch": lambda: [augment(loader(i), generator) for i in torch.randperm(len(few)).split(batch)]}, len(few)

@@ -6,16 +6,15 @@ Docs: https://cosmoflow.github.io/cosmoflow/course/data.html"""
 
 # %% auto #0
 __all__ = ['HYDRO_SUITES', 'SUITES', 'SETS', 'CMD_PARAMS', 'CMD_URL', 'default_field', 'map_path', 'param_path', 'MapData',
-           'release', 'batches', 'lower_resolution', 'open_maps', 'split_simulations', 'Normalizer', 'augment',
-           'download']
+           'batches', 'lower_resolution', 'open_maps', 'split_simulations', 'Normalizer', 'augment', 'download']
 
 # %% ../nbs/course/02_data.ipynb #7df5ed6a
 import math
-import mmap
 import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from http.client import HTTPException
 from importlib.resources import files
 from numbers import Real
@@ -29,7 +28,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from .core import MAPS_PER_SIMULATION, Maps, to_tensor
+from .core import MAPS_PER_SIMULATION, Maps, MapView, to_tensor
 
 # %% ../nbs/course/02_data.ipynb #a7a789c7
 HYDRO_SUITES = ("IllustrisTNG", "SIMBA", "Astrid", "EAGLE")
@@ -93,44 +92,52 @@ def _load_params(path: Path, suite: str) -> tuple[np.ndarray, tuple[str, ...]]:
 # %% ../nbs/course/02_data.ipynb #2ff0038f
 @dataclass(frozen=True)
 class MapData:
-    "Maps of one suite and set, and the parameters of their simulations; `data[i]` is map i and its parameters."
-    maps: np.ndarray              # (n, H, W) float32, (Msun/h)/(Mpc/h)^2, memory-mapped
-    params: np.ndarray            # (n_sims, P)
+    "Maps of one suite and set, and their parameters; `data[i]` is map i and its own."
+    maps: np.ndarray | MapView    # (n, H, W) float32, (Msun/h)/(Mpc/h)^2, not in memory
+    params: np.ndarray            # of each simulation, (n_sims, P)
     param_names: tuple[str, ...]  # names of the P columns
     suite: str                    # for example "Astrid"
     set: str                      # for example "LH"
+    field: str                    # for example "Mcdm"
 
     @property
     def n_sims(self) -> int: return len(self.params)
 
+    @property
+    def pixels(self) -> int: return self.maps.shape[-1]
+
+    @cached_property
+    def targets(self) -> np.ndarray:
+        "The parameters of each map, (n, P)."
+        return np.repeat(self.params, MAPS_PER_SIMULATION, axis=0)
+
     def __len__(self) -> int: return len(self.maps)
 
     def __getitem__(self, i: int) -> tuple[np.ndarray, np.ndarray]:
-        if not -len(self) <= i < len(self): raise IndexError(f"map {i} of {len(self)}")
-        i %= len(self)
-        maps = np.array(self.maps[i])
-        release(self.maps)
-        return maps, self.params[i // MAPS_PER_SIMULATION]
+        return MapView(self.maps, [i])[0], self.targets[i]
+
+    def split(self,
+        fractions: tuple[float, float, float] = (0.8, 0.1, 0.1),  # sum 1
+        seed: int = 0,                                            # of the split
+    ) -> tuple[Self, Self, Self]:                                  # training, validation, test
+        "Three parts without a simulation in common: those of `split_simulations`."
+        train, val, test = split_simulations(self, fractions, seed)
+        return self._part(train), self._part(val), self._part(test)
+
+    def _part(self, which: np.ndarray) -> Self:
+        "Whole simulations, given the numbers of their maps; nothing is read."
+        sims = which[::MAPS_PER_SIMULATION] // MAPS_PER_SIMULATION
+        return replace(self, maps=MapView(self.maps, which), params=self.params[sims])
 
 # %% ../nbs/course/02_data.ipynb #06040bf4
-def release(
-    maps: np.ndarray,  # memory-mapped or not
-) -> None:
-    "Gives the pages of a memory-mapped array back to the system; they are read again when needed."
-    mapped = getattr(maps, "_mmap", None)
-    if mapped is not None and hasattr(mmap, "MADV_DONTNEED"): mapped.madvise(mmap.MADV_DONTNEED)
-
-
 def batches(
-    maps: np.ndarray,                                   # (n, H, W), memory-mapped or not
+    maps: np.ndarray | MapView,                         # (n, H, W), memory-mapped or not
     indices: Sequence[int] | np.ndarray | None = None,  # which maps, in which order; all when None
     size: int = 512,                                    # maps a batch
 ) -> Iterator[np.ndarray]:                              # copies, (at most `size`, H, W)
     "Goes through maps in pieces, so that a file larger than memory can be read to the end."
-    for start in range(0, len(maps) if indices is None else len(indices), size):
-        part = slice(start, start + size)
-        yield np.array(maps[part if indices is None else indices[part]])
-        release(maps)
+    view = MapView(maps, slice(None) if indices is None else indices)
+    for start in range(0, len(view), size): yield view[start:start + size]
 
 # %% ../nbs/course/02_data.ipynb #db52b015
 def _check_values(maps: np.ndarray, path: Path) -> None:
@@ -147,9 +154,9 @@ def _check_values(maps: np.ndarray, path: Path) -> None:
 
 
 def lower_resolution(
-    maps: np.ndarray,  # (n, H, H)
-    pixels: int,       # pixels along a side, a divisor of H
-) -> np.ndarray:       # (n, pixels, pixels) float32, in memory
+    maps: np.ndarray | MapView,  # (n, H, H)
+    pixels: int,                 # pixels along a side, a divisor of H
+) -> np.ndarray:                 # (n, pixels, pixels) float32, in memory
     "Block mean of surface density, which keeps the mass. Raises `ValueError` where H is no multiple of `pixels`."
     side = maps.shape[-1]
     if pixels < 1 or side % pixels: raise ValueError(f"pixels={pixels}: expected a divisor of the maps' side, {side}")
@@ -188,7 +195,7 @@ def open_maps(
     maps, params = maps[start * MAPS_PER_SIMULATION:stop * MAPS_PER_SIMULATION], params[start:stop]
     if check: _check_values(maps, path)
     if pixels is not None and pixels != maps.shape[-1]: maps = lower_resolution(maps, pixels)
-    return MapData(maps, params, names, suite, set)
+    return MapData(maps, params, names, suite, set, field or default_field(suite))
 
 # %% ../nbs/course/02_data.ipynb #3e63fb90
 def split_simulations(
@@ -230,13 +237,13 @@ class Normalizer:
 
     @classmethod
     def fit(cls,
-        maps: np.ndarray,                                   # (n, H, W) surface density
+        maps: np.ndarray | MapView,                         # (n, H, W) surface density
         indices: Sequence[int] | np.ndarray | None = None,  # the training maps among them; all when None
     ) -> Self:
         "Statistics of the training maps; the floor is a thousandth of their mean. Raises `ValueError` for no maps or constant maps."
         if not len(maps if indices is None else indices): raise ValueError("maps: expected at least one training map, found none")
         density = lambda: batches(maps, indices)
-        pixels = maps[0].size * len(maps if indices is None else indices)
+        pixels = math.prod(maps.shape[1:]) * len(maps if indices is None else indices)
         floor = 1e-3 * sum(b.sum(dtype=np.float64) for b in density()) / pixels
         logs = lambda: (np.log10(np.maximum(b, max(floor, 1e-30)), dtype=np.float64) for b in density())
         mean = sum(log.sum() for log in logs()) / pixels

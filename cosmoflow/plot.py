@@ -147,7 +147,7 @@ def plot_spectra(
 def _compare_spectra(
     axes: Sequence[Axes],          # three, one above the other
     true: torch.Tensor,            # surface density, (n, H, H)
-    recs: dict[str, Maps],         # name -> reconstructions, as `true`
+    recs: dict[str, torch.Tensor], # name -> reconstructions, as `true`
     box: float,                    # side of the maps, Mpc/h
 ) -> None:
     "Stacked spectra, their ratio to the truth's, and the cross-correlation with it."
@@ -182,13 +182,13 @@ def figure(
 ) -> Figure:
     "Truth beside reconstructions: maps, stacked spectra, their ratio, and r(k)."
     true = to_tensor(true).cpu()
-    recs = {name: to_tensor(rec).cpu() for name, rec in recs.items()}
-    rows = {"truth": true, **recs}
+    made = {name: to_tensor(rec).cpu() for name, rec in recs.items()}
+    rows = {"truth": true, **made}
     fig = plt.figure(figsize=(2.1 * show + 4.6, 2.1 * len(rows) + 0.4))
     left, right = fig.subfigures(1, 2, squeeze=False, width_ratios=(2.1 * show, 4.6))[0]
     some = torch.linspace(0, len(true) - 1, show).long()
     log = _log(torch.stack([maps[some] for maps in rows.values()]))
     _draw(left, log, np.percentile(log[0], (0.5, 99.8)), box, rows=list(rows))
     axes = right.subplots(3, 1, sharex=True, height_ratios=(2, 1, 1))
-    _compare_spectra(axes, true, recs, box)
+    _compare_spectra(axes, true, made, box)
     return fig

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings, strategies as st
 
+from cosmoflow.core import MapView
 from cosmoflow.data import (MapData, Normalizer, augment, batches, download, map_path, open_maps, param_path, split_simulations)
 
 
@@ -92,7 +93,7 @@ def test_bad_arguments(tmp_path):
     with pytest.raises(ValueError, match="constant"): Normalizer.fit(np.ones((2, 8, 8), np.float32))
 
 
-def fake(n_sims): return MapData(np.zeros((15 * n_sims, 1, 1), np.float32), np.zeros((n_sims, 2)), ("a", "b"), "PM", "LH")
+def fake(n_sims): return MapData(np.zeros((15 * n_sims, 1, 1), np.float32), np.zeros((n_sims, 2)), ("a", "b"), "PM", "LH", "Mcdm")
 
 
 @settings(max_examples=100, deadline=None)
@@ -104,6 +105,40 @@ def test_split_is_a_partition_of_simulations(n, seed):
     assert not sims[0] & sims[1] and not sims[0] & sims[2] and not sims[1] & sims[2]
     assert abs(len(parts[0]) / (15 * n) - 0.8) <= 1 / n
     assert all((a == b).all() for a, b in zip(parts, split_simulations(fake(n), seed=seed)))
+
+
+@settings(max_examples=50, deadline=None)
+@given(n=st.integers(10, 60), seed=st.integers(0, 10**6))
+def test_parts_hold_their_maps_and_the_parameters_of_each(n, seed):
+    maps = np.arange(15 * n * 4, dtype=np.float32).reshape(15 * n, 2, 2)
+    params = np.stack([np.arange(n), -np.arange(n)], 1).astype(float)
+    data = MapData(maps, params, ("a", "b"), "PM", "LH", "Mcdm")
+    parts, numbers = data.split(seed=seed), split_simulations(data, seed=seed)
+    simulations = [int(p) for part in parts for p in part.params[:, 0]]
+    assert sorted(simulations) == list(range(n))  # each in one part
+    for part, which in zip(parts, numbers):
+        assert isinstance(part.maps, MapView) and len(part) == 15 * part.n_sims
+        np.testing.assert_array_equal(part.maps, maps[which])
+        np.testing.assert_array_equal(part.targets, [params[i // 15] for i in which])
+        for i in (0, 14, len(part) - 1, -1):
+            one, target = part[i]
+            assert (one == maps[which[i]]).all() and (target == params[which[i] // 15]).all()
+    assert (parts[0].suite, parts[0].set, parts[0].field, parts[0].pixels) == ("PM", "LH", "Mcdm", 2)
+    if n >= 20:
+        again = parts[0].split((0.5, 0.5, 0.0))  # a part has parts, too
+        np.testing.assert_array_equal(again[1].maps, maps[numbers[0]][split_simulations(parts[0], (0.5, 0.5, 0.0))[1]])
+
+
+def test_a_view_reads_like_the_array_and_refuses_what_is_not_there():
+    array = np.random.default_rng(0).random((30, 3, 3))
+    view = MapView(array, np.array([5, 28, 1, 1]))
+    for key in (2, -1, np.int64(1), slice(1, None), slice(None, None, -2), [3, 0], np.array([[0, 1], [2, 3]]), np.arange(4) > 1, []):
+        np.testing.assert_array_equal(view[key], array[[5, 28, 1, 1]][key])
+    assert [one[0, 0] for one in view] == [array[i, 0, 0] for i in (5, 28, 1, 1)]
+    assert np.asarray(view, dtype=np.float32).dtype == np.float32 and np.array(view).base is not array
+    np.testing.assert_array_equal(MapView(array, slice(0, 30, 15)), array[::15])
+    with pytest.raises(IndexError): view[4]
+    with pytest.raises(IndexError): MapView(array, [30])
 
 
 @settings(max_examples=50, deadline=None)
@@ -126,11 +161,18 @@ def test_large_file_needs_little_memory(tmp_path):
     code = """
 import resource, sys
 from cosmoflow.data import batches, open_maps
+def used(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "linux" else 2**30)
 data = open_maps("Astrid", "LH", sys.argv[1], check=False)
+before = used()
+train, val, test = data.split()
+assert train.maps.shape == (12_000, 256, 256) and test.targets.shape == (1500, 6)
+assert used() - before < 0.01
+for i in range(0, 12_000, 64): assert not train.maps[i:i + 64].any()
+assert used() - before < 0.1
 assert len(data) == 15_000 and data[14_999][0].shape == (256, 256)
 assert sum(b.sum() for b in batches(data.maps)) == 0
 assert sum(data[i][0].sum() for i in range(0, 15_000, 5)) == 0
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "linux" else 2**30))
+print(used())
 """
     gib = float(subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True).stdout)
     assert gib < 1
