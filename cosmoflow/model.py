@@ -281,8 +281,8 @@ class Codec(FlowModel):
         states of the flow first.
         """
         if field.ndim != 4 or field.shape[1] != self.config["channels"]:
-            shape = f"(n, {self.config['channels']}, h, w)"
-            raise ValueError(f"field: expected shape {shape}, found {tuple(field.shape)}")
+            raise ValueError(f"field: expected shape (n, {self.config['channels']}, "
+                             f"h, w), found {tuple(field.shape)}")
         sampling, (n, _, h, w) = self.sampling(steps, solver), field.shape
         where = self.device if generator is None else generator.device
         size = n * samples, 1, SCALE * h, SCALE * w
