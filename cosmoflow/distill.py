@@ -22,7 +22,7 @@ from .data import MapData, augment, split_simulations
 from .flow import integrate
 from .model import CosmoFlow
 from .spectra import modes, ring_mean
-from .train import MapLoader, ema_update, epoch_generator, load_checkpoint, lr_factor, partly_pooled, save_checkpoint, write_log
+from .train import MapLoader, Run, ema_update, epoch_generator, lr_factor, partly_pooled
 
 # %% ../nbs/course/13_distill.ipynb #9b27f51f
 def flow_path(
@@ -84,51 +84,46 @@ def distill(
 ) -> CosmoFlow:              # the student (its averaged weights); it decodes in `steps` steps of Euler unless told otherwise
     """Teaches a copy of a model to follow its flow in few steps; every epoch leaves a whole checkpoint, and a stopped run goes on.
 
-    Raises `ValueError` for counts below 1, for a teacher that is itself distilled, and for a run in `out` with other settings or of another teacher. Source: Salimans and Ho 2022; Geng et al. 2025.
+    Raises `ValueError` for counts below 1, for a teacher that is itself distilled, and if the run in `out` is another (settings, maps, teacher),
+    `BlockingIOError` if another process trains into `out`, `FloatingPointError` if the loss is not a number any more: the folder keeps the epoch
+    before. Source: Salimans and Ho 2022; Geng et al. 2025.
     """
     model.require_flow()
     if min(steps, epochs, batch_size, fine) < 1: raise ValueError(f"steps={steps}, epochs={epochs}, batch_size={batch_size}, fine={fine}: expected 1 or more")
-    out, device, teacher = Path(out), model.device, deepcopy(model).eval()
-    out.mkdir(parents=True, exist_ok=True)
-    loader, val = (MapLoader(data, part, model.normalizer, device) for part in split_simulations(data)[:2])
+    device, teacher, parts = model.device, deepcopy(model).eval(), split_simulations(data)[:2]
     student, average = deepcopy(teacher), deepcopy(teacher)
     average.config = model.config | {"steps": steps, "solver": "euler"}
-    optimizer = torch.optim.AdamW(student.unet.parameters(), lr=lr)
-    checkpoint, history, models = out / "checkpoint.safetensors", [], {"model": student, "average": average}
-    settings = {"model": average.config, "maps": len(data), "epochs": epochs, "batch_size": batch_size, "lr": lr, "spectral": spectral, "pooled": pooled, "ema": ema, "fine": fine, "seed": seed}
-    if checkpoint.exists():
-        history = load_checkpoint(checkpoint, models, optimizer, settings)["history"]
-        if not all(torch.equal(a, b) for a, b in zip(student.encoder.parameters(), teacher.encoder.parameters())):
-            raise ValueError(f"{checkpoint} was made with another teacher: choose another folder")
+    settings = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "spectral": spectral, "pooled": pooled, "ema": ema, "fine": fine, "seed": seed}
+    with Run(out, settings, data, average, teacher) as run:
+        loader, val = (MapLoader(data, part, model.normalizer, device) for part in parts)
+        optimizer = torch.optim.AdamW(student.unet.parameters(), lr=lr)
+        run.resume({"model": student, "average": average}, optimizer)
 
-    sims, each = len(loader) // MAPS_PER_SIMULATION, MAPS_PER_SIMULATION
-    teach = partial(lesson, teacher, steps=steps, fine=fine, pooled=pooled)
-    val_x0, val_field, val_true = teach(val(torch.arange(0, len(val), each)), epoch_generator(seed, 0, 2, device))
-    updates = -(-sims // batch_size)
-    bar = tqdm(total=epochs * updates, initial=len(history) * updates, unit="update", desc="distilling")
-    for epoch in range(len(history), epochs):
-        start, total = time.time(), torch.zeros(2, device=device)
-        draw, generator = epoch_generator(seed, epoch, 1, torch.device("cpu")), epoch_generator(seed, epoch, 0, device)
-        chosen = each * torch.randperm(sims, generator=draw) + torch.randint(each, (sims,), generator=draw)
-        for i, which in enumerate(chosen.split(batch_size)):
-            update = epoch * updates + i
-            optimizer.param_groups[0]["lr"] = lr * lr_factor(update, epochs * updates)
-            x0, field, true = teach(augment(loader(which), generator), generator)
-            path = flow_path(student, x0, field, steps, "euler")
-            losses = torch.stack([path_loss(path, true), spectral_loss(path[-1], true[-1])])
-            optimizer.zero_grad()
-            (losses[0] + spectral * losses[1]).backward()
-            nn.utils.clip_grad_norm_(student.unet.parameters(), 1.0)
-            optimizer.step()
-            ema_update(average, student, min(ema, (1 + update) / (10 + update)))
-            total += losses.detach() / updates
-            bar.update()
-        with torch.no_grad(): path = flow_path(average, val_x0, val_field, steps, "euler")
-        val_losses = path_loss(path, val_true).item(), spectral_loss(path[-1], val_true[-1]).item()
-        history.append(dict(zip(("epoch", "path", "spectral", "val_path", "val_spectral", "seconds"), (epoch + 1, *total.tolist(), *val_losses, round(time.time() - start, 1)))))
-        save_checkpoint(checkpoint, models, optimizer, {"settings": settings, "history": history})
-        write_log(out / "log.csv", history)
-        average.save_pretrained(out)
-        bar.set_postfix(path=f"{total[0]:.3f}", val=f"{val_losses[0]:.3f}", spectrum=f"{val_losses[1] ** 0.5:.1%}")
-    bar.close()
+        sims, each = len(loader) // MAPS_PER_SIMULATION, MAPS_PER_SIMULATION
+        teach = partial(lesson, teacher, steps=steps, fine=fine, pooled=pooled)
+        val_x0, val_field, val_true = teach(val(torch.arange(0, len(val), each)), epoch_generator(seed, 0, 2, device))
+        updates = -(-sims // batch_size)
+        bar = tqdm(total=epochs * updates, initial=run.epoch * updates, unit="update", desc="distilling")
+        for epoch in range(run.epoch, epochs):
+            start, total = time.time(), torch.zeros(2, device=device)
+            draw, generator = epoch_generator(seed, epoch, 1, torch.device("cpu")), epoch_generator(seed, epoch, 0, device)
+            chosen = each * torch.randperm(sims, generator=draw) + torch.randint(each, (sims,), generator=draw)
+            for update, which in enumerate(chosen.split(batch_size), epoch * updates):
+                optimizer.param_groups[0]["lr"] = lr * lr_factor(update, epochs * updates)
+                x0, field, true = teach(augment(loader(which), generator), generator)
+                path = flow_path(student, x0, field, steps, "euler")
+                losses = torch.stack([path_loss(path, true), spectral_loss(path[-1], true[-1])])
+                optimizer.zero_grad()
+                (losses[0] + spectral * losses[1]).backward()
+                nn.utils.clip_grad_norm_(student.unet.parameters(), 1.0)
+                optimizer.step()
+                ema_update(average, student, min(ema, (1 + update) / (10 + update)))
+                total += losses.detach() / updates
+                bar.update()
+            with torch.no_grad(): path = flow_path(average, val_x0, val_field, steps, "euler")
+            val_losses = path_loss(path, val_true).item(), spectral_loss(path[-1], val_true[-1]).item()
+            row = dict(zip(("path", "spectral", "val_path", "val_spectral"), (*total.tolist(), *val_losses)))
+            run.keep({"epoch": epoch + 1, **row, "seconds": round(time.time() - start, 1)}, average)
+            bar.set_postfix(path=f"{total[0]:.3f}", val=f"{val_losses[0]:.3f}", spectrum=f"{val_losses[1] ** 0.5:.1%}")
+        bar.close()
     return average

@@ -9,6 +9,7 @@ __all__ = ['spectrum_features', 'Scaler', 'Regressor', 'fit_regressor', 'fit_mlp
            'search_mlp', 'fit_cnn', 'resnet18', 'fit_resnet18']
 
 # %% ../nbs/course/10_inference.ipynb #9a862c40
+import math
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
@@ -85,7 +86,10 @@ def fit_regressor(
     seed: int = 0,                     # of batches and symmetries
     desc: str = "regression",          # name on the progress bar
 ) -> Regressor:
-    "Least squares with AdamW, the learning rate falling along a cosine; the best epoch on the validation part is kept."
+    """Least squares with AdamW, the learning rate falling along a cosine; the best epoch on the validation part is kept.
+
+    Raises `FloatingPointError` if the loss is not a number.
+    """
     model = Regressor(net, x_scaler, Scaler.fit(y))
     target, target_val = model.y_scaler(y), model.y_scaler(y_val)
     optimizer = torch.optim.AdamW(net.parameters(), lr=lr, weight_decay=weight_decay, betas=betas)
@@ -93,7 +97,7 @@ def fit_regressor(
     order = torch.Generator().manual_seed(seed)
     generator = torch.Generator(x.device).manual_seed(seed)
     best, best_loss = deepcopy(net.state_dict()), float("inf")
-    for _ in (bar := trange(epochs, desc=desc, unit="epoch", leave=False)):
+    for epoch in (bar := trange(epochs, desc=desc, unit="epoch", leave=False)):
         net.train()
         for i in torch.randperm(len(x), generator=order).split(batch_size):
             inputs = augment(x[i], generator) if symmetries else x[i]
@@ -104,6 +108,8 @@ def fit_regressor(
             optimizer.step()
         schedule.step()
         val_loss = F.mse_loss(model.y_scaler(model.predict(x_val)), target_val).item()
+        if not math.isfinite(val_loss):
+            raise FloatingPointError(f"{desc}, epoch {epoch + 1}: the validation loss is {val_loss}; look for features that are not finite, or try a lower lr than {lr}")
         if val_loss < best_loss: best, best_loss = deepcopy(net.state_dict()), val_loss
         bar.set_postfix(loss=f"{loss.item():.3f}", val=f"{val_loss:.3f}")
     net.load_state_dict(best)
@@ -172,7 +178,7 @@ def search_mlp(
     study = optuna.create_study(storage=f"sqlite:///{storage}", study_name="mlp", load_if_exists=True)
     done = len(study.get_trials(states=[optuna.trial.TrialState.COMPLETE]))
     study.sampler = optuna.samplers.TPESampler(seed=seed + done)  # a search that goes on does not draw the same settings again
-    study.optimize(loss, n_trials=max(0, trials - done), show_progress_bar=True)
+    study.optimize(loss, n_trials=max(0, trials - done), catch=(FloatingPointError,), show_progress_bar=True)  # a rate may be too high
     return study.best_params
 
 # %% ../nbs/course/10_inference.ipynb #6b3a9c05

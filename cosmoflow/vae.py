@@ -22,7 +22,7 @@ from .core import Maps, evaluating
 from .data import MapData, Normalizer, augment, split_simulations
 from .layers import PeriodicConv, PeriodicUp
 from .model import SCALE, Pretrained, check_sizes
-from .train import MapLoader, epoch_generator, epoch_order, load_checkpoint, save_checkpoint, write_log
+from .train import MapLoader, Run, epoch_generator, epoch_order
 
 # %% ../nbs/course/12_vae.ipynb #aaee2614
 class GDN(nn.Module):
@@ -98,50 +98,44 @@ def train_vae(
     epochs: int = 300,       # passes over the training maps
     batch_size: int = 256,   # maps a step
     lr: float = 1e-3,        # AdamW's learning rate
-    patience: int = 10,      # epochs without progress before the rate is halved
+    patience: int = 10,      # epochs without progress that are allowed; one more halves the rate
     bf16: bool = False,      # mixed precision, bfloat16
     seed: int = 0,           # of batches, symmetries and latent noise
 ) -> VAE:                    # the model of the last epoch
     """Trains a VAE; every epoch leaves a whole checkpoint, and a stopped run goes on.
 
-    Raises `ValueError` for a run in `out` with other settings. Source: paper, A.2.
+    Raises `ValueError` if the run in `out` is another (settings, maps, normaliser), `BlockingIOError` if another process trains into `out`,
+    `FloatingPointError` if the loss is not a number any more: the folder keeps the epoch before. Source: paper, A.2.
     """
-    out, device, n = Path(out), model.device, math.prod(model.shape)
-    out.mkdir(parents=True, exist_ok=True)
-    loader, val = (MapLoader(data, part, model.normalizer, device) for part in split_simulations(data)[:2])
-    optimizer = torch.optim.AdamW(model.parameters(), lr=lr)
-    plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=patience)
-    checkpoint, history = out / "checkpoint.safetensors", []
-    settings = {"model": model.config, "maps": len(data), "batch_size": batch_size, "lr": lr, "patience": patience, "bf16": bf16, "seed": seed}
-    if checkpoint.exists():
-        state = load_checkpoint(checkpoint, {"model": model}, optimizer, settings)
-        history = state["history"]
-        plateau.load_state_dict(state["plateau"])
-        optimizer.param_groups[0]["lr"] = state["lr"]
-    bar = tqdm(range(len(history), epochs), initial=len(history), total=epochs, unit="epoch", desc="training the VAE")
-    for epoch in bar:
-        start, total = time.time(), torch.zeros(3, device=device)
-        order = epoch_order(len(loader), False, epoch_generator(seed, epoch, 1, torch.device("cpu"))).split(batch_size)
-        generator = epoch_generator(seed, epoch, 0, device)
-        model.train()
-        for which in order:
-            x = augment(loader(which), generator)
-            noise = torch.randn(len(x), n, generator=generator, device=device)
-            with torch.autocast(device.type, torch.bfloat16, enabled=bf16): outputs = model(x, noise)
-            losses = torch.stack(vae_loss(x, *(o.float() for o in outputs)))
-            optimizer.zero_grad()
-            losses[0].backward()
-            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            total += losses.detach() / len(order)
-        with evaluating(model):
-            noise = torch.randn(len(val), n, generator=epoch_generator(seed, 0, 2, device), device=device)
-            parts = torch.arange(len(val)).split(batch_size)
-            val_loss = sum(vae_loss(val(i), *model(val(i), noise[i]))[0].item() * len(i) for i in parts) / len(val)
-        plateau.step(val_loss)
-        history.append(dict(zip(("epoch", "train_loss", "mse", "kl"), (epoch + 1, *total.tolist()))) | {"val_loss": val_loss, "lr": optimizer.param_groups[0]["lr"], "seconds": round(time.time() - start, 1)})
-        save_checkpoint(checkpoint, {"model": model}, optimizer, {"settings": settings, "history": history, "plateau": plateau.state_dict(), "lr": history[-1]["lr"]})
-        write_log(out / "log.csv", history)
-        model.save_pretrained(out)
-        bar.set_postfix(loss=f"{total[0]:.3f}", val=f"{val_loss:.3f}", kl=f"{total[2]:.1f}")
+    device, n, parts = model.device, math.prod(model.shape), split_simulations(data)[:2]
+    settings = {"batch_size": batch_size, "lr": lr, "patience": patience, "bf16": bf16, "seed": seed}
+    with Run(out, settings, data, model) as run:
+        loader, val = (MapLoader(data, part, model.normalizer, device) for part in parts)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=lr)
+        plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=patience)
+        run.resume({"model": model}, optimizer, plateau=plateau)
+        bar = tqdm(range(run.epoch, epochs), initial=run.epoch, total=epochs, unit="epoch", desc="training the VAE")
+        for epoch in bar:
+            start, total = time.time(), torch.zeros(3, device=device)
+            order = epoch_order(len(loader), False, epoch_generator(seed, epoch, 1, torch.device("cpu"))).split(batch_size)
+            generator = epoch_generator(seed, epoch, 0, device)
+            model.train()
+            for which in order:
+                x = augment(loader(which), generator)
+                noise = torch.randn(len(x), n, generator=generator, device=device)
+                with torch.autocast(device.type, torch.bfloat16, enabled=bf16): outputs = model(x, noise)
+                losses = torch.stack(vae_loss(x, *(o.float() for o in outputs)))
+                optimizer.zero_grad()
+                losses[0].backward()
+                nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+                optimizer.step()
+                total += losses.detach() / len(order)
+            with evaluating(model):
+                noise = torch.randn(len(val), n, generator=epoch_generator(seed, 0, 2, device), device=device)
+                batches = torch.arange(len(val)).split(batch_size)
+                val_loss = sum(vae_loss(val(i), *model(val(i), noise[i]))[0].item() * len(i) for i in batches) / len(val)
+            plateau.step(val_loss)
+            row = {"epoch": epoch + 1, **dict(zip(("train_loss", "mse", "kl"), total.tolist())), "val_loss": val_loss}
+            run.keep(row | {"lr": optimizer.param_groups[0]["lr"], "seconds": round(time.time() - start, 1)}, model)
+            bar.set_postfix(loss=f"{total[0]:.3f}", val=f"{val_loss:.3f}", kl=f"{total[2]:.1f}")
     return model.eval()

@@ -2,7 +2,6 @@
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from cosmoflow.bench import untrained
 from cosmoflow.data import Normalizer, open_maps, split_simulations
@@ -54,24 +53,6 @@ def test_gradients_reach_both_steps(data):
     x0 = torch.randn(2, 1, 32, 32, generator=torch.Generator().manual_seed(0)).requires_grad_()
     flow_path(model, x0, model.encode(data.maps[:2]), 2, "euler")[-1].sum().backward()
     assert x0.grad.abs().min() > 0
-
-
-def test_resumed_run_is_the_uninterrupted_one(data, tmp_path, monkeypatch):
-    model = untrained("tiny", torch.device("cpu"))
-    distill(model, data, tmp_path / "whole", steps=2, epochs=3)
-
-    class Stop(Exception): pass
-
-    def stop(path, history):
-        if len(history) == 2: raise Stop
-    with monkeypatch.context() as m, pytest.raises(Stop):
-        m.setattr("cosmoflow.distill.write_log", stop)
-        distill(model, data, tmp_path / "parts", steps=2, epochs=3)
-    distill(model, data, tmp_path / "parts", steps=2, epochs=3)
-    whole, parts = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "parts"))
-    for name, value in whole.items(): assert torch.equal(value, parts[name]), name
-    with pytest.raises(ValueError, match="choose another folder"): distill(model, data, tmp_path / "parts", steps=2, epochs=4)
-    with pytest.raises(ValueError, match="another teacher"): distill(untrained("tiny", torch.device("cpu"), seed=1), data, tmp_path / "parts", steps=2, epochs=3)
 
 
 def test_a_student_is_no_teacher(data, tmp_path):

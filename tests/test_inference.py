@@ -3,6 +3,7 @@ import optuna
 import pytest
 import torch
 
+from cosmoflow import inference
 from cosmoflow.inference import fit_mlp, fit_resnet18, relative_error, search_mlp
 from cosmoflow.results import Result, read_records, record, results_table
 
@@ -28,6 +29,22 @@ def test_search_goes_on_and_finds_something_sensible(tmp_path):
     assert len(study.trials) == 5 and study.best_params == best
     assert len({trial.params["lr"] for trial in study.trials}) == 5          # nothing was drawn twice
     assert study.best_value == min(trial.value for trial in study.trials)
+
+
+def test_a_loss_that_is_not_a_number_is_no_fit():
+    (x, y), (x_val, y_val) = linear(120, 0), linear(60, 1)
+    x[7, 1] = torch.nan
+    with pytest.raises(FloatingPointError, match="MLP, epoch 1: the validation loss is nan; .* a lower lr than 0.005"):
+        fit_mlp(x, y, x_val, y_val, hidden=8, epochs=3, lr=5e-3)
+
+
+def test_a_trial_that_fails_does_not_end_the_search(tmp_path, monkeypatch):
+    (x, y), (x_val, y_val) = linear(120, 0), linear(60, 1)
+    fits = iter((x.new_full((), torch.nan), x.new_ones(())))
+    monkeypatch.setattr(inference, "fit_mlp", lambda *args, **kwargs: fit_mlp(args[0] * next(fits), *args[1:], **kwargs))
+    best = search_mlp(x, y, x_val, y_val, tmp_path / "search.db", trials=2, epochs=3)
+    study = optuna.load_study(study_name="mlp", storage=f"sqlite:///{tmp_path / 'search.db'}")
+    assert [trial.state.name for trial in study.trials] == ["FAIL", "COMPLETE"] and study.best_params == best
 
 
 def test_resnet18_learns_brightness():

@@ -9,7 +9,7 @@ from conftest import COSMOFLOW, kill_when, randomised
 from safetensors.torch import load_file
 
 from cosmoflow import CosmoFlow
-from cosmoflow.data import Normalizer, augment, open_maps, split_simulations
+from cosmoflow.data import Normalizer, open_maps, split_simulations
 from cosmoflow.flow import flow_matching_loss
 from cosmoflow.train import Objective, TrainConfig, ema_update, epoch_order, lr_factor, sibling_loss, train, validation_loss
 
@@ -38,12 +38,18 @@ def fresh(data):
     return CosmoFlow.from_preset("tiny", Normalizer.fit(data.maps, split_simulations(data)[0]))
 
 
-def test_run_is_not_overwritten_and_settings_do_not_mix(tmp_path, data):
+def test_run_is_not_overwritten(tmp_path, data):
     config = TrainConfig(epochs=1, lr=1e-3)
     train(fresh(data), data, tmp_path, config)
     with pytest.raises(FileExistsError, match="resume that run"): train(fresh(data), data, tmp_path, config)
-    with pytest.raises(ValueError, match="other folder|another folder"): train(fresh(data), data, tmp_path, TrainConfig(epochs=2, lr=1e-3), resume=True)
     assert CosmoFlow.from_pretrained(tmp_path).generate(2, steps=2).shape == (2, 64, 64)
+
+
+def test_a_model_that_has_been_trained_goes_on(tmp_path, data):
+    "Its prior is no weight: neither the checkpoint nor the weights before the last have one."
+    model = train(fresh(data), data, tmp_path, TrainConfig(epochs=1, lr=1e-3))
+    again = train(model, data, tmp_path, TrainConfig(epochs=1, lr=1e-3), resume=True)
+    assert again.prior is not None and "model.prior" not in load_file(tmp_path / "checkpoint.safetensors")
 
 
 def test_loss_falls_and_maps_are_left_alone(tmp_path, data):
@@ -55,7 +61,7 @@ def test_loss_falls_and_maps_are_left_alone(tmp_path, data):
 
 
 def test_plateau_halves(tmp_path, data):
-    "With a rate too small to learn, the loss rests and the rate halves after `patience` epochs."
+    "With a rate too small to learn, the loss rests; `patience` checks are allowed, one more halves the rate."
     train(fresh(data), data, tmp_path, TrainConfig(epochs=4, lr=1e-12, patience=1, batch_size=120))
     assert [float(e["lr"]) for e in epochs(tmp_path)] == pytest.approx([1e-12, 1e-12, 1e-12, 5e-13])
 
@@ -164,16 +170,6 @@ def test_trains_on_gpu_from_a_model_with_a_prior(tmp_path, data):
     model = fresh(data).fit_prior(data.maps[:30])
     train(model, data, tmp_path, TrainConfig(epochs=1, lr=1e-3, precision="bf16", siblings=0.1))
     assert CosmoFlow.from_pretrained(tmp_path).generate(2, steps=2).shape == (2, 64, 64)
-
-
-def test_a_loss_that_is_not_a_number_stops_the_run_and_keeps_the_epoch_before(tmp_path, data, monkeypatch):
-    broken = lambda maps, generator: augment(maps, generator) * (float("nan") if epochs(tmp_path) else 1.0)  # from the second epoch on
-    monkeypatch.setattr("cosmoflow.train.augment", broken)
-    with pytest.raises(FloatingPointError, match="epoch 2: the loss is nan.*a lower lr"): train(fresh(data), data, tmp_path, TrainConfig(epochs=2, lr=1e-3))
-    monkeypatch.undo()
-    assert len(epochs(tmp_path)) == 1 and all(w.isfinite().all() for w in load_file(tmp_path / "checkpoint.safetensors").values())
-    train(fresh(data), data, tmp_path, TrainConfig(epochs=2, lr=1e-3), resume=True)
-    assert len(epochs(tmp_path)) == 2
 
 
 def test_checks_of_every_second_epoch_change_nothing_and_resume(tmp_path, data, monkeypatch):

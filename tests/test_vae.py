@@ -59,8 +59,3 @@ def test_another_kind_of_model_is_refused(normalizer, tmp_path):
     small(normalizer).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="do not make a CosmoFlow model"): CosmoFlow.from_pretrained(tmp_path)
     with pytest.raises(ValueError, match="do not make a VAE model"): VAE.from_pretrained("mini")
-
-
-def test_other_settings_are_refused(data, normalizer, tmp_path):
-    train_vae(small(normalizer), data, tmp_path, epochs=1, batch_size=32)
-    with pytest.raises(ValueError, match="choose another folder"): train_vae(small(normalizer), data, tmp_path, epochs=2, batch_size=16)

@@ -1,0 +1,269 @@
+"""The ledger that `train`, `train_vae` and `distill` share: each test asks all three."""
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from contextlib import contextmanager
+from dataclasses import replace
+
+import pytest
+import torch
+from filelock import FileLock
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from cosmoflow.bench import untrained
+from cosmoflow.data import Normalizer, augment, open_maps
+from cosmoflow.distill import distill
+from cosmoflow.model import CosmoFlow
+from cosmoflow.train import Run, TrainConfig, differences, digest, train
+from cosmoflow.vae import VAE, train_vae
+
+NORMALIZER = Normalizer(11.0, 0.5, 1e8)
+TRAINERS = "train", "vae", "distill"
+WRITES = {"train": 6, "vae": 4, "distill": 4}  # of the last epoch: log, weights, configuration, checkpoint; and the model with its prior
+
+
+@pytest.fixture(scope="module")
+def data(): return open_maps("PM", "LH", sims=slice(0, 10), pixels=16)
+
+
+def work(name, data, out, normalizer=NORMALIZER, lr=1e-3, teacher=0, epochs=2):
+    "Two short epochs of one of them; a run that is in the folder goes on."
+    torch.manual_seed(0)
+    if name == "train":
+        model = CosmoFlow.from_preset("tiny", normalizer)
+        config = TrainConfig(epochs=epochs, lr=lr, ema=0.9, batch_size=60)
+        return train(model, data, out, config, resume=True)
+    if name == "vae":
+        model = VAE(normalizer, data.pixels, width=8)
+        return train_vae(model, data, out, epochs, batch_size=60, lr=lr, patience=0)
+    model = untrained("tiny", torch.device("cpu"), seed=teacher)
+    model.normalizer = normalizer
+    return distill(model, data, out, epochs=epochs, lr=lr, fine=1)
+
+
+def kept(out):
+    "All that a folder holds, without the seconds that it took."
+    plain = lambda rows: [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
+    with safe_open(out / "checkpoint.safetensors", "pt") as f: state = json.loads(f.metadata()["state"])
+    tensors = {name: load_file(out / f"{name}.safetensors") for name in ("model", "checkpoint")}
+    log = plain(csv.DictReader((out / "log.csv").open()))
+    return tensors, log, (out / "config.json").read_text(), state | {"history": plain(state["history"])}
+
+
+def assert_same(a, b):
+    for name, tensors in a[0].items():
+        assert tensors.keys() == b[0][name].keys()
+        assert all(torch.equal(tensors[k], b[0][name][k]) for k in tensors), name
+    assert a[1:] == b[1:]
+
+
+@pytest.fixture(scope="module")
+def whole(data, tmp_path_factory):
+    "What each of them leaves when nothing stops it."
+    out = tmp_path_factory.mktemp("whole")
+    for name in TRAINERS: work(name, data, out / name)
+    return out
+
+
+class Killed(BaseException): pass
+
+
+@contextmanager
+def killed_at(nth):
+    "The block ends where a file is to take its name for the nth time, before it does."
+    count, give_name = 0, os.replace
+
+    def counting(*args):
+        nonlocal count
+        count += 1
+        if count == nth: raise Killed
+        return give_name(*args)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        patch.setattr("os.replace", counting)
+        yield
+
+
+@pytest.fixture(scope="module")
+def half(data, tmp_path_factory):
+    "What each of them leaves when it is stopped after one of two epochs."
+    out = tmp_path_factory.mktemp("half")
+    for name in TRAINERS:
+        with killed_at(5): work(name, data, out / name)
+    return out
+
+
+@pytest.mark.parametrize(("name", "write"), [(name, i + 1) for name in TRAINERS for i in range(WRITES[name])])
+def test_killed_before_any_write_of_the_last_epoch_and_run_again(name, write, data, half, whole, tmp_path):
+    out = shutil.copytree(half / name, tmp_path / "run")
+    with killed_at(write): work(name, data, out)
+    assert not list(out.glob("*.tmp*"))
+    work(name, data, out)
+    assert_same(kept(out), kept(whole / name))
+
+
+@pytest.mark.parametrize("name", TRAINERS)
+def test_a_finished_run_is_taken_from_its_folder(name, data, whole, tmp_path):
+    out = shutil.copytree(whole / name, tmp_path / "run")
+    before = kept(out)
+    model = work(name, data, out)
+    assert_same(kept(out), before)
+    for k, v in model.state_dict().items(): assert torch.equal(v, before[0]["model"][k]), k
+
+
+OTHER = {
+    "settings lr is 0.001 there and 0.01 here": dict(lr=0.01),
+    "normalizer mean is 11.0 there and 11.5 here": dict(normalizer=replace(NORMALIZER, mean=11.5)),
+    "data suite is 'PM' there and 'Astrid' here": dict(suite="Astrid"),
+    "data set is 'LH' there and 'SB28' here": dict(set="SB28"),
+    "data field is 'Mcdm' there and 'Mgas' here": dict(field="Mgas"),
+    "data pixels is 16 there and 32 here": dict(pixels=32),
+    "data simulations is 10 there and 20 here": dict(sims=slice(0, 20)),
+    "data parameters is '.*' there and '.*' here": dict(sims=slice(20, 30)),
+}
+
+
+@pytest.mark.parametrize("name", TRAINERS)
+@pytest.mark.parametrize("message", OTHER)
+def test_another_run_is_refused_by_name(name, message, data, whole):
+    change = dict(OTHER[message])
+    opened = {k: change.pop(k) for k in ("pixels", "sims") if k in change}
+    renamed = {k: change.pop(k) for k in ("suite", "set", "field") if k in change}
+    if opened: data = open_maps("PM", "LH", **{"sims": slice(0, 10), "pixels": 16, **opened})
+    before = kept(whole / name)
+    with pytest.raises(ValueError, match=f"of another run: .*{message}.*choose another folder"):
+        work(name, replace(data, **renamed), whole / name, **change)
+    assert_same(before, kept(whole / name))
+
+
+def test_another_teacher_is_refused(data, whole):
+    with pytest.raises(ValueError, match="teacher weights is '.*' there and '.*' here"):
+        work("distill", data, whole / "distill", teacher=1)
+
+
+def edit(path, state=lambda s: s, tensors=lambda t: t):
+    "Writes a checkpoint again with other contents."
+    with safe_open(path, "pt") as f: old = json.loads(f.metadata()["state"])
+    save_file(tensors(load_file(path)), path, {"state": json.dumps(state(old))})
+
+
+DAMAGE = {
+    "tensors are missing, optimizer.0.exp_avg": dict(tensors=lambda t: {k: v for k, v in t.items() if "exp_avg" not in k}),
+    "tensors are missing, optimizer.0": dict(tensors=lambda t: {k: v for k, v in t.items() if not k.startswith("optimizer.")}),
+    "1 tensors do not fit .*optimizer.0.exp_avg": dict(tensors=lambda t: t | {"optimizer.0.exp_avg": torch.zeros(3)}),
+    "1 tensors do not fit .*model.": dict(tensors=lambda t: t | {next(k for k in t if k.startswith("model.")): torch.zeros(7, 7)}),
+    "an older version wrote it": dict(state=lambda s: {"settings": {}, "history": s["history"], "lr": 1e-3}),
+}
+
+
+@pytest.mark.parametrize("name", TRAINERS)
+@pytest.mark.parametrize("message", DAMAGE)
+def test_a_checkpoint_that_lacks_something_is_refused(name, message, data, whole, tmp_path):
+    out = shutil.copytree(whole / name, tmp_path / "run")
+    edit(out / "checkpoint.safetensors", **DAMAGE[message])
+    with pytest.raises(ValueError, match=message): work(name, data, out)
+
+
+def test_what_is_no_checkpoint_is_refused(data, whole, tmp_path):
+    good = (whole / "train" / "checkpoint.safetensors").read_bytes()
+    for bad in (b"", good[:1000], (whole / "train" / "model.safetensors").read_bytes()):
+        (tmp_path / "checkpoint.safetensors").write_bytes(bad)
+        with pytest.raises(ValueError, match="expected a checkpoint of a training"): work("train", data, tmp_path)
+
+
+@pytest.mark.parametrize("name", TRAINERS)
+def test_a_loss_that_is_not_a_number_keeps_what_was_good(name, data, whole, tmp_path, monkeypatch):
+    broken = lambda maps, generator: augment(maps, generator) * (torch.nan if (tmp_path / "log.csv").exists() else 1)
+    with monkeypatch.context() as patch, pytest.raises(FloatingPointError, match=r"epoch 2: \w+ is nan.* try a lower lr"):
+        patch.setattr(f"cosmoflow.{name}.augment", broken)
+        work(name, data, tmp_path)
+    tensors, log, *_ = kept(tmp_path)
+    assert len(log) == 1 and all(w.isfinite().all() for held in tensors.values() for w in held.values())
+    work(name, data, tmp_path)
+    assert_same(kept(tmp_path), kept(whole / name))
+
+
+def test_weights_that_are_not_numbers_are_not_kept(data, tmp_path):
+    "The last step's weights may not show in any loss."
+    model = untrained("tiny", torch.device("cpu"))
+    with Run(tmp_path, {}, data, model) as run:
+        run.resume({"model": model}, torch.optim.AdamW(model.parameters()))
+        next(model.parameters()).data[0] = torch.inf
+        with pytest.raises(FloatingPointError, match="epoch 1: a weight is not finite"): run.keep({"epoch": 1, "loss": 0.5}, model)
+    assert [p.name for p in tmp_path.iterdir()] == [".lock"]
+
+
+HOLD = "import sys, time; from filelock import FileLock; lock = FileLock(sys.argv[1]); lock.acquire(); print('held', flush=True); time.sleep(600)"
+
+
+@pytest.mark.parametrize("name", TRAINERS)
+def test_two_trainings_into_one_folder(name, data, whole, tmp_path):
+    "A living process keeps others out; that of a killed one is no hindrance."
+    process = subprocess.Popen([sys.executable, "-c", HOLD, tmp_path / ".lock"], stdout=subprocess.PIPE)
+    try:
+        process.stdout.readline()
+        with pytest.raises(BlockingIOError, match=f"{tmp_path}: another process is training into this folder"): work(name, data, tmp_path)
+        assert [p.name for p in tmp_path.iterdir()] == [".lock"]
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+    work(name, data, tmp_path)
+    assert_same(kept(tmp_path), kept(whole / name))
+    with FileLock(tmp_path / ".lock", timeout=0): pass  # a run that has ended lets go
+
+
+def test_the_loss_scaler_goes_on(data, tmp_path):
+    "fp16 scales its losses by a number that it has learnt; the GPU's own scaler, on the CPU."
+    def run_and_scaler():
+        model = untrained("tiny", torch.device("cpu"))
+        scaler = torch.amp.GradScaler("cpu", init_scale=8.0, growth_interval=3)
+        run = Run(tmp_path, {}, data, model)
+        return run, scaler, model
+    run, scaler, model = run_and_scaler()
+    optimizer = torch.optim.AdamW(model.parameters())
+    with run:
+        run.resume({"model": model}, optimizer, scaler=scaler, plateau=None)
+        for _ in range(4):  # the scale doubles after three good steps
+            scaler.scale(sum(p.sum() for p in model.parameters())).backward()
+            scaler.step(optimizer)
+            scaler.update()
+        run.keep({"epoch": 1, "loss": 0.5}, model)
+    again, scaler_again, model = run_and_scaler()
+    with again: again.resume({"model": model}, torch.optim.AdamW(model.parameters()), scaler=scaler_again, plateau=None)
+    assert scaler_again.state_dict() == scaler.state_dict()
+    assert scaler_again.state_dict() | {"scale": 16.0, "_growth_tracker": 1} == scaler.state_dict()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_fp16_resumes_to_the_bit(data, tmp_path):
+    def part(out, stop=None):
+        torch.manual_seed(0)
+        config = TrainConfig(epochs=3, lr=1e-3, batch_size=60, precision="fp16")
+        return train(CosmoFlow.from_preset("tiny", NORMALIZER), data, out, config, resume=True)
+    part(tmp_path / "whole")
+    with killed_at(5): part(tmp_path / "cut")
+    part(tmp_path / "cut")
+    a, b = kept(tmp_path / "whole"), kept(tmp_path / "cut")
+    assert a[3]["parts"] == b[3]["parts"] and a[3]["parts"]["scaler"]
+    for k, v in a[0]["model"].items(): torch.testing.assert_close(v, b[0]["model"][k], rtol=0, atol=1e-6)
+
+
+def test_a_digest_depends_on_every_number_and_on_nothing_else():
+    numbers = torch.arange(12.0).view(3, 4)
+    same = digest([numbers])
+    assert len(same) == 12 and same == digest([numbers.double().numpy()]) == digest([numbers.half()]) == digest(numbers.unbind())
+    for i in range(12):
+        changed = numbers.clone()
+        changed.view(-1)[i] += 1e-3
+        assert digest([changed]) != same
+    assert digest([numbers.mT]) != same
+
+
+def test_differences_name_both_values():
+    there, here = {"settings": {"lr": 1, "old": 2}}, {"settings": {"lr": 1, "new": 3}, "teacher": {}}
+    assert differences(there, here) == "settings old is 2 there and None here; settings new is None there and 3 here"
+    assert differences(here, here) == ""
