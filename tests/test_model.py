@@ -1,5 +1,6 @@
 """The model: periodicity, mask, gradients, flow, files."""
 import json
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -307,17 +308,19 @@ def test_push_to_hub_sends_what_is_saved(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="config: expected None"): push(config={"width": 3})
 
 
-def test_saving_is_whole_or_not_at_all(tmp_path, monkeypatch):
-    "A save that dies leaves the files of the one before it."
+@pytest.mark.parametrize("file", ["model.safetensors", "config.json"])
+def test_saving_is_whole_or_not_at_all(tmp_path, monkeypatch, file):
+    "A save that dies while it writes a file leaves that file as it was."
     model = randomised()
     model.save_pretrained(tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    replace = os.replace
 
-    def dies(tensors, path):
-        path.write_bytes(b"half")
-        raise OSError("disk full")
+    def dies(source, target):
+        if Path(target).name == file: raise OSError("disk full")
+        replace(source, target)
 
-    monkeypatch.setattr("cosmoflow.model.save_file", dies)
+    monkeypatch.setattr(os, "replace", dies)
     with pytest.raises(OSError, match="disk full"): model.save_pretrained(tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
