@@ -199,7 +199,7 @@ def time_decoding(
 ) -> list[Timing]:         # with evaluations and spectral accuracy in the notes
     "One map from its field, by an adaptive solver, by `decode`, in bfloat16 where it is fast, and by the distilled model; each once, all but the slow first one warm."
     model, fast = (CosmoFlow.from_pretrained(name).to(device) for name in ("mini", "mini-fast"))
-    field = model.encode(np.array(open_maps("PM", "LH").maps[:1])).repeat(1, 1, pixels // 64, pixels // 64)
+    field = model.encode(open_maps("PM", "LH").maps[:1]).repeat(1, 1, pixels // 64, pixels // 64)
     noise = lambda: torch.Generator(device).manual_seed(seed)
     maps: dict[str, Tensor] = {}
     evaluations: Counter[str] = Counter()
@@ -244,7 +244,7 @@ class OneByOne(torch.utils.data.Dataset):
 
     def __len__(self) -> int: return len(self.maps)
 
-    def __getitem__(self, i: int) -> Tensor: return augment(self.normalizer(np.array(self.maps[i:i + 1])))[0]
+    def __getitem__(self, i: int) -> Tensor: return augment(self.normalizer(self.maps[i:i + 1]))[0]
 
 
 def data_jobs(
@@ -256,15 +256,14 @@ def data_jobs(
 ) -> Iterator[tuple[str, dict[str, Callable], int]]:  # job, its ways, maps a call
     "Power spectra, and batches of normalised, transformed maps from a file."
     data = open_maps("PM", "LH")
-    few = np.tile(np.array(data.maps[:96]), (1, pixels // 64, pixels // 64))
+    few = np.tile(data.maps[:96], (1, pixels // 64, pixels // 64))
     if "power spectra" in jobs: yield "power spectra", {"ring by ring": lambda: spectrum_by_loop(few), "all at once": lambda: power_spectrum(few)[1]}, len(few)
     if "batches" in jobs:
         np.save(folder / "maps.npy", few)
         maps = np.load(folder / "maps.npy", mmap_mode="r")
-        data = replace(data, maps=maps, params=data.params[:len(few) // 15])
         normalizer, generator = Normalizer.fit(few), torch.Generator(device).manual_seed(0)
         one_by_one = DataLoader(OneByOne(maps, normalizer), batch, shuffle=True)
-        loader = MapLoader(data, np.arange(len(few)), normalizer, device)
+        loader = MapLoader(replace(data, maps=maps), normalizer, device)
         yield "batches", {"map by map": lambda: [x.to(device) for x in one_by_one],
                           "batch by batch": lambda: [augment(loader(i), generator) for i in torch.randperm(len(few)).split(batch)]}, len(few)
 

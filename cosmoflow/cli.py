@@ -79,7 +79,7 @@ def _download(args: argparse.Namespace) -> None:
 def _train(args: argparse.Namespace) -> None:
     import torch
 
-    from cosmoflow.data import Normalizer, open_maps, split_simulations
+    from cosmoflow.data import Normalizer, open_maps
     from cosmoflow.model import CosmoFlow
     from cosmoflow.train import TRAIN_PRESETS, TrainConfig, train
 
@@ -90,7 +90,7 @@ def _train(args: argparse.Namespace) -> None:
     if args.init:
         model = CosmoFlow.from_pretrained(args.init)
     else:
-        model = CosmoFlow.from_preset(args.preset, Normalizer.fit(data.maps, split_simulations(data)[0]), channels=args.channels)
+        model = CosmoFlow.from_preset(args.preset, Normalizer.fit(data.split()[0].maps), channels=args.channels)
     train(model, data, args.out, config, args.resume)
 
 

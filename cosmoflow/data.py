@@ -12,7 +12,7 @@ __all__ = ['HYDRO_SUITES', 'SUITES', 'SETS', 'CMD_PARAMS', 'CMD_URL', 'default_f
 import math
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from http.client import HTTPException
@@ -131,12 +131,11 @@ class MapData:
 
 # %% ../nbs/course/02_data.ipynb #06040bf4
 def batches(
-    maps: np.ndarray | MapView,                         # (n, H, W), memory-mapped or not
-    indices: Sequence[int] | np.ndarray | None = None,  # which maps, in which order; all when None
-    size: int = 512,                                    # maps a batch
-) -> Iterator[np.ndarray]:                              # copies, (at most `size`, H, W)
-    "Goes through maps in pieces, so that a file larger than memory can be read to the end."
-    view = MapView(maps, slice(None) if indices is None else indices)
+    maps: np.ndarray | MapView,  # (n, H, W), memory-mapped or not
+    size: int = 512,             # maps a batch
+) -> Iterator[np.ndarray]:       # copies, (at most `size`, H, W)
+    "Goes through maps in pieces: a file larger than memory can be read to the end."
+    view = MapView(maps, slice(None))
     for start in range(0, len(view), size): yield view[start:start + size]
 
 # %% ../nbs/course/02_data.ipynb #db52b015
@@ -237,13 +236,12 @@ class Normalizer:
 
     @classmethod
     def fit(cls,
-        maps: np.ndarray | MapView,                         # (n, H, W) surface density
-        indices: Sequence[int] | np.ndarray | None = None,  # the training maps among them; all when None
+        maps: np.ndarray | MapView,  # training maps, (n, H, W) surface density
     ) -> Self:
         "Statistics of the training maps; the floor is a thousandth of their mean. Raises `ValueError` for no maps or constant maps."
-        if not len(maps if indices is None else indices): raise ValueError("maps: expected at least one training map, found none")
-        density = lambda: batches(maps, indices)
-        pixels = math.prod(maps.shape[1:]) * len(maps if indices is None else indices)
+        if not len(maps): raise ValueError("maps: expected at least one training map, found none")
+        density = lambda: batches(maps)
+        pixels = math.prod(maps.shape)
         floor = 1e-3 * sum(b.sum(dtype=np.float64) for b in density()) / pixels
         logs = lambda: (np.log10(np.maximum(b, max(floor, 1e-30)), dtype=np.float64) for b in density())
         mean = sum(log.sum() for log in logs()) / pixels

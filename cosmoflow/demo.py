@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from .core import atomic_path, write_json
-from .data import Normalizer, open_maps, split_simulations
+from .data import Normalizer, open_maps
 from .evaluate import evaluate, report
 from .model import CosmoFlow
 from .plot import figure
@@ -48,12 +48,12 @@ def demo(
     out = Path(out)
     (out / "model").mkdir(parents=True, exist_ok=True)
     data = open_maps("PM", "LH", sims=sims)
-    training, _, test = split_simulations(data)
+    training, _, test = data.split()
     print(f"{len(data)} maps of {data.n_sims} N-body simulations, {len(test)} maps held out", flush=True)
 
     start = time.time()
     torch.manual_seed(seed)
-    model = CosmoFlow.from_preset("mini", Normalizer.fit(data.maps, training))
+    model = CosmoFlow.from_preset("mini", Normalizer.fit(training.maps))
     config = TrainConfig(**{**TRAIN_PRESETS["mini"], "epochs": epochs, "ema": 0.99, "seed": seed})
     (out / "model" / "checkpoint.safetensors").unlink(missing_ok=True)  # a demo starts from nothing
     models = {"trained here": train(model, data, out / "model", config), "shipped": CosmoFlow.from_pretrained("mini").to(model.device)}

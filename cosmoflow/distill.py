@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from .core import MAPS_PER_SIMULATION
-from .data import MapData, augment, split_simulations
+from .data import MapData, augment
 from .flow import integrate
 from .model import CosmoFlow
 from .spectra import modes, ring_mean
@@ -90,16 +90,17 @@ def distill(
     """
     model.require_flow()
     if min(steps, epochs, batch_size, fine) < 1: raise ValueError(f"steps={steps}, epochs={epochs}, batch_size={batch_size}, fine={fine}: expected 1 or more")
-    device, teacher, parts = model.device, deepcopy(model).eval(), split_simulations(data)[:2]
+    device, teacher = model.device, deepcopy(model).eval()
+    training, validation, _ = data.split()
     student, average = deepcopy(teacher), deepcopy(teacher)
     average.config = model.config | {"steps": steps, "solver": "euler"}
     settings = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "spectral": spectral, "pooled": pooled, "ema": ema, "fine": fine, "seed": seed}
     with Run(out, settings, data, average, teacher) as run:
-        loader, val = (MapLoader(data, part, model.normalizer, device) for part in parts)
+        loader, val = (MapLoader(part, model.normalizer, device) for part in (training, validation))
         optimizer = torch.optim.AdamW(student.unet.parameters(), lr=lr)
         run.resume({"model": student, "average": average}, optimizer)
 
-        sims, each = len(loader) // MAPS_PER_SIMULATION, MAPS_PER_SIMULATION
+        sims, each = training.n_sims, MAPS_PER_SIMULATION
         teach = partial(lesson, teacher, steps=steps, fine=fine, pooled=pooled)
         val_x0, val_field, val_true = teach(val(torch.arange(0, len(val), each)), epoch_generator(seed, 0, 2, device))
         updates = -(-sims // batch_size)

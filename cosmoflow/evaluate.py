@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .core import BOX, MAPS_PER_SIMULATION, Maps, standard_error, to_tensor
-from .data import MapData, split_simulations
+from .core import BOX, Maps, standard_error, to_tensor
+from .data import MapData
 from .inference import fit_cnn, fit_mlp, relative_error, spectrum_features
 from .model import CosmoFlow
 from .spectra import cross_correlation, pdf_distance, power_spectrum, stacked_ratio
@@ -70,14 +70,16 @@ def compare(
 # %% ../nbs/course/11_evaluate.ipynb #56f4f64e
 def infer_parameters(
     model: CosmoFlow,                                                 # encodes the maps
-    data: MapData,                                                    # maps and parameters
-    parts: tuple[np.ndarray, np.ndarray, np.ndarray],                 # map indices: training, validation, test
+    train: MapData,                                                   # the part that regressors learn from
+    val: MapData,                                                     # decides which epoch of theirs is kept
+    test: MapData,                                                    # on which their errors are measured
     methods: tuple[str, ...] = ("summaries", "spectrum", "raw maps"), # which inputs to learn from
     seed: int = 0,                                                    # of the regressors
 ) -> dict[str, dict[str, list[float]]]:                               # method -> mean and standard error of Omega_m, sigma_8
     "Relative errors of Omega_m and sigma_8 on the test part: from the summaries, the power spectrum, and raw maps."
-    target = torch.from_numpy(data.params[:, :2]).float()
-    y = [target[part // MAPS_PER_SIMULATION].to(model.device) for part in parts]
+    parts = train, val, test
+    y_train, y_val, y_test = (
+        torch.from_numpy(part.targets[:, :2]).float().to(model.device) for part in parts)
     features = {
         "summaries": lambda maps: model.summarise(maps),
         "spectrum": lambda maps: spectrum_features(maps).to(model.device),
@@ -85,9 +87,10 @@ def infer_parameters(
     }
     errors = {}
     for method in methods:
-        x = [features[method](np.array(data.maps[part])) for part in parts]
+        x_train, x_val, x_test = (features[method](part.maps) for part in parts)
         fit = fit_cnn if method == "raw maps" else fit_mlp
-        error = relative_error(fit(x[0], y[0], x[1], y[1], seed=seed).predict(x[2]), y[2])
+        regressor = fit(x_train, y_train, x_val, y_val, seed=seed)
+        error = relative_error(regressor.predict(x_test), y_test)
         errors[method] = {"mean": error.mean.tolist(), "standard_error": error.standard_error.tolist()}
     return errors
 
@@ -109,15 +112,15 @@ def evaluate(
     solver: str | None = None,    # likewise
 ) -> Evaluation:
     "Everything that is claimed of a model, measured on simulations that training did not see."
-    parts = split_simulations(data)
-    true = torch.from_numpy(np.array(data.maps[parts[2]]))
+    train, val, test = data.split()
+    true = to_tensor(test.maps)
     sampling = model.sampling(steps, solver)
     rec = model.reconstruct(true, generator=torch.Generator().manual_seed(seed), **sampling).cpu()
     methods = ("summaries", "spectrum", "raw maps") if raw_maps else ("summaries", "spectrum")
     numbers = {k: np.asarray(v).tolist() for k, v in asdict(compare(true, rec)).items()}
-    counts = dict(zip(("training", "validation", "test"), (len(p) // MAPS_PER_SIMULATION for p in parts)))
+    counts = {"training": train.n_sims, "validation": val.n_sims, "test": test.n_sims}
     metrics = {"suite": data.suite, "set": data.set, "simulations": counts, "seed": seed, "sampling": sampling,
-               "reconstruction": numbers, "inference": infer_parameters(model, data, parts, methods, seed)}
+               "reconstruction": numbers, "inference": infer_parameters(model, train, val, test, methods, seed)}
     return Evaluation(metrics, true, rec)
 
 # %% ../nbs/course/11_evaluate.ipynb #d91041c0

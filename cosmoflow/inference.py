@@ -34,7 +34,8 @@ def spectrum_features(
     box: float = BOX,  # side of the map, Mpc/h
 ) -> Tensor:           # (n, H/2 + 2)
     "What a cosmologist would try first: log power spectrum of the log map, and the mean and scatter of the log map."
-    log = to_tensor(maps).clamp_min(1.0).log10()
+    maps = to_tensor(maps)
+    log = maps.clamp_min(1.0).log10()
     power = power_spectrum(maps, box, of="log")[1]
     return torch.cat([power.log10().to(log), log.mean((1, 2))[:, None], log.std((1, 2))[:, None]], 1)
 

@@ -35,7 +35,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
 from .core import MAPS_PER_SIMULATION, Maps, atomic_path, evaluating, to_tensor
-from .data import MapData, Normalizer, augment, split_simulations
+from .data import MapData, Normalizer, augment
 from .encoder import summary
 from .flow import flow_matching_loss
 from .model import CosmoFlow, Pretrained
@@ -272,18 +272,23 @@ def epoch_generator(seed: int, epoch: int, process: int, device: torch.device) -
 
 class MapLoader:
     "Random batches of normalised maps; the maps live on the device where they fit in half of its free memory."
-    def __init__(self, data: MapData, indices: np.ndarray, normalizer: Normalizer, device: torch.device):
-        self.maps, self.indices, self.normalizer, self.device = data.maps, indices, normalizer, device
+    def __init__(self,
+        part: MapData,           # the maps to draw from
+        normalizer: Normalizer,  # what makes them a network's input
+        device: torch.device,    # where batches are wanted
+    ):
+        self.maps, self.normalizer, self.device = part.maps, normalizer, device
         self.held = None
-        if device.type == "cuda" and data.maps[0].nbytes * len(indices) < torch.cuda.mem_get_info(device)[0] / 2:
-            self.held = torch.from_numpy(data.maps[indices]).to(device)
+        if device.type == "cuda" and part.maps.nbytes < torch.cuda.mem_get_info(device)[0] / 2:
+            self.held = to_tensor(part.maps).to(device)
 
-    def __len__(self) -> int: return len(self.indices)
+    def __len__(self) -> int: return len(self.maps)
 
     def __call__(self, which: Tensor) -> Tensor:
         "Normalised maps number `which` of the part, (B, 1, H, W), on the device."
-        maps = self.held[which] if self.held is not None else torch.from_numpy(self.maps[self.indices[which.cpu().numpy()]]).to(self.device)
-        return self.normalizer(maps)
+        if self.held is not None: return self.normalizer(self.held[which])
+        maps = torch.from_numpy(self.maps[which.cpu().numpy()])
+        return self.normalizer(maps.to(self.device))
 
 
 def validation_loss(
@@ -317,9 +322,9 @@ def epoch_order(
 ) -> Tensor:                     # indices of the maps of one epoch, (n,) or, in pairs, (14/15 n,)
     "In which order an epoch goes through the maps."
     if not pairs: return torch.randperm(n, generator=generator)
-    sims, m = n // MAPS_PER_SIMULATION, MAPS_PER_SIMULATION
-    dealt = torch.rand(sims, m, generator=generator).argsort(1) + m * torch.arange(sims)[:, None]
-    dealt = dealt[:, :m // 2 * 2].reshape(-1, 2)
+    siblings = torch.arange(n).view(-1, MAPS_PER_SIMULATION)
+    order = torch.rand(siblings.shape, generator=generator).argsort(1)
+    dealt = siblings.gather(1, order)[:, :MAPS_PER_SIMULATION // 2 * 2].reshape(-1, 2)
     return dealt[torch.randperm(len(dealt), generator=generator)].flatten()
 
 # %% ../nbs/course/09_train.ipynb #51b11a97
@@ -378,10 +383,10 @@ def train(
     device, ranks = accelerator.device, accelerator.num_processes
     batch = max(1, config.batch_size // ranks)
     if config.siblings and batch % 2: raise ValueError(f"batch_size={config.batch_size}: expected an even number of maps a process, for pairs of siblings")
-    parts = split_simulations(data)  # one split for every run: what is held out once is held out always
+    training, validation, _ = data.split()  # one split for every run: what is held out once is held out always
     with Run(out, asdict(config), data, model, main=accelerator.is_main_process) as run:
         if run.checkpoint.exists() and not resume: raise FileExistsError(f"{run.checkpoint} is there already: resume that run, or choose another folder")
-        loader, val = (MapLoader(data, part, model.normalizer, device) for part in parts[:2])
+        loader, val = (MapLoader(part, model.normalizer, device) for part in (training, validation))
         model.register_buffer("prior", None)  # it belongs to the weights that came in; the trained ones get their own
         average = deepcopy(model).to(device) if config.ema else None
         trained = average or model
@@ -423,6 +428,6 @@ def train(
             if config.schedule == "plateau": plateau.step(val_loss)
             run.keep({"epoch": epoch + 1, "train_loss": train_loss, "val_loss": val_loss, "siblings_loss": siblings_loss, "lr": lr, "seconds": seconds}, trained)
         bar.close()
-        trained.eval().fit_prior(data.maps[parts[0]])
+        trained.eval().fit_prior(training.maps)
         if run.main: trained.save_pretrained(run.out)
     return trained

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from .core import Maps, evaluating
-from .data import MapData, Normalizer, augment, split_simulations
+from .data import MapData, Normalizer, augment
 from .layers import PeriodicConv, PeriodicUp
 from .model import SCALE, Pretrained, check_sizes
 from .train import MapLoader, Run, epoch_generator, epoch_order
@@ -73,9 +73,12 @@ class VAE(Pretrained):
         batch_size: int = 64,  # maps at a time
     ) -> Tensor:               # (n, H, W) surface density
         "Compresses maps to the means of their latents, and decodes those."
-        x = self.normalizer(maps).to(self.device, torch.float32)
+        parts = []
         with evaluating(self):
-            parts = [self.decoder(self.mean(self.encoder(b))) for b in x.split(batch_size)]
+            for start in range(0, len(maps), batch_size):
+                x = self.normalizer(maps[start:start + batch_size])
+                x = x.to(self.device, torch.float32)
+                parts.append(self.decoder(self.mean(self.encoder(x))))
         return self.normalizer.inverse(torch.cat(parts))
 
 # %% ../nbs/course/12_vae.ipynb #44d4524c
@@ -107,10 +110,11 @@ def train_vae(
     Raises `ValueError` if the run in `out` is another (settings, maps, normaliser), `BlockingIOError` if another process trains into `out`,
     `FloatingPointError` if the loss is not a number any more: the folder keeps the epoch before. Source: paper, A.2.
     """
-    device, n, parts = model.device, math.prod(model.shape), split_simulations(data)[:2]
+    device, n = model.device, math.prod(model.shape)
+    training, validation, _ = data.split()
     settings = {"batch_size": batch_size, "lr": lr, "patience": patience, "bf16": bf16, "seed": seed}
     with Run(out, settings, data, model) as run:
-        loader, val = (MapLoader(data, part, model.normalizer, device) for part in parts)
+        loader, val = (MapLoader(part, model.normalizer, device) for part in (training, validation))
         optimizer = torch.optim.AdamW(model.parameters(), lr=lr)
         plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=patience)
         run.resume({"model": model}, optimizer, plateau=plateau)

@@ -178,9 +178,9 @@ print(used())
     assert gib < 1
 
 
-def test_normalizer_fits_the_chosen_maps():
+def test_normalizer_fits_the_maps_of_a_view():
     maps = np.random.default_rng(0).lognormal(25, 1, (600, 16, 16)).astype(np.float32)
-    norm = Normalizer.fit(maps, np.arange(550))
+    norm = Normalizer.fit(MapView(maps, slice(550)))
     log = np.log10(maps[:550].astype(float))
     np.testing.assert_allclose([norm.mean, norm.std], [log.mean(), log.std()], rtol=1e-6)
 
@@ -257,4 +257,4 @@ def test_download_names_what_is_not_there(tmp_path, server):
 def test_batches_cover_everything():
     maps = np.arange(1300, dtype=np.float32).reshape(1300, 1, 1)
     assert np.concatenate(list(batches(maps))).ravel().tolist() == list(range(1300))
-    assert np.concatenate(list(batches(maps, [5, 3, 900], size=2))).ravel().tolist() == [5, 3, 900]
+    assert np.concatenate(list(batches(MapView(maps, [5, 3, 900]), size=2))).ravel().tolist() == [5, 3, 900]

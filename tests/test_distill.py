@@ -1,10 +1,9 @@
 """Distillation: the student follows the teacher's flow in few steps, and everything but the steps stays what it was."""
-import numpy as np
 import pytest
 import torch
 
 from cosmoflow.bench import untrained
-from cosmoflow.data import Normalizer, open_maps, split_simulations
+from cosmoflow.data import Normalizer, open_maps
 from cosmoflow.distill import distill, flow_path, path_loss, spectral_loss
 from cosmoflow.flow import integrate
 from cosmoflow.model import CosmoFlow
@@ -31,7 +30,7 @@ def test_a_student_learns_its_teachers_steps(tmp_path):
     before = {k: v.clone() for k, v in model.state_dict().items()}
     student = distill(model, data, tmp_path, steps=2, epochs=3, batch_size=4, fine=4)
 
-    maps = np.array(data.maps[split_simulations(data)[1][::5]])
+    maps = data.split()[1].maps[::5]
     field, x0 = model.encode(maps), torch.randn(3, 1, 64, 64, generator=torch.Generator().manual_seed(9))
     with torch.no_grad():
         true = flow_path(model, x0, field, 8, "midpoint")[::4]

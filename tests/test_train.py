@@ -9,7 +9,7 @@ from conftest import COSMOFLOW, kill_when, randomised
 from safetensors.torch import load_file
 
 from cosmoflow import CosmoFlow
-from cosmoflow.data import Normalizer, open_maps, split_simulations
+from cosmoflow.data import Normalizer, open_maps
 from cosmoflow.flow import flow_matching_loss
 from cosmoflow.train import Objective, TrainConfig, ema_update, epoch_order, lr_factor, sibling_loss, train, validation_loss
 
@@ -35,7 +35,7 @@ def test_killed_and_resumed_run_is_the_same_run(tmp_path):
 
 def fresh(data):
     torch.manual_seed(0)
-    return CosmoFlow.from_preset("tiny", Normalizer.fit(data.maps, split_simulations(data)[0]))
+    return CosmoFlow.from_preset("tiny", Normalizer.fit(data.split()[0].maps))
 
 
 def test_run_is_not_overwritten(tmp_path, data):
@@ -155,8 +155,9 @@ def test_sibling_loss_against_a_loop():
 def test_siblings_learn_the_cosmology(tmp_path, data):
     "Held-out maps: after training with siblings, summaries tell simulations apart that they did not before."
     everything = open_maps("PM", "LH", sims=slice(0, 40))
-    unseen = split_simulations(everything)[2].reshape(-1, 15)[:, :14].reshape(4, 7, 2)
-    def question(model): return sum(sibling_loss(model.summarise(everything.maps[unseen[:, i].ravel()])).item() for i in range(7)) / 7
+    held_out = everything.split()[2]
+    unseen = torch.arange(len(held_out)).reshape(4, 15)[:, :14].reshape(4, 7, 2)
+    def question(model): return sum(sibling_loss(model.summarise(held_out.maps[unseen[:, i].flatten().numpy()])).item() for i in range(7)) / 7
     before = question(fresh(everything).eval())
     model = train(fresh(everything), everything, tmp_path, TrainConfig(epochs=4, lr=3e-3, batch_size=32, siblings=1.0))
     assert question(model) < before - 0.1

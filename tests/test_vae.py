@@ -1,7 +1,6 @@
 """The VAE: it can learn, it goes on where it stopped, and it comes back from disk whole."""
 import json
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -12,7 +11,7 @@ from cosmoflow.vae import GDN, VAE, train_vae, vae_loss
 
 
 @pytest.fixture(scope="module")
-def normalizer(data): return Normalizer.fit(data.maps, np.arange(len(data)))
+def normalizer(data): return Normalizer.fit(data.maps)
 
 
 def small(normalizer, seed=0):
