@@ -6,8 +6,9 @@ Docs: https://cosmoflow.github.io/cosmoflow/course/train.html"""
 
 # %% auto #0
 __all__ = ['TRAIN_PRESETS', 'TrainConfig', 'lr_factor', 'ema_update', 'save_checkpoint', 'read_checkpoint', 'fill', 'digest',
-           'identify', 'differences', 'write_log', 'Run', 'epoch_generator', 'MapLoader', 'validation_loss',
-           'sibling_loss', 'epoch_order', 'partly_pooled', 'Objective', 'fast_bf16', 'train']
+           'identify', 'differences', 'require_same_run', 'write_log', 'require_finite', 'Run', 'epoch_generator',
+           'MapLoader', 'validation_loss', 'sibling_loss', 'epoch_order', 'partly_pooled', 'Objective', 'fast_bf16',
+           'train']
 
 # %% ../nbs/course/09_train.ipynb #da65566e
 import csv
@@ -20,7 +21,7 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -92,14 +93,20 @@ def ema_update(average: nn.Module, model: nn.Module, decay: float) -> None:
         get_ema_multi_avg_fn(decay)(*zip(*floats), None)  # a few kernels on a GPU, not one a tensor
 
 # %% ../nbs/course/09_train.ipynb #e7172d58
+def _named(models: Mapping[str, nn.Module]) -> dict[str, Tensor]:
+    "All tensors of several models, each with its model's name before its own."
+    held = {name: model.state_dict().items() for name, model in models.items()}
+    return {f"{name}.{k}": v for name, items in held.items() for k, v in items}
+
+
 def save_checkpoint(
     path: Path,                        # the file
     models: Mapping[str, nn.Module],   # by name: the model, its average if there is one
     optimizer: torch.optim.Optimizer,  # AdamW
     state: dict,                       # what else a resumed run needs; JSON
 ) -> None:
-    "Writes all that a resumed run needs into one safetensors file, whole or not at all."
-    tensors = {f"{n}.{k}": v for n, m in models.items() for k, v in m.state_dict().items()}
+    "Writes all that a resumed run needs into one file, whole or not at all."
+    tensors = _named(models)
     for i, moments in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{i}.{k}": v for k, v in moments.items()}
     state = state | {"tensors": sorted(tensors)}  # so that one that is lost is missed
@@ -108,17 +115,18 @@ def save_checkpoint(
 
 # %% ../nbs/course/09_train.ipynb #ae4fd3f8
 def read_checkpoint(
-    path: Path,                            # a file that `save_checkpoint` wrote
-) -> tuple[dict, dict[str, Tensor]]:       # the state, and the tensors by name
+    path: Path,                       # a file that `save_checkpoint` wrote
+) -> tuple[dict, dict[str, Tensor]]:  # the state, and the tensors by name
     "Reads a checkpoint. Raises `ValueError` if the file is damaged or lacks a tensor."
+    remedy = "remove it to start again, or choose another folder"
     try:
         with safe_open(path, "pt") as f:
             state = json.loads(f.metadata()["state"])
             tensors = {k: f.get_tensor(k) for k in f.keys()}
     except (SafetensorError, TypeError, KeyError, ValueError) as e:
-        raise ValueError(f"{path}: expected a checkpoint of a training ({e}); remove it to start again, or choose another folder") from e
+        raise ValueError(f"{path}: expected a checkpoint ({e}); {remedy}") from e
     lost = sorted(set(state.get("tensors", ())) - tensors.keys())
-    if lost: raise ValueError(f"{path}: {len(lost)} tensors are missing, {lost[0]} the first; remove it to start again, or choose another folder")
+    if lost: raise ValueError(f"{path} lacks {len(lost)}: {lost[0]}, ...; {remedy}")
     return state, tensors
 
 # %% ../nbs/course/09_train.ipynb #bd7cc68e
@@ -127,24 +135,28 @@ def fill(
     optimizer: torch.optim.Optimizer,  # AdamW, of the same weights
     tensors: Mapping[str, Tensor],     # as `read_checkpoint` gives them
 ) -> None:
-    "Puts tensors back where they came from. Raises `ValueError`, and fills nothing, if one does not fit."
-    room = {f"{n}.{k}": v.shape for n, m in models.items() for k, v in m.state_dict().items()}
-    lost = room.keys() - tensors.keys()
+    "Puts tensors back where they came from; all or, with a `ValueError`, none."
     weights = [p for group in optimizer.param_groups for p in group["params"]]
+    room = {name: value.shape for name, value in _named(models).items()}
+    odd = room.keys() - tensors.keys()
     for i, p in enumerate(weights):
         room |= {f"optimizer.{i}.{k}": p.shape for k in ("exp_avg", "exp_avg_sq")}
         room[f"optimizer.{i}.step"] = torch.Size()
-    odd = sorted(lost | {k for k, v in tensors.items() if room.get(k) != v.shape})
-    if odd: raise ValueError(f"checkpoint: {len(odd)} tensors do not fit this model and its optimiser, {odd[0]} the first; choose another folder")
+    odd |= {k for k, v in tensors.items() if room.get(k) != v.shape}
+    if odd: raise ValueError(f"checkpoint: {len(odd)} tensors do not fit model and "
+                             f"optimiser: {min(odd)}, ...; choose another folder")
 
     for name, model in models.items():
         model.load_state_dict({k: tensors[f"{name}.{k}"] for k in model.state_dict()})
-    moments: dict[int, dict[str, Tensor]] = {}
+    state: dict[int, dict[str, Tensor]] = {}
     for key in (k for k in tensors if k.startswith("optimizer.")):
         _, number, name = key.split(".")
-        like = weights[int(number)]  # a fused optimiser reads both in the order of memory, so a moment's must be its weight's
-        moments.setdefault(int(number), {})[name] = tensors[key] if name == "step" else torch.empty_like(like).copy_(tensors[key])
-    optimizer.load_state_dict({"state": moments, "param_groups": optimizer.state_dict()["param_groups"]})
+        value, like = tensors[key], weights[int(number)]
+        # A fused optimiser reads a weight and its moments in one order of memory.
+        if name != "step": value = torch.empty_like(like).copy_(value)
+        state.setdefault(int(number), {})[name] = value
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 # %% ../nbs/course/09_train.ipynb #2d10020e
 def digest(
@@ -159,17 +171,17 @@ def digest(
 
 # %% ../nbs/course/09_train.ipynb #54c314f2
 def identify(
-    settings: Mapping,                # all that steers the training
-    data: MapData,                    # the maps
-    model: Pretrained,                # the network, with its normaliser
-    teacher: Pretrained | None = None,  # whose weights it learns from
-) -> dict[str, dict]:                 # by kind, then by name; JSON
+    settings: Mapping,                  # all that steers the training
+    data: MapData,                      # the maps it learns from
+    model: Pretrained,                  # the network it trains, with its normaliser
+    teacher: Pretrained | None = None,  # the network it learns from
+) -> dict[str, dict]:                   # by kind, then by name; JSON
     "What a run is: a checkpoint with another identity belongs to another run."
-    maps = {"suite": data.suite, "set": data.set, "field": data.field, "pixels": data.pixels,
-            "simulations": data.n_sims, "parameters": digest([data.params])}
-    taught = {"weights": digest(teacher.state_dict().values())} if teacher else {}
+    maps = {name: getattr(data, name) for name in ("suite", "set", "field", "pixels")}
+    maps |= {"simulations": data.n_sims, "parameters": digest([data.params])}
+    weights = {"weights": digest(teacher.state_dict().values())} if teacher else {}
     return {"settings": dict(settings), "model": model.config, "data": maps,
-            "normalizer": asdict(model.normalizer), "teacher": taught}
+            "normalizer": asdict(model.normalizer), "teacher": weights}
 
 # %% ../nbs/course/09_train.ipynb #f83f7a8f
 def differences(
@@ -180,9 +192,25 @@ def differences(
     found = []
     for kind in here:
         a, b = there.get(kind, {}), here[kind]
-        names = [n for n in dict.fromkeys([*a, *b]) if a.get(n) != b.get(n)]
-        found += [f"{kind} {n} is {a.get(n)!r} there and {b.get(n)!r} here" for n in names]
+        for name in dict.fromkeys([*a, *b]):
+            old, new = a.get(name), b.get(name)
+            if old == new: continue
+            found.append(f"{kind} {name} is {old!r} there and {new!r} here")
     return "; ".join(found)
+
+# %% ../nbs/course/09_train.ipynb #e46338f8
+def require_same_run(
+    path: Path,                   # of a checkpoint
+    state: Mapping,               # what it holds
+    here: Mapping[str, Mapping],  # what this run is
+) -> None:
+    "Raises `ValueError` unless a checkpoint is this run's."
+    if "run" not in state: raise ValueError(
+        f"{path} does not say what it was trained on, since an older version wrote it: "
+        "finish it with that version, or choose another folder")
+    found = differences(state["run"], here)
+    if found: raise ValueError(f"{path} is of another run: {found}. "
+                               "Go on with what that run had, or choose another folder")
 
 # %% ../nbs/course/09_train.ipynb #6922fa85
 def write_log(
@@ -195,36 +223,50 @@ def write_log(
         writer.writeheader()
         writer.writerows(history)
 
+# %% ../nbs/course/09_train.ipynb #5e404001
+def require_finite(
+    row: Mapping[str, float],  # of the log, with its `epoch`
+    weights: nn.Module,        # what the epoch came to; the last step shows only here
+) -> None:
+    "Raises `FloatingPointError` if a loss or a weight is not a finite number."
+    bad = [f"{name} is {v}" for name, v in row.items() if not math.isfinite(v)]
+    finite = [w.isfinite().all() for w in weights.state_dict().values()]
+    if not all(finite): bad.append("a weight is not finite")
+    if bad: raise FloatingPointError(f"epoch {row['epoch']}: {', '.join(bad)}. The "
+        "folder keeps what it held before; try a lower lr, or full precision")
+
 # %% ../nbs/course/09_train.ipynb #a5354a3b
 class Run:
     "The ledger of a training: its folder, what the run is, and how far it has come."
     def __init__(self,
-        out: str | Path,                    # folder of the lock, log, weights and checkpoint
+        out: str | Path,                    # folder of log, weights and checkpoint
         settings: Mapping,                  # all that steers the training
         data: MapData,                      # the maps it learns from
         model: Pretrained,                  # the network it trains
-        teacher: Pretrained | None = None,  # whose weights it learns from
+        teacher: Pretrained | None = None,  # the network it learns from
         main: bool = True,                  # of several processes, the one that writes
     ):
         self.out, self.main = Path(out), main
         self.identity = identify(settings, data, model, teacher)
         self.checkpoint = self.out / "checkpoint.safetensors"
         self.lock = FileLock(self.out / ".lock", timeout=0)
-        self.history: list[dict] = []  # a row a check
+        self.history: list[dict] = []  # a row for each check
 
     @property
     def epoch(self) -> int:
         "The last epoch that is kept; 0 at the start."
         return self.history[-1]["epoch"] if self.history else 0
 
-    def __enter__(self) -> "Run":
-        "Makes the folder and locks it. Raises `BlockingIOError` if another training has it."
+    def __enter__(self) -> Self:
+        "Makes the folder and locks it; `BlockingIOError` if another training has it."
         if not self.main: return self
         self.out.mkdir(parents=True, exist_ok=True)
         try:
             self.lock.acquire()
         except Timeout:
-            raise BlockingIOError(f"{self.out}: another process is training into this folder; wait for its end, or choose another folder") from None
+            raise BlockingIOError(
+                f"{self.out}: another training is at work in this folder; "
+                "wait for its end, or choose another folder") from None
         return self
 
     def __exit__(self, *_: object) -> None: self.lock.release()
@@ -232,35 +274,34 @@ class Run:
     def resume(self,
         models: Mapping[str, nn.Module],   # all that is trained or averaged, by name
         optimizer: torch.optim.Optimizer,  # AdamW
-        **parts: Any,                      # what else has a state: `plateau`, `scaler`; or None
+        **parts: Any,                      # what else has a state, or None: a schedule
     ) -> None:
-        "Takes these to be kept; goes on from a checkpoint if there is one. Raises `ValueError` for another run's."
+        "Notes what is to be kept, and fills it from this run's checkpoint, if any."
         self.models, self.optimizer = models, optimizer
         self.parts = {name: part for name, part in parts.items() if part is not None}
         if not self.checkpoint.exists(): return
         state, tensors = read_checkpoint(self.checkpoint)
-        if "run" not in state: raise ValueError(f"{self.checkpoint} does not say what it was trained on, because an older version wrote it: finish it with that version, or choose another folder")
-        found = differences(state["run"], self.identity)
-        if found: raise ValueError(f"{self.checkpoint} is of another run: {found}. Go on with what that run had, or choose another folder")
+        require_same_run(self.checkpoint, state, self.identity)
         fill(models, optimizer, tensors)
         for group, lr in zip(optimizer.param_groups, state["lr"]): group["lr"] = lr
-        for name in self.parts.keys() & state["parts"].keys(): self.parts[name].load_state_dict(state["parts"][name])
+        for name in self.parts.keys() & state["parts"].keys():
+            self.parts[name].load_state_dict(state["parts"][name])
         self.history = state["history"]
 
     def keep(self,
         row: dict[str, float],  # of the log: `epoch`, losses, rate, seconds
-        weights: Pretrained,    # the model to save: of all those trained, the one to use
+        weights: Pretrained,    # of all that is trained, the model to use
     ) -> None:
-        "Writes log, weights and, last, the checkpoint. Raises `FloatingPointError`, and writes nothing, if a number is not finite."
-        bad = [f"{name} is {value}" for name, value in row.items() if not math.isfinite(value)]
-        if not all(w.isfinite().all() for w in weights.state_dict().values()): bad.append("a weight is not finite")
-        if bad: raise FloatingPointError(f"epoch {row['epoch']}: {', '.join(bad)}. {self.out} keeps what it held before; try a lower lr, or full precision")
+        "Writes log, weights and, last, the checkpoint; nothing if a loss is not finite."
+        require_finite(row, weights)
         self.history.append(row)
         if not self.main: return
         write_log(self.out / "log.csv", self.history)
         weights.save_pretrained(self.out)
-        state = {"run": self.identity, "history": self.history, "lr": [group["lr"] for group in self.optimizer.param_groups],
-                 "parts": {name: part.state_dict() for name, part in self.parts.items()}}
+        parts = {name: part.state_dict() for name, part in self.parts.items()}
+        rates = [group["lr"] for group in self.optimizer.param_groups]
+        state = {"run": self.identity, "history": self.history}
+        state |= {"lr": rates, "parts": parts}
         save_checkpoint(self.checkpoint, self.models, self.optimizer, state)
 
 # %% ../nbs/course/09_train.ipynb #0cc3337d
