@@ -292,7 +292,7 @@ class Run:
         row: dict[str, float],  # of the log: `epoch`, losses, rate, seconds
         weights: Pretrained,    # of all that is trained, the model to use
     ) -> None:
-        "Writes log, weights and, last, the checkpoint; nothing if a loss is not finite."
+        "Writes log, weights, then the checkpoint; nothing if a loss is not finite."
         require_finite(row, weights)
         self.history.append(row)
         if not self.main: return
