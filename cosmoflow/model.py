@@ -268,8 +268,8 @@ class Codec(FlowModel):
 
     def decode(self,
         field: Tensor,              # compressed field, (n, C, h, w)
-        steps: int | None = None,   # of the solver; None: the model's own
-        solver: str | None = None,  # as `integrate` takes it; None: the model's own
+        steps: int | None = None,   # steps of the solver; None: the model's own
+        solver: str | None = None,  # euler, midpoint, heun, dopri5; None: the model's
         generator: torch.Generator | None = None,  # of the noise that flows into maps
         samples: int = 1,           # maps for each field
         trajectory: bool = False,   # the state after every step too

@@ -1,23 +1,97 @@
 """The command line as a shell sees it."""
+import functools
+import importlib
+import inspect
+import shlex
+import sqlite3
 import subprocess
+import sys
+from zipfile import BadZipFile
 
 import numpy as np
 import pytest
 from conftest import COSMOFLOW
+from fastcore.docments import docments
+from safetensors import SafetensorError
 
+from cosmoflow import CosmoFlow, __version__, cli
 from cosmoflow.data import open_maps
 
 COMMANDS = ("simulate", "download", "train", "evaluate", "distill", "encode", "decode", "bench", "demo")
+WRONG = {  # what each command refuses, and how
+    "simulate": ("--set XY --out o", "set='XY'"),
+    "download": ("--suite PM --set LH --out o", "not on CMD's server"),
+    "train": ("--data nowhere --out o", "nowhere"),
+    "evaluate": ("--data nowhere", "nowhere"),
+    "distill": ("--data nowhere --out o", "nowhere"),
+    "encode": ("none.npy x.npy", "none.npy: no such file"),
+    "decode": ("none.npy x.npy", "none.npy: no such file"),
+    "bench": ("--pixels 96 --out o", "multiples of 64"),
+    "demo": ("--sims 999: --out o", "selects none"),
+}
 
 
 def run(*args, **kwargs):
     return subprocess.run([COSMOFLOW, *map(str, args)], capture_output=True, text=True, timeout=300, **kwargs)
 
 
+@pytest.fixture
+def shell(monkeypatch, capsys, tmp_path):
+    "Runs a line in an empty folder, in this process; gives its status, output and errors."
+    monkeypatch.chdir(tmp_path)
+
+    def call(line):
+        status = 0
+        try: cli.main(shlex.split(line))
+        except SystemExit as e: status = e.code
+        return status, *capsys.readouterr()
+    return call
+
+
+def test_commands_are_these(): assert tuple(cli.COMMANDS) == COMMANDS == tuple(WRONG)
+
+
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help_shows_an_example(command):
-    done = run(command, "--help")
-    assert done.returncode == 0 and f"example: cosmoflow {command}" in done.stdout
+def test_help_shows_an_example_and_needs_no_torch(command):
+    code = f"import sys, cosmoflow.cli as c\ntry: c.main(['{command}', '--help'])\nfinally: print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert f"example: cosmoflow {command}" in done.stdout and done.stdout.endswith("False\n"), done.stderr
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_is_explained(command):
+    parser = cli._command_parser(cli.COMMANDS[command], command)
+    for action in parser._actions:
+        assert action.dest in ("pdb", "xtra") or len(action.help.split(" (default")[0].split()) > 1, action.dest
+        assert "None" not in action.help and "likewise" not in action.help, action.help
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_its_example_parses(command):
+    example = cli._paragraphs(cli.COMMANDS[command])[1].removeprefix("example: cosmoflow ")
+    assert cli._parser().parse_args(shlex.split(example)).command == command
+
+
+@pytest.mark.parametrize("path", ["simulate.simulate", "data.open_maps", "data.download", "train.TrainConfig", "train.train",
+                                  "model.find_model", "model.FlowModel.__init__", "model.Codec.decode", "evaluate.evaluate", "distill.distill", "bench.bench", "demo.demo"])
+def test_what_is_read_is_what_is_there(path):
+    module, *names = path.split(".")
+    real = functools.reduce(getattr, names, importlib.import_module(f"cosmoflow.{module}"))
+    there = docments(real, full=True, returns=False)
+    there = {name: p for name, p in there.items() if p.kind is not inspect.Parameter.VAR_KEYWORD}
+    read = {name: (default, comment) for name, _, default, comment in cli._parameters(path)}
+    assert list(read) == [name for name in there if name != "self"]
+    for name, (default, comment) in read.items():
+        assert comment == (there[name].docment or "").strip()
+        if default is None: assert there[name].default is inspect.Parameter.empty
+        elif name != "config": assert cli._value(module, default) == there[name].default
+
+
+def test_training_options_are_the_fields_with_the_defaults_of_each_preset(shell):
+    from cosmoflow.train import TRAIN_PRESETS, TrainConfig
+    out = " ".join(shell("train --help")[1].split())
+    for name, words in docments(TrainConfig, returns=False).items(): assert f"--{name.replace('_', '-')} " in out and words in out
+    assert f"tiny {TRAIN_PRESETS['tiny']['epochs']}, mini {TRAIN_PRESETS['mini']['epochs']}" in out
 
 
 def test_encode_and_decode(tmp_path):
@@ -29,27 +103,80 @@ def test_encode_and_decode(tmp_path):
     np.testing.assert_allclose(np.load(tmp_path / "eight.npy"), np.load(tmp_path / "field.npy").mean((2, 3)), rtol=1e-4, atol=1e-5)
 
 
+def test_home_is_expanded_in_every_path(tmp_path, shell, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    np.save(tmp_path / "maps.npy", open_maps("PM", "CV").maps[:1])
+    CosmoFlow.from_pretrained("mini").save_pretrained(tmp_path / "own")
+    assert shell("encode '~/maps.npy' '~/field.npy' --model=~/own")[0] == 0
+    assert (tmp_path / "field.npy").exists() and not (tmp_path / "~").exists()
+
+
+def test_version_and_module():
+    assert run("--version").stdout == f"cosmoflow {__version__}\n"
+    done = subprocess.run([sys.executable, "-m", "cosmoflow", "--version"], capture_output=True, text=True)
+    assert done.stdout == f"cosmoflow {__version__}\n"
+
+
+def test_bad_input_is_one_line_for_a_shell(tmp_path):
+    done = run("encode", "none.npy", "x.npy", cwd=tmp_path)
+    assert done.returncode == 2 and done.stdout == "" and done.stderr.splitlines() == ["cosmoflow: error: none.npy: no such file; expected maps of surface density, (n, H, W)"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_bad_input_is_one_line_and_debug_shows_where(shell, command):
+    line, message = WRONG[command]
+    status, _, errors = shell(f"{command} {line}")
+    assert status == 2 and message in errors and errors.startswith("cosmoflow: error: ") and errors.count("\n") == 1
+    status, _, errors = shell(f"{command} {line} --debug")
+    assert status == 2 and "Traceback" in errors and message in errors.splitlines()[-1]
+
+
 @pytest.mark.parametrize("args, message", [
-    (("encode", "none.npy", "x.npy"), "none.npy: no such file"),
-    (("encode", "text.npy", "x.npy"), "text.npy: expected a .npy file"),
-    (("encode", "flat.npy", "x.npy"), "flat.npy: expected maps"),
-    (("decode", "flat.npy", "x.npy"), "flat.npy: expected compressed fields"),
-    (("encode", "maps.npy", "x.txt"), "x.txt: expected an output name that ends in .npy"),
-    (("encode", "maps.npy", "x.npy", "--model", "maxi"), "'maxi': expected a shipped model"),
-    (("evaluate", "--data", "nowhere"), "nowhere"),
-    (("evaluate", "--suite", "Astrid"), "root is needed for Astrid"),
-    (("train", "--out", "run", "--schedule", "linear"), "schedule='linear'"),
-    (("bench", "--pixels", "96", "--out", "o"), "multiples of 64"),
-    (("train", "--out", "run", "--precision", "half"), "precision='half'"),
-    (("distill", "--out", "o", "--steps", "0"), "steps=0"),
-    (("simulate", "--set", "XY", "--out", "o"), "set='XY'"),
-    (("simulate", "--set", "LH", "--sims", "a:b", "--out", "o"), "expected a range such as 0:400"),
-    (("download", "--suite", "PM", "--set", "LH", "--out", "o"), "not on CMD's server"),
+    ("encode text.npy x.npy", "text.npy: expected a .npy file"),
+    ("encode zip.npy x.npy", "zip.npy: expected a .npy file"),
+    ("encode flat.npy x.npy", "flat.npy: expected maps"),
+    ("decode flat.npy x.npy", "flat.npy: expected compressed fields"),
+    ("encode maps.npy x.txt", "x.txt: expected an output name that ends in .npy"),
+    ("encode maps.npy x.npy --model maxi", "'maxi': no such folder here"),
+    ("evaluate --suite Astrid", "root is needed for Astrid"),
+    ("train --out run --schedule linear", "schedule='linear'"),
+    ("train --out run --precision half", "precision='half'"),
+    ("distill --out o --steps 0", "steps=0"),
+    ("simulate --set LH --sims a:b --out o", "expected a range such as 0:400"),
 ])
-def test_errors_are_one_line(tmp_path, args, message):
+def test_errors_are_one_line(tmp_path, shell, args, message):
     (tmp_path / "text.npy").write_text("hello")
+    (tmp_path / "zip.npy").write_bytes(b"PK\3\4 and no more")
     np.save(tmp_path / "flat.npy", np.ones(3))
     np.save(tmp_path / "maps.npy", np.ones((1, 16, 16), np.float32))
-    done = run(*args, cwd=tmp_path)
-    assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
+    status, _, errors = shell(args)
+    assert status == 2 and message in errors.splitlines()[-1] and "Traceback" not in errors
     assert not list(tmp_path.glob("x.*")) and not list(tmp_path.glob(".*tmp*"))
+
+
+def replaced(monkeypatch, command, error):
+    "Makes a command raise this as soon as it runs."
+    @functools.wraps(cli.COMMANDS[command])
+    def broken(**options): raise error
+    monkeypatch.setitem(cli.COMMANDS, command, broken)
+
+
+@pytest.mark.parametrize("error", [SafetensorError("HeaderTooSmall"), MemoryError(), RuntimeError("two\nlines"), AssertionError(), ZeroDivisionError("by zero"),
+                                   TypeError("no"), KeyError("mean"), BadZipFile("no zip"), sqlite3.OperationalError("locked")], ids=lambda e: type(e).__name__)
+def test_what_nobody_foresaw_is_one_line_with_its_kind(shell, monkeypatch, error):
+    replaced(monkeypatch, "demo", error)
+    status, _, errors = shell("demo")
+    assert status == 2 and errors.startswith(f"cosmoflow: error: {type(error).__name__}: ") and errors.endswith("(--debug shows where)\n") and errors.count("\n") == 1
+    assert "Traceback" in shell("demo --debug")[2]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_advice_after_ctrl_c_depends_on_the_command(shell, monkeypatch, command):
+    advice = {"train": "the same command with --resume goes on", "simulate": "the same command goes on", "download": "the same command goes on", "distill": "the same command goes on"}
+    expected = advice.get(command, "the same command starts again")
+    replaced(monkeypatch, command, KeyboardInterrupt)
+    line = cli._paragraphs(cli.COMMANDS[command])[1].removeprefix("example: cosmoflow ")
+    said = shell(line)[0].lower()
+    assert said.startswith("\ncosmoflow: stopped. ") and expected in said
+    assert expected in " ".join(shell(f"{command} --help")[1].lower().split())

@@ -17,7 +17,7 @@ def test_export_in_sync(tmp_path):
     for name in ("nbs", "cosmoflow"): shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("suite", "weights", "__pycache__"))
     for name in ("pyproject.toml", "settings.ini", "setup.py"): shutil.copy(ROOT / name, tmp_path)
     for path in (tmp_path / "cosmoflow").glob("*.py"):
-        if path.name != "__init__.py": path.unlink()
+        if path.name not in ("__init__.py", "__main__.py"): path.unlink()
     subprocess.run([Path(sys.executable).with_name("nbdev-export")], cwd=tmp_path, check=True, capture_output=True)
     names = sorted(p.name for p in (ROOT / "cosmoflow").glob("*.py"))
     assert names == sorted(p.name for p in (tmp_path / "cosmoflow").glob("*.py"))
