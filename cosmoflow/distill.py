@@ -82,49 +82,68 @@ def distill(
     fine: int = 8,           # the teacher's midpoint steps for each of the student's
     seed: int = 0,           # seed of maps, symmetries and noise
 ) -> CosmoFlow:              # the student (its averaged weights); it decodes in `steps` steps of Euler unless told otherwise
-    """Teaches a copy of a model to follow its flow in few steps; every epoch leaves a whole checkpoint, and a stopped run goes on.
+    """Teaches a copy of a model to follow its flow in few steps; a stopped run goes on.
 
-    Raises `ValueError` for counts below 1, for a teacher that is itself distilled, and if the run in `out` is another (settings, maps, teacher),
-    `BlockingIOError` if another process trains into `out`, `FloatingPointError` if the loss is not a number any more: the folder keeps the epoch
-    before. Source: Salimans and Ho 2022; Geng et al. 2025.
+    Raises `ValueError` for counts below 1, for a teacher that is itself distilled, and
+    if `out` holds a run with other settings, maps or teacher, `BlockingIOError` if
+    another training is at work there, `FloatingPointError` if the loss is not a number
+    any more: the folder keeps the epoch before.
+    Source: Salimans and Ho 2022; Geng et al. 2025.
     """
     model.require_flow()
-    if min(steps, epochs, batch_size, fine) < 1: raise ValueError(f"steps={steps}, epochs={epochs}, batch_size={batch_size}, fine={fine}: expected 1 or more")
+    if min(steps, epochs, batch_size, fine) < 1: raise ValueError(
+        f"steps={steps}, epochs={epochs}, batch_size={batch_size}, fine={fine}: "
+        "expected 1 or more")
     device, teacher = model.device, deepcopy(model).eval()
     training, validation, _ = data.split()
     student, average = deepcopy(teacher), deepcopy(teacher)
     average.config = model.config | {"steps": steps, "solver": "euler"}
-    settings = {"epochs": epochs, "batch_size": batch_size, "lr": lr, "spectral": spectral, "pooled": pooled, "ema": ema, "fine": fine, "seed": seed}
+    settings = dict(epochs=epochs, batch_size=batch_size, lr=lr, spectral=spectral,
+                    pooled=pooled, ema=ema, fine=fine, seed=seed)
     with Run(out, settings, data, average, teacher) as run:
-        loader, val = (MapLoader(part, model.normalizer, device) for part in (training, validation))
+        loader = MapLoader(training, model.normalizer, device)
+        val = MapLoader(validation, model.normalizer, device)
         optimizer = torch.optim.AdamW(student.unet.parameters(), lr=lr)
         run.resume({"model": student, "average": average}, optimizer)
 
         sims, each = training.n_sims, MAPS_PER_SIMULATION
         teach = partial(lesson, teacher, steps=steps, fine=fine, pooled=pooled)
-        val_x0, val_field, val_true = teach(val(torch.arange(0, len(val), each)), epoch_generator(seed, 0, 2, device))
+        x1 = val(torch.arange(0, len(val), each))  # one map of each simulation
+        generator = epoch_generator(seed, 0, 2, device)
+        val_x0, val_field, val_true = teach(x1, generator)
         updates = -(-sims // batch_size)
-        bar = tqdm(total=epochs * updates, initial=run.epoch * updates, unit="update", desc="distilling")
+        bar = tqdm(total=epochs * updates, initial=run.epoch * updates, unit="update",
+                   desc="distilling")
         for epoch in range(run.epoch, epochs):
             start, total = time.time(), torch.zeros(2, device=device)
-            draw, generator = epoch_generator(seed, epoch, 1, torch.device("cpu")), epoch_generator(seed, epoch, 0, device)
-            chosen = each * torch.randperm(sims, generator=draw) + torch.randint(each, (sims,), generator=draw)
+            draw = epoch_generator(seed, epoch, 1, torch.device("cpu"))
+            generator = epoch_generator(seed, epoch, 0, device)
+            chosen = each * torch.randperm(sims, generator=draw)
+            chosen += torch.randint(each, (sims,), generator=draw)
             for update, which in enumerate(chosen.split(batch_size), epoch * updates):
-                optimizer.param_groups[0]["lr"] = lr * lr_factor(update, epochs * updates)
+                rate = lr * lr_factor(update, epochs * updates)
+                optimizer.param_groups[0]["lr"] = rate
                 x0, field, true = teach(augment(loader(which), generator), generator)
                 path = flow_path(student, x0, field, steps, "euler")
-                losses = torch.stack([path_loss(path, true), spectral_loss(path[-1], true[-1])])
+                by_path = path_loss(path, true)
+                by_spectrum = spectral_loss(path[-1], true[-1])
                 optimizer.zero_grad()
-                (losses[0] + spectral * losses[1]).backward()
+                (by_path + spectral * by_spectrum).backward()
                 nn.utils.clip_grad_norm_(student.unet.parameters(), 1.0)
                 optimizer.step()
                 ema_update(average, student, min(ema, (1 + update) / (10 + update)))
-                total += losses.detach() / updates
+                total += torch.stack([by_path, by_spectrum]).detach() / updates
                 bar.update()
-            with torch.no_grad(): path = flow_path(average, val_x0, val_field, steps, "euler")
-            val_losses = path_loss(path, val_true).item(), spectral_loss(path[-1], val_true[-1]).item()
-            row = dict(zip(("path", "spectral", "val_path", "val_spectral"), (*total.tolist(), *val_losses)))
-            run.keep({"epoch": epoch + 1, **row, "seconds": round(time.time() - start, 1)}, average)
-            bar.set_postfix(path=f"{total[0]:.3f}", val=f"{val_losses[0]:.3f}", spectrum=f"{val_losses[1] ** 0.5:.1%}")
+            with torch.no_grad():
+                path = flow_path(average, val_x0, val_field, steps, "euler")
+            val_path = path_loss(path, val_true).item()
+            val_spectral = spectral_loss(path[-1], val_true[-1]).item()
+            train_path, train_spectral = total.tolist()
+            row = {"epoch": epoch + 1, "path": train_path, "spectral": train_spectral,
+                   "val_path": val_path, "val_spectral": val_spectral,
+                   "seconds": round(time.time() - start, 1)}
+            run.keep(row, average)
+            bar.set_postfix(path=f"{total[0]:.3f}", val=f"{val_path:.3f}",
+                            spectrum=f"{val_spectral ** 0.5:.1%}")
         bar.close()
     return average

@@ -403,71 +403,103 @@ def fast_bf16(device: torch.device) -> bool:
     if device.type == "cuda": return torch.cuda.get_device_capability(device)[0] >= 8
     return device.type == "cpu" and torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
+
+def _accelerator(
+    precision: str,  # as `TrainConfig` has it
+) -> Accelerator:
+    "Device, processes and precision of a run."
+    AcceleratorState._reset_state()  # else a second run keeps the first one's precision
+    fast = precision == "auto" and fast_bf16(PartialState().device)
+    if precision == "auto": precision = "bf16" if fast else "no"
+    return Accelerator(mixed_precision=precision)
+
 # %% ../nbs/course/09_train.ipynb #930df992
 def train(
-    model: CosmoFlow,          # its normaliser must be fitted on the training part
-    data: MapData,             # all maps; split by simulation, the same way in every run
-    out: str | Path,           # folder for checkpoint, log and weights
+    model: CosmoFlow,     # its normaliser must be fitted on the training part
+    data: MapData,        # all maps; split by simulation, the same way in every run
+    out: str | Path,      # folder for checkpoint, log and weights
     config: TrainConfig = TrainConfig(),
-    resume: bool = False,       # go on from the checkpoint in `out`
-) -> CosmoFlow:                 # the trained model (its averaged weights where `ema` > 0), with a fitted prior
-    """Trains a model; every epoch (or `check_every`th) leaves a whole checkpoint, a log and usable weights in `out`.
+    resume: bool = False,  # go on from the checkpoint in `out`
+) -> CosmoFlow:            # the model, or its average if `ema` > 0, with a fitted prior
+    """Trains a model; every check leaves log, weights and a whole checkpoint in `out`.
 
-    Raises `FileExistsError` for a run that is there already and not resumed, `ValueError` for one that is another (settings, maps, normaliser)
-    and for a distilled model, `BlockingIOError` if another process trains into `out`, `FloatingPointError` if the loss is not a number any more:
-    the folder keeps the checkpoint before.
+    Raises `FileExistsError` for a run that is there and not resumed, `ValueError` for
+    one with other settings, maps or normaliser, and for a distilled model,
+    `BlockingIOError` if another training is at work in `out`, `FloatingPointError` if
+    the loss is not a number any more: the folder keeps what it held before.
     """
     model.require_flow()
-    AcceleratorState._reset_state()  # it is one a process: without this, a second run could not choose another precision
-    precision = config.precision if config.precision != "auto" else "bf16" if fast_bf16(PartialState().device) else "no"
-    accelerator = Accelerator(mixed_precision=precision)
+    accelerator = _accelerator(config.precision)
     device, ranks = accelerator.device, accelerator.num_processes
     batch = max(1, config.batch_size // ranks)
-    if config.siblings and batch % 2: raise ValueError(f"batch_size={config.batch_size}: expected an even number of maps a process, for pairs of siblings")
-    training, validation, _ = data.split()  # one split for every run: what is held out once is held out always
+    if config.siblings and batch % 2: raise ValueError(
+        f"batch_size={config.batch_size}: expected an even number of maps a process, "
+        "for pairs of siblings")
+    training, validation, _ = data.split()  # what is held out once is held out always
     with Run(out, asdict(config), data, model, main=accelerator.is_main_process) as run:
-        if run.checkpoint.exists() and not resume: raise FileExistsError(f"{run.checkpoint} is there already: resume that run, or choose another folder")
-        loader, val = (MapLoader(part, model.normalizer, device) for part in (training, validation))
-        model.register_buffer("prior", None)  # it belongs to the weights that came in; the trained ones get their own
+        if run.checkpoint.exists() and not resume: raise FileExistsError(
+            f"{run.checkpoint} is there already: resume that run, "
+            "or choose another folder")
+        loader = MapLoader(training, model.normalizer, device)
+        val = MapLoader(validation, model.normalizer, device)
+        model.register_buffer("prior", None)  # the trained weights will have their own
         average = deepcopy(model).to(device) if config.ema else None
         trained = average or model
         model.encoder.requires_grad_(not config.freeze_encoder)
-        optimizer = torch.optim.AdamW(model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True)
-        objective, optimizer = accelerator.prepare(Objective(model, config.pooled, config.siblings > 0, config.compile), optimizer)
-        plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer.optimizer, factor=0.5, patience=config.patience)
-        run.resume({"model": model} | ({"average": average} if average else {}), optimizer.optimizer, plateau=plateau, scaler=accelerator.scaler)
+        optimizer = torch.optim.AdamW(model.parameters(), config.lr,
+                                      weight_decay=config.weight_decay, fused=True)
+        objective = Objective(model, config.pooled, config.siblings > 0, config.compile)
+        objective, optimizer = accelerator.prepare(objective, optimizer)
+        adamw = optimizer.optimizer
+        plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
+            adamw, factor=0.5, patience=config.patience)
+        models = {"model": model} | ({"average": average} if average else {})
+        run.resume(models, adamw, plateau=plateau, scaler=accelerator.scaler)
 
         order = partial(epoch_order, len(loader), config.siblings > 0)
         steps = max(1, len(order(torch.Generator())) // (batch * ranks))
-        share = slice(accelerator.process_index * batch, (accelerator.process_index + 1) * batch)  # each process draws for all and keeps its own
-        bar = tqdm(total=config.epochs * steps, initial=run.epoch * steps, unit="step", desc="training", disable=not accelerator.is_main_process)
+        total_steps, first = config.epochs * steps, accelerator.process_index * batch
+        share = slice(first, first + batch)  # every process draws for all of them
+        bar = tqdm(total=total_steps, initial=run.epoch * steps, unit="step",
+                   desc="training", disable=not run.main)
         for epoch in range(run.epoch, config.epochs):
-            if epoch == run.epoch: start, total = time.time(), torch.zeros(2, device=device)
-            model.encoder.train(not config.freeze_encoder and epoch < config.norm_epochs * config.epochs)  # the encoder holds every BatchNorm of the model
+            if epoch == run.epoch:
+                start, total = time.time(), torch.zeros(2, device=device)
+            moving = epoch < config.norm_epochs * config.epochs  # BatchNorm's averages
+            model.encoder.train(moving and not config.freeze_encoder)
             maps = order(epoch_generator(config.seed, epoch, 1, torch.device("cpu")))
             generator = epoch_generator(config.seed, epoch, 0, device)
+            seen = f"{run.history[-1]['val_loss']:.3f}" if run.history else "-"
             for step in range(epoch * steps, (epoch + 1) * steps):
                 which = maps[step % steps * batch * ranks:][:batch * ranks]
-                x1 = augment(loader(which), generator)[share]
+                x1 = augment(loader(which), generator)
+                t = torch.rand(len(x1), generator=generator, device=device)
+                x0 = torch.randn(x1.shape, generator=generator, device=device)
                 if config.schedule == "cosine":
-                    for group in optimizer.param_groups: group["lr"] = config.lr * lr_factor(step, config.epochs * steps)
-                t = torch.rand(len(which), generator=generator, device=device)[share]
-                x0 = torch.randn(len(which), *x1.shape[1:], generator=generator, device=device)[share]
-                with accelerator.autocast(): flow, sibling = objective(x1, t, x0)
+                    lr = config.lr * lr_factor(step, total_steps)
+                    for group in adamw.param_groups: group["lr"] = lr
+                with accelerator.autocast():
+                    flow, sibling = objective(x1[share], t[share], x0[share])
                 accelerator.backward(flow + config.siblings * sibling)
                 accelerator.clip_grad_norm_(objective.parameters(), config.clip)
                 optimizer.step()
                 optimizer.zero_grad()
-                if average: ema_update(average, model, min(config.ema, (1 + step) / (10 + step)))
+                decay = min(config.ema, (1 + step) / (10 + step))
+                if average: ema_update(average, model, decay)
                 total = total + torch.stack([flow, sibling]).detach()
                 bar.update()
-                if step % steps % 10 == 0: bar.set_postfix(epoch=epoch + 1, loss=f"{flow.item():.3f}", val=f"{run.history[-1]['val_loss']:.3f}" if run.history else "-")
+                if step % steps % 10 == 0: bar.set_postfix(
+                    epoch=epoch + 1, loss=f"{flow.item():.3f}", val=seen)
             if (epoch + 1) % config.check_every and epoch + 1 < config.epochs: continue
-            train_loss, siblings_loss = accelerator.reduce(total / steps / (epoch + 1 - run.epoch), "mean").tolist()
-            val_loss = validation_loss(trained, val, epoch_generator(0, 0, 0, device))  # the same noise in every run, so that losses compare
-            lr, seconds = optimizer.param_groups[0]["lr"], round(time.time() - start, 1)
+            total = accelerator.reduce(total / steps / (epoch + 1 - run.epoch), "mean")
+            # The same noise in every run, so that validation losses compare.
+            val_loss = validation_loss(trained, val, epoch_generator(0, 0, 0, device))
+            train_loss, siblings_loss = total.tolist()
+            row = {"epoch": epoch + 1, "train_loss": train_loss, "val_loss": val_loss,
+                   "siblings_loss": siblings_loss, "lr": adamw.param_groups[0]["lr"],
+                   "seconds": round(time.time() - start, 1)}
             if config.schedule == "plateau": plateau.step(val_loss)
-            run.keep({"epoch": epoch + 1, "train_loss": train_loss, "val_loss": val_loss, "siblings_loss": siblings_loss, "lr": lr, "seconds": seconds}, trained)
+            run.keep(row, trained)
         bar.close()
         trained.eval().fit_prior(training.maps)
         if run.main: trained.save_pretrained(run.out)

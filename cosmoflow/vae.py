@@ -107,27 +107,35 @@ def train_vae(
 ) -> VAE:                    # the model of the last epoch
     """Trains a VAE; every epoch leaves a whole checkpoint, and a stopped run goes on.
 
-    Raises `ValueError` if the run in `out` is another (settings, maps, normaliser), `BlockingIOError` if another process trains into `out`,
-    `FloatingPointError` if the loss is not a number any more: the folder keeps the epoch before. Source: paper, A.2.
+    Raises `ValueError` if `out` holds a run with other settings, maps or normaliser,
+    `BlockingIOError` if another training is at work there, `FloatingPointError` if the
+    loss is not a number any more: the folder keeps the epoch before.
+    Source: paper, A.2.
     """
     device, n = model.device, math.prod(model.shape)
     training, validation, _ = data.split()
-    settings = {"batch_size": batch_size, "lr": lr, "patience": patience, "bf16": bf16, "seed": seed}
+    settings = dict(batch_size=batch_size, lr=lr, patience=patience, bf16=bf16,
+                    seed=seed)
     with Run(out, settings, data, model) as run:
-        loader, val = (MapLoader(part, model.normalizer, device) for part in (training, validation))
+        loader = MapLoader(training, model.normalizer, device)
+        val = MapLoader(validation, model.normalizer, device)
         optimizer = torch.optim.AdamW(model.parameters(), lr=lr)
-        plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.5, patience=patience)
+        plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
+            optimizer, factor=0.5, patience=patience)
         run.resume({"model": model}, optimizer, plateau=plateau)
-        bar = tqdm(range(run.epoch, epochs), initial=run.epoch, total=epochs, unit="epoch", desc="training the VAE")
+        bar = tqdm(range(run.epoch, epochs), initial=run.epoch, total=epochs,
+                   unit="epoch", desc="training the VAE")
         for epoch in bar:
             start, total = time.time(), torch.zeros(3, device=device)
-            order = epoch_order(len(loader), False, epoch_generator(seed, epoch, 1, torch.device("cpu"))).split(batch_size)
+            draw = epoch_generator(seed, epoch, 1, torch.device("cpu"))
+            order = epoch_order(len(loader), False, draw).split(batch_size)
             generator = epoch_generator(seed, epoch, 0, device)
             model.train()
             for which in order:
                 x = augment(loader(which), generator)
                 noise = torch.randn(len(x), n, generator=generator, device=device)
-                with torch.autocast(device.type, torch.bfloat16, enabled=bf16): outputs = model(x, noise)
+                with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+                    outputs = model(x, noise)
                 losses = torch.stack(vae_loss(x, *(o.float() for o in outputs)))
                 optimizer.zero_grad()
                 losses[0].backward()
@@ -135,11 +143,19 @@ def train_vae(
                 optimizer.step()
                 total += losses.detach() / len(order)
             with evaluating(model):
-                noise = torch.randn(len(val), n, generator=epoch_generator(seed, 0, 2, device), device=device)
-                batches = torch.arange(len(val)).split(batch_size)
-                val_loss = sum(vae_loss(val(i), *model(val(i), noise[i]))[0].item() * len(i) for i in batches) / len(val)
+                generator = epoch_generator(seed, 0, 2, device)
+                noise = torch.randn(len(val), n, generator=generator, device=device)
+                val_loss = 0.0
+                for i in torch.arange(len(val)).split(batch_size):
+                    x = val(i)
+                    val_loss += vae_loss(x, *model(x, noise[i]))[0].item() * len(i)
+            val_loss /= len(val)
             plateau.step(val_loss)
-            row = {"epoch": epoch + 1, **dict(zip(("train_loss", "mse", "kl"), total.tolist())), "val_loss": val_loss}
-            run.keep(row | {"lr": optimizer.param_groups[0]["lr"], "seconds": round(time.time() - start, 1)}, model)
-            bar.set_postfix(loss=f"{total[0]:.3f}", val=f"{val_loss:.3f}", kl=f"{total[2]:.1f}")
+            train_loss, mse, kl = total.tolist()
+            row = {"epoch": epoch + 1, "train_loss": train_loss, "mse": mse, "kl": kl,
+                   "val_loss": val_loss, "lr": optimizer.param_groups[0]["lr"],
+                   "seconds": round(time.time() - start, 1)}
+            run.keep(row, model)
+            bar.set_postfix(loss=f"{train_loss:.3f}", val=f"{val_loss:.3f}",
+                            kl=f"{kl:.1f}")
     return model.eval()
