@@ -37,7 +37,8 @@ from .core import BOX, write_json
 from .data import Normalizer, augment, open_maps
 from .flow import flow_matching_loss
 from .layers import periodic_pad
-from .model import SCALE, CosmoFlow
+from .encoder import SCALE
+from .model import CosmoFlow
 from .results import hardware
 from .spectra import power_spectrum, spectrum_error
 from .train import MapLoader, fast_bf16

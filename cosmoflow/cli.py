@@ -275,7 +275,7 @@ def _load_model(name: str) -> "CosmoFlow":
 @_command
 @_takes_maps
 @_takes("train.TrainConfig", presets=_value("train", ast.Name("TRAIN_PRESETS")))
-@_takes("model.FlowModel.__init__", "channels")
+@_takes("model.FlowModel.__init__", "channels waves")
 @_takes("train.train", "out resume")
 def _train(
     # size of the model, and the settings that suit it

@@ -9,6 +9,7 @@ __all__ = ['time_embedding', 'AdaGN', 'UNetBlock', 'Stage', 'SelfAttention', 'UN
 
 # %% ../nbs/course/06_unet.ipynb #3c1dc23e
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -97,8 +98,10 @@ class UNet(nn.Module):
         channels: int = 8,  # channels of the compressed field
         width: int = 64,    # channels at full resolution
         depth: int = 2,     # blocks of two convolutions a stage
+        spread: Callable[[Tensor], Tensor] | None = None,  # a field to an image for each channel; None: `upsample`
     ):
         super().__init__()
+        self.spread = spread
         self.emb_dim = 4 * width
         self.from_t = nn.Sequential(nn.Linear(self.emb_dim, self.emb_dim), nn.GELU(), nn.Linear(self.emb_dim, self.emb_dim), nn.GELU())
         self.from_z = nn.Sequential(nn.Linear(channels, self.emb_dim), nn.GELU())
@@ -116,8 +119,9 @@ class UNet(nn.Module):
         t: Tensor,      # flow time, (B,), or (1,) for all
         field: Tensor,  # compressed field, masked, (B, C, H/16, W/16)
     ) -> Tensor:        # velocity, (B, 1, H, W)
+        image = self.spread(field) if self.spread else upsample(field, x.shape[-1] // field.shape[-1])
         t, z = self.from_t(time_embedding(t, self.emb_dim)), self.from_z(summary(field))
-        h = self.stem(torch.cat([x, upsample(field, x.shape[-1] // field.shape[-1])], 1))
+        h = self.stem(torch.cat([x, image], 1))
         skips = [self.first(h, t, z)]
         for i, stage in enumerate(self.down):
             h = stage(F.avg_pool2d(skips[-1], 2), t, z)

@@ -21,7 +21,8 @@ from tqdm.auto import tqdm
 from .core import Maps, evaluating
 from .data import MapData, Normalizer, augment
 from .layers import PeriodicConv, PeriodicUp
-from .model import SCALE, Pretrained, check_sizes
+from .encoder import SCALE
+from .model import Pretrained, check_sizes
 from .train import MapLoader, Run, epoch_generator, epoch_order
 
 # %% ../nbs/course/12_vae.ipynb #aaee2614

@@ -14,6 +14,7 @@ from torch import nn
 
 from cosmoflow import CosmoFlow
 from cosmoflow.data import Normalizer, open_maps
+from cosmoflow.encoder import SCALE, fold, unfold
 from cosmoflow.flow import flow_matching_loss, integrate
 from cosmoflow.layers import PeriodicConv, periodic_pad
 from cosmoflow.model import find_model
@@ -375,3 +376,41 @@ def test_compiled_padding_has_torch_s_value_and_gradient():
         torch.testing.assert_close(*(torch.autograd.grad((y * weight).sum(), x)[0] for y in (ours, theirs)))
         layout = torch.channels_last  # a convolution after padding that forgets it copies the whole image back
         assert pad(x.to(memory_format=layout), width).is_contiguous(memory_format=layout)
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (128, 128), (64, 96)])
+@pytest.mark.parametrize("channels", [1, 8, 16])
+def test_fold_keeps_the_longest_waves(shape, channels):
+    "One wave of each class of aliases a channel: none twice, none shorter than one left out."
+    h, w = (side // SCALE for side in shape)
+    field = torch.randn(3, channels, h, w, generator=torch.Generator().manual_seed(0))
+    images = unfold(field)
+    torch.testing.assert_close(fold(images.sum(1, keepdim=True), channels), field, atol=1e-5, rtol=0)
+    torch.testing.assert_close(images.square().sum((2, 3)), field.square().sum((2, 3)))
+    unit = unfold(torch.eye(channels * h * w).view(-1, channels, h, w)).sum(1)
+    power = torch.fft.fft2(unit).abs().square().sum(0)
+    k = torch.stack(torch.meshgrid(*(torch.fft.fftfreq(n, 1 / n) for n in shape), indexing="ij"))
+    length = torch.hypot(k[0] / shape[0], k[1] / shape[1])
+    kept = power > 1e-3 * power.max()
+    for row in range(h):
+        for column in range(w):
+            same = ((k[0] - row) % h == 0) & ((k[1] - column) % w == 0)
+            nyquist = (k[0].abs() == shape[0] / 2) | (k[1].abs() == shape[1] / 2)
+            assert length[same & kept].max() <= length[same & ~kept & ~nyquist].min() + 1e-6
+
+
+def test_waves_are_saved_and_sorted(tmp_path):
+    "A model with a sorted field comes back from its folder; a channel's waves move with the map."
+    model = CosmoFlow.from_preset("tiny", NORM, waves=True)
+    model.save_pretrained(tmp_path)
+    again = CosmoFlow.from_pretrained(tmp_path)
+    maps = 10 ** (11 + 0.5 * torch.randn(2, 64, 64, generator=torch.Generator().manual_seed(0)))
+    field = again.encode(maps)
+    torch.testing.assert_close(field, model.encode(maps))
+    assert again.decode(field, steps=1).shape == (2, 64, 64)
+    waves = fold(NORM(maps), 8)
+    change = field - waves
+    torch.testing.assert_close(change, change.mean((2, 3), keepdim=True).expand_as(change), atol=1e-4, rtol=0)
+    assert not CosmoFlow.from_pretrained("mini").config["waves"]
+    with pytest.raises(ValueError, match="waves='no': expected True or False"):
+        CosmoFlow(NORM, waves="no")
