@@ -216,7 +216,7 @@ def test_two_trainings_into_one_folder(name, data, whole, tmp_path):
     with FileLock(tmp_path / ".lock", timeout=0): pass  # a run that has ended lets go
 
 
-def test_the_loss_scaler_goes_on(data, tmp_path):
+def test_rate_and_loss_scaler_go_on(data, tmp_path):
     "fp16 scales its losses by a number that it has learnt; the GPU's own scaler, on the CPU."
     def run_and_scaler():
         model = untrained("tiny", torch.device("cpu"))
@@ -231,9 +231,12 @@ def test_the_loss_scaler_goes_on(data, tmp_path):
             scaler.scale(sum(p.sum() for p in model.parameters())).backward()
             scaler.step(optimizer)
             scaler.update()
+        optimizer.param_groups[0]["lr"] = 5e-4
         run.keep({"epoch": 1, "loss": 0.5}, model)
     again, scaler_again, model = run_and_scaler()
-    with again: again.resume({"model": model}, torch.optim.AdamW(model.parameters()), scaler=scaler_again, plateau=None)
+    optimizer = torch.optim.AdamW(model.parameters())
+    with again: again.resume({"model": model}, optimizer, scaler=scaler_again, plateau=None)
+    assert optimizer.param_groups[0]["lr"] == 5e-4
     assert scaler_again.state_dict() == scaler.state_dict()
     assert scaler_again.state_dict() | {"scale": 16.0, "_growth_tracker": 1} == scaler.state_dict()
 
