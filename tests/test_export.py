@@ -10,7 +10,7 @@ import pytest
 from conftest import ROOT
 
 ORDER = ("core", "data", "layers", "spectra", "plot", "simulate", "encoder", "unet", "flow", "model", "train",
-         "inference", "evaluate", "vae", "distill", "results", "demo", "bench", "cli")
+         "inference", "evaluate", "vae", "distill", "scales", "results", "demo", "bench", "cli")
 
 
 def test_export_in_sync(tmp_path):
