@@ -1,10 +1,11 @@
-"""What the README and the model card promise: code that runs, links that lead somewhere."""
+"""What README, cards and pages say of the package: code that runs, links that lead somewhere, counts and lists as they are."""
+import json
 import re
 import subprocess
 import sys
 
 import pytest
-from conftest import ROOT
+from conftest import NOTEBOOKS, ROOT
 
 
 def test_example_runs(tmp_path):
@@ -24,3 +25,106 @@ def test_links_lead_somewhere(page):
     here = "https://raw.githubusercontent.com/cosmoflow/cosmoflow/main/"
     local = [ROOT / u.removeprefix(here) if u.startswith(here) else page.parent / u for u in links if u.startswith(here) or not u.startswith("http")]
     assert all(p.exists() for p in local), [p for p in local if not p.exists()]
+
+
+def page(name):
+    "The text of a page; of a notebook, what its reader reads."
+    path = ROOT / name
+    if path.suffix != ".ipynb": return path.read_text()
+    cells = json.loads(path.read_text())["cells"]
+    return "\n\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
+
+
+def words(text, pattern):
+    "The names in a list, which a pattern finds as its one group."
+    (found,) = re.findall(pattern, text)
+    return [word.strip(" `").removeprefix("cosmoflow ") for word in found.split(",")]
+
+
+def recorded(experiment, quantity, method):
+    "A value of a record and its error, as the text writes it: one decimal."
+    found = json.loads((ROOT / f"nbs/experiments/records/{experiment}.json").read_text())["results"]
+    (result,) = [r for r in found if (r["quantity"], r["method"]) == (quantity, method)]
+    return f"{result['value']:.1f}", f"{result['error']:.1f}"
+
+
+def millions(model): return sum(p.numel() for p in model.parameters()) / 1e6
+
+
+def test_lists_of_commands_are_whole():
+    from cosmoflow.cli import COMMANDS
+    assert sorted(words(page("README.md"), r"The command line\]\(.*?\) \| (.*?) \|")) == sorted(COMMANDS)
+    assert sorted(words(page("nbs/tools/cli.ipynb"), r"Everything from a shell: (.*?)\.")) == sorted(COMMANDS)
+
+
+def test_list_of_presets_is_whole():
+    from cosmoflow.model import PRESETS
+    (sizes,) = re.findall(r"Four sizes share.*", page("nbs/course/08_model.ipynb"))
+    assert len(PRESETS) == 4 and list(PRESETS) == re.findall(r"`(\w+)` for", sizes)
+
+
+def test_list_of_modules_is_whole():
+    from test_export import ORDER
+    listed = words(page("CONTRIBUTING.md"), r"\*\*Modules depend one way\*\*: (.*?)\.")
+    assert listed == list(ORDER)
+
+
+def test_every_model_has_a_card_that_readme_links():
+    linked = re.findall(r"\(cosmoflow/weights/([\w-]+)/README\.md\)", page("README.md"))
+    assert sorted(linked) == sorted(p.name for p in (ROOT / "cosmoflow/weights").iterdir())
+
+
+@pytest.mark.parametrize("name", ["mini", "base", "vae"])
+def test_card_counts_the_weights(name):
+    from cosmoflow import CosmoFlow
+    from cosmoflow.vae import VAE
+    card = page(f"cosmoflow/weights/{name}/README.md")
+    said = re.search(r"([\d.]+) million weights", card)[1]
+    assert said == f"{millions((VAE if name == 'vae' else CosmoFlow).from_pretrained(name)):.2f}"
+    size = (ROOT / f"cosmoflow/weights/{name}/model.safetensors").stat().st_size
+    for said in re.findall(r"on disk, (\d+) MB", card): assert said == f"{size / 1e6:.0f}"
+
+
+def test_pages_count_the_weights_of_the_paper_alike():
+    import torch
+
+    from cosmoflow import CosmoFlow
+    from cosmoflow.data import Normalizer
+    with torch.device("meta"): ours = CosmoFlow.from_preset("paper", Normalizer(11.0, 0.5, 1e8))
+    assert f"{millions(ours):.1f}" == "38.3"  # the authors' own code builds 55.8
+    for name in ("experiments/02_scales", "experiments/10_base", "experiments/11_paper", "tools/results"):
+        text = page(f"nbs/{name}.ipynb")
+        assert "38.3" in text and "55.8" in text, name
+
+
+def test_data_card_counts_the_simulations():
+    from cosmoflow.data import open_maps
+    rows = re.findall(r"^\| `(\w+)` \| (\d+) \|", page("cosmoflow/suite/README.md"), re.M)
+    assert {n: int(sims) for n, sims in rows} == {n: len(open_maps("PM", n).params) for n, _ in rows}
+    assert sorted(n for n, _ in rows) == sorted(p.stem.split("_")[1] for p in (ROOT / "cosmoflow/suite").glob("params_*"))
+    (maps,) = re.findall(r"([\d,]+) N-body maps ship", page("README.md"))
+    assert int(maps.replace(",", "")) == len(open_maps("PM", "LH"))
+
+
+@pytest.mark.parametrize("name", ["README.md", "nbs/index.ipynb"])
+def test_verdict_on_eight_numbers_is_what_the_record_says(name):
+    (claim,) = re.findall(r"- \*The mean of the field.*", page(name))
+    said = [f"{om} and {s8} %" for om, s8 in re.findall(r"([\d.]+) and ([\d.]+) %", claim)]
+    taught = ("flow", "power spectrum", "siblings")
+    assert said == [" and ".join(recorded("12_siblings", f"relative error of {p}, %", by)[0] for p in ("Omega_m", "sigma_8")) + " %" for by in taught]
+
+
+@pytest.mark.parametrize("name", ["mini", "base"])
+def test_card_repeats_the_record(name):
+    card = page(f"cosmoflow/weights/{name}/README.md")
+    rows = {"summaries": r"from the 8 summaries", "spectrum": r"from the power spectrum", "raw maps": r"by a small CNN"}
+    for method, row in rows.items():
+        said = re.findall(r"([\d.]+) ± ([\d.]+) %", re.search(rf"^\|.*{row}.*$", card, re.M)[0])
+        assert said == [recorded("10_base", f"relative error of {p}, %", f"{name}, {method}") for p in ("Omega_m", "sigma_8")]
+
+
+def test_every_source_is_cited_and_every_citation_has_its_source():
+    sources = re.findall(r"^@\w+\{(\w+),", page("nbs/site/references.bib"), re.M)
+    pages = [*NOTEBOOKS, *(ROOT / "nbs").glob("*/*.md")]
+    cited = {key for p in pages for key in re.findall(r"references\.md#(\w+)", p.read_text())}
+    assert len(sources) == len(set(sources)) and cited == set(sources)

@@ -1,8 +1,11 @@
 """The wheel, as a stranger gets it: into an empty environment, away from the checkout."""
 import json
+import re
 import subprocess
 import sys
 import zipfile
+
+from conftest import ROOT
 
 
 def test_sizes(wheel):
@@ -13,6 +16,11 @@ def test_sizes(wheel):
     assert sum(s for name, s in sizes.items() if "/weights/base/" in name) < 30e6
     assert sum(s for name, s in sizes.items() if "/weights/" in name) < 45e6
     for name in ("camels/CosmoAstroSeed_Astrid_L25n256_LH.txt", "weights/mini/config.json", "style.mplstyle", "py.typed"): assert f"cosmoflow/{name}" in sizes
+
+
+def test_guide_names_the_size(wheel):
+    (said,) = re.findall(r"(\d+) MB with its maps and weights", (ROOT / "nbs/workshop/guide.md").read_text())
+    assert abs(wheel.stat().st_size / 1e6 - int(said)) < 1
 
 
 def test_wheel_and_sdist_are_fit_for_release(wheel):
