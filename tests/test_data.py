@@ -1,8 +1,15 @@
 """CMD files, good and bad: reading, splitting, memory, downloading."""
+import base64
+import email.message
+import hashlib
 import http.server
+import io
 import subprocess
 import sys
 import threading
+import urllib.request
+import urllib.response
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +17,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 from cosmoflow.core import MapView
-from cosmoflow.data import (MapData, Normalizer, augment, batches, download, map_path, open_maps, param_path, split_simulations)
+from cosmoflow.data import (_fetch, _SafeRedirects, MapData, Normalizer, augment, batches, download, map_path, open_maps, param_path, split_simulations)
 
 
 def write_cmd(root, suite="Astrid", set="LH", sims=4, side=16, columns=6, n_maps=None, maps=None):
@@ -196,22 +203,29 @@ def test_augment_takes_every_symmetry_and_repeats_with_its_generator():
 
 
 class Server(http.server.BaseHTTPRequestHandler):
-    "Serves files from memory, counts what is asked, and hangs up half-way through the first answers."
+    "Serves files from memory as Apache does, but first the answers of its script; writes down what is asked."
     def log_message(self, *args): pass
 
-    def do_GET(self):
-        self.server.asked.append((self.path, self.headers.get("Range")))
-        body = self.server.bodies.get(self.path)
-        if body is None: return self.send_error(404)
-        start = int(self.headers["Range"].removeprefix("bytes=").rstrip("-")) if self.headers.get("Range") else 0
-        self.send_response(206 if start else 200)
-        self.send_header("Content-Length", str(len(body) - start))
+    def answer(self, status, headers, body):
+        self.send_response_only(status)
+        for name, value in ({"Date": "Tue, 02 Jan 2024 00:00:00 GMT"} | headers).items(): self.send_header(name, value)
         self.end_headers()
-        end = len(body)
-        if self.path.endswith(".npy") and self.server.breaks > 0:
-            self.server.breaks -= 1
-            end = start + (len(body) - start) // 2
-        self.wfile.write(body[start:end])
+        self.wfile.write(body)
+
+    def do_GET(self):
+        self.server.asked.append((self.path, dict(self.headers)))
+        script = self.server.script.get(self.path)
+        if script: return self.answer(*script.pop(0))
+        if self.path not in self.server.bodies: return self.answer(404, {}, b"")
+        self.answer(*version(self.server.bodies[self.path], dict(self.headers)))
+
+
+def version(body, asked, tag='"1"'):
+    "What a good server answers about one version of a file."
+    start = int(asked["Range"].removeprefix("bytes=").rstrip("-")) if asked.get("If-Range") == tag else 0
+    if start >= len(body): return 416, {"Content-Range": f"bytes */{len(body)}"}, b""
+    more = {"Content-Range": f"bytes {start}-{len(body) - 1}/{len(body)}"} if start else {}
+    return 206 if start else 200, {"ETag": tag, "Content-Length": len(body) - start} | more, body[start:]
 
 
 @pytest.fixture
@@ -221,37 +235,254 @@ def server(tmp_path):
     write_cmd(source)
     httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server)
     httpd.bodies = {f"/Astrid/{p.name}": p.read_bytes() for p in source.iterdir()}
-    httpd.asked, httpd.breaks = [], 2
-    threading.Thread(target=httpd.serve_forever, daemon=True).start()
-    yield httpd, f"http://127.0.0.1:{httpd.server_port}"
+    httpd.asked, httpd.script = [], {}
+    thread = threading.Thread(target=httpd.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    yield httpd
     httpd.shutdown()
     httpd.server_close()
+    thread.join()
+
+
+MAPS, TABLE = "/Astrid/Maps_Mcdm_Astrid_LH_z=0.00.npy", "/Astrid/params_LH_Astrid.txt"
+LOGIN = b"<!DOCTYPE html><html>Please log in</html>"
+
+
+def get(httpd, tmp_path, suite="Astrid", **kwargs):
+    return download(suite, "LH", tmp_path / "CMD", base=f"http://127.0.0.1:{httpd.server_port}", wait=0, **kwargs)
+
+
+def asked(httpd, path=MAPS, header="Range"): return [headers.get(header) for at, headers in httpd.asked if at == path]
+
+
+def named(tmp_path): return sorted(path.name for path in (tmp_path / "CMD").iterdir() if not path.name.endswith(".lock"))
+
+
+def half(body, tag='"1"'):
+    "The first half of a file, and the connection is gone."
+    status, headers, _ = version(body, {}, tag)
+    return status, headers, body[:len(body) // 2]
 
 
 def test_download_goes_on_after_a_break(tmp_path, server):
-    httpd, base = server
-    data = download("Astrid", "LH", tmp_path / "CMD", base=base, wait=0.01)
-    assert len(data) == 60
-    ranges = [r for path, r in httpd.asked if path.endswith(".npy")]
-    assert len(ranges) == 3 and ranges[0] is None and ranges[1] and ranges[2]
-    assert map_path(tmp_path / "CMD", "Astrid", "LH").read_bytes() == httpd.bodies["/Astrid/Maps_Mcdm_Astrid_LH_z=0.00.npy"]
-    n = len(httpd.asked)
-    download("Astrid", "LH", tmp_path / "CMD", base=base)
-    assert len(httpd.asked) == n  # nothing is asked twice
+    body = server.bodies[MAPS]
+    n, half_n = len(body), len(body) // 2
+    server.script = {MAPS: [half(body), (206, {"ETag": '"1"', "Content-Range": f"bytes {half_n}-{n - 1}/{n}", "Content-Length": n - half_n}, body[half_n:-9])]}
+    assert len(get(server, tmp_path)) == 60
+    assert asked(server) == [None, f"bytes={half_n}-", f"bytes={n - 9}-"]
+    assert asked(server, header="If-Range") == [None, '"1"', '"1"']
+    assert (tmp_path / "CMD" / Path(MAPS).name).read_bytes() == body
+    assert named(tmp_path) == [Path(MAPS).name, Path(TABLE).name]  # no remains
+    times = len(server.asked)
+    get(server, tmp_path)
+    assert len(server.asked) == times  # nothing is asked twice
 
 
 def test_download_gives_up_and_keeps_what_came(tmp_path, server):
-    httpd, base = server
-    httpd.breaks = 100
-    with pytest.raises(ConnectionError, match="run the same command again"): download("Astrid", "LH", tmp_path / "CMD", base=base, tries=2, wait=0.01)
-    assert list((tmp_path / "CMD").glob("*.part")) and not map_path(tmp_path / "CMD", "Astrid", "LH").exists()
-    httpd.breaks = 0
-    assert len(download("Astrid", "LH", tmp_path / "CMD", base=base, wait=0.01)) == 60
+    body = server.bodies[MAPS]
+    server.script = {MAPS: [half(body), (503, {}, b"")]}
+    with pytest.raises(ConnectionError, match="keeps what has come; run the same command again"): get(server, tmp_path, tries=2)
+    assert named(tmp_path) == [Path(MAPS).name + ".part", Path(MAPS).name + ".part.json"]
+    assert len(get(server, tmp_path)) == 60 and asked(server)[-1] == f"bytes={len(body) // 2}-"
 
 
-def test_download_names_what_is_not_there(tmp_path, server):
-    with pytest.raises(FileNotFoundError, match="404"): download("SIMBA", "LH", tmp_path / "CMD", base=server[1], wait=0.01)
-    with pytest.raises(ValueError, match="not on CMD's server"): download("PM", "LH", tmp_path)
+def test_a_download_that_was_killed_before_the_last_step_asks_for_nothing(tmp_path, server):
+    body = server.bodies[MAPS]
+    server.script = {MAPS: [half(body)]}
+    with pytest.raises(ConnectionError): get(server, tmp_path, tries=1)
+    (tmp_path / "CMD" / (Path(MAPS).name + ".part")).write_bytes(body)
+    assert len(get(server, tmp_path)) == 60 and len(asked(server)) == 1
+
+
+def _span(start, end, total): return {"Content-Range": f"bytes {start}-{end}/{total}"}
+
+
+# What a server may answer, asked for the second half of n bytes, when the file has become another.
+CHANGED = {
+    "all of the new version": lambda new, h, n: version(new, {}, '"2"'),
+    "its half, with its tag": lambda new, h, n: (206, {"ETag": '"2"', **_span(h, n - 1, n)}, new[h:]),
+    "its half, with its time": lambda new, h, n: (206, {"Last-Modified": "Mon, 01 Jan 2024 01:00:00 GMT", **_span(h, n - 1, n)}, new[h:]),
+    "its half, of another size": lambda new, h, n: (206, _span(h, n + 8, n + 9), new[h:] + bytes(9)),
+    "other bytes, as many": lambda new, h, n: (206, _span(h - 9, n - 10, n), new[h - 9:-9]),
+    "no range": lambda new, h, n: (206, {}, new[h:]),
+    "bytes without end": lambda new, h, n: (206, _span(h, n - 1, n), new[h:] + bytes(9)),
+    "not so many": lambda new, h, n: (416, {}, b""),
+}
+
+
+@pytest.mark.parametrize("kind", CHANGED)
+def test_two_versions_are_never_joined(tmp_path, server, kind):
+    old, h = server.bodies[MAPS], len(server.bodies[MAPS]) // 2
+    new = old[:128] + old[:127:-1]  # as long, other maps
+    status, headers, body = half(old)
+    headers["Last-Modified"] = "Mon, 01 Jan 2024 00:00:00 GMT"
+    server.script = {MAPS: [(status, headers, body), CHANGED[kind](new, h, len(old)), version(new, {}, '"2"')]}
+    path = tmp_path / "maps.npy"
+    assert _fetch(f"http://127.0.0.1:{server.server_port}{MAPS}", path, lambda part: None, tries=5, wait=0)
+    assert path.read_bytes() == new
+    assert asked(server, header="If-Range") == [None, '"1"', None][:len(asked(server))]  # the old half is dropped
+
+
+@pytest.mark.parametrize("headers, condition", [
+    ({"ETag": '"a"'}, '"a"'), ({"ETag": 'W/"a"'}, None), ({}, None),
+    ({"Last-Modified": "Mon, 01 Jan 2024 00:00:00 GMT"}, "Mon, 01 Jan 2024 00:00:00 GMT"),
+    ({"Last-Modified": "Tue, 02 Jan 2024 00:00:00 GMT"}, None),  # as young as the answer
+])
+def test_only_what_surely_tells_versions_apart_lets_a_download_go_on(tmp_path, server, headers, condition):
+    body = server.bodies[MAPS]
+    server.script = {MAPS: [(200, {"Content-Length": len(body), **headers}, body[:5000])]}
+    assert len(get(server, tmp_path)) == 60
+    assert asked(server, header="If-Range") == [None, condition]
+    assert asked(server) == [None, condition and "bytes=5000-"]
+
+
+def test_files_of_two_addresses_are_never_joined(tmp_path, server):
+    body = server.bodies[MAPS]
+    server.script = {MAPS: [half(body), (404, {}, b"")]}
+    other = "/" + Path(MAPS).name
+    server.bodies[other] = body[:128] + body[:127:-1]  # with the same tag
+    with pytest.raises(ConnectionError): get(server, tmp_path, tries=1)
+    path = tmp_path / "CMD" / Path(MAPS).name
+    get_at = f"http://127.0.0.1:{server.server_port}"
+    assert not _fetch(get_at + MAPS, path, lambda part: None, tries=1, wait=0)
+    assert _fetch(get_at + other, path, lambda part: None, tries=1, wait=0)
+    assert path.read_bytes() == server.bodies[other] and asked(server, other) == [None]
+
+
+def sha(body): return base64.b64encode(hashlib.sha256(body).digest()).decode()
+
+
+BAD_ANSWERS = {
+    "a login page": (MAPS, lambda body: ({"Content-Length": len(LOGIN)}, LOGIN), "login page"),
+    "nothing": (MAPS, lambda body: ({}, b""), "login page"),
+    "too few bytes": (MAPS, lambda body: ({}, body[:-1]), "truncated"),
+    "too many bytes": (MAPS, lambda body: ({}, body + b"!"), "1 bytes after its maps"),
+    "maps of another shape": (MAPS, lambda body: ({}, npy(np.ones((15, 4, 5), np.float32))), "shape"),
+    "another digest": (MAPS, lambda body: ({"Repr-Digest": f"sha-256=:{sha(b'')}:", "ETag": '"0"', "Content-Length": len(body)}, body), "SHA-256"),
+    "another digest, older header": (MAPS, lambda body: ({"Digest": f"SHA-256={sha(b'')}"}, body), "SHA-256"),
+    "a login page for a table": (TABLE, lambda body: ({}, LOGIN), "table of numbers"),
+    "a table cut short": (TABLE, lambda body: ({"Content-Length": len(body)}, body[:-30]), "bytes have come"),
+    "a table of one column": (TABLE, lambda body: ({}, b"1\n2\n"), "columns"),
+}
+
+
+def npy(maps):
+    np.save(file := io.BytesIO(), maps)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("kind", BAD_ANSWERS)
+def test_what_is_not_the_file_never_takes_its_name(tmp_path, server, kind):
+    path, make, problem = BAD_ANSWERS[kind]
+    answer = 200, *make(server.bodies[path])
+    server.script = {path: [answer, answer]}
+    with pytest.raises(ConnectionError, match=problem) as e: get(server, tmp_path, tries=2)
+    assert path in str(e.value) and len(asked(server, path)) == 2  # it is asked for again
+    assert Path(path).name not in named(tmp_path)
+    server.script = {path: [answer]}
+    assert len(get(server, tmp_path, tries=2)) == 60
+    assert (tmp_path / "CMD" / Path(path).name).read_bytes() == server.bodies[path]
+
+
+def test_a_login_page_does_not_cost_what_has_come(tmp_path, server):
+    body = server.bodies[MAPS]
+    server.script = {MAPS: [half(body), (200, {"ETag": '"login"'}, LOGIN)]}
+    assert len(get(server, tmp_path)) == 60
+    assert asked(server) == [None, *2 * [f"bytes={len(body) // 2}-"]]
+
+
+def test_a_digest_of_the_first_answer_counts_for_the_last(tmp_path, server):
+    status, headers, body = half(server.bodies[MAPS])
+    server.script = {MAPS: [(status, headers | {"Repr-Digest": f"sha-256=:{sha(b'')}:"}, body)]}
+    with pytest.raises(ConnectionError, match="SHA-256"): get(server, tmp_path, tries=2)
+    assert asked(server) == [None, f"bytes={len(body)}-"] and named(tmp_path) == []
+
+
+@pytest.mark.parametrize("headers", [
+    lambda body: {}, lambda body: {"Repr-Digest": f"sha-512=:AAAA:, sha-256=:{sha(body)}:"},
+    lambda body: {"ETag": '"d41d8cd98f00b204e9800998ecf8427e"', "Content-Length": len(body)}  # looks like an MD5
+])
+def test_what_a_server_may_leave_out(tmp_path, server, headers):
+    server.script = {path: [(200, headers(body), body)] for path, body in server.bodies.items()}
+    assert len(get(server, tmp_path)) == 60 and len(server.asked) == 2
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 503])
+@pytest.mark.parametrize("after, pause", [(None, 0.5), ("7", 7), ("86400", 120), ("Sat, 01 Jan 2000 00:00:00 GMT", 0), ("soon", 0.5)])
+def test_a_busy_server_is_asked_again_when_it_says(tmp_path, server, monkeypatch, status, after, pause):
+    slept = []
+    monkeypatch.setattr("cosmoflow.data.time.sleep", slept.append)
+    server.script = {MAPS: [(status, {"Retry-After": after} if after else {}, b"")]}
+    download("Astrid", "LH", tmp_path / "CMD", base=f"http://127.0.0.1:{server.server_port}", wait=0.5)
+    assert slept == [0, pause, 0] and len(asked(server)) == 2
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 405, 451])
+@pytest.mark.parametrize("suite, path", [("Astrid", MAPS), ("Nbody_Astrid", "/Nbody/Maps_Mtot_Nbody_Astrid_LH_z=0.00.npy")])
+def test_a_refusal_is_told_as_what_it_is(tmp_path, server, status, suite, path):
+    server.script = {path: [(status, {}, b"")]}
+    with pytest.raises(PermissionError, match=f"{path}: the server refuses .{status}"): get(server, tmp_path, suite)
+    assert server.asked[-1][0] == path and len(asked(server, path)) == 1
+
+
+@pytest.mark.parametrize("status", [404, 410])
+def test_no_such_file_leads_to_the_next_address(tmp_path, server, status):
+    server.script = {MAPS: [(status, {}, b"")]}
+    server.bodies["/" + Path(MAPS).name] = server.bodies[MAPS]
+    assert len(get(server, tmp_path)) == 60
+    with pytest.raises(FileNotFoundError) as e: get(server, tmp_path, "SIMBA")
+    name = "Maps_Mcdm_SIMBA_LH_z=0.00.npy"
+    assert f"/SIMBA/{name}, " in str(e.value) and f"/{name}: the server has no such file" in str(e.value)
+
+
+def test_two_downloads_of_one_file_do_not_mix(tmp_path, server, monkeypatch):
+    asks, goes_on = threading.Event(), threading.Event()
+    monkeypatch.setattr(Server, "send_response_only", lambda self, *args: (asks.set(), goes_on.wait(10), http.server.BaseHTTPRequestHandler.send_response_only(self, *args)))
+    first = threading.Thread(target=get, args=(server, tmp_path))
+    first.start()
+    try:
+        assert asks.wait(60)
+        with pytest.raises(BlockingIOError, match=f"{Path(MAPS).name}: another download is at work"): get(server, tmp_path)
+    finally:
+        goes_on.set()
+        first.join()
+    assert named(tmp_path) == [Path(MAPS).name, Path(TABLE).name] and len(server.asked) == 2
+
+
+@pytest.mark.parametrize("to, follows", [("https://other.org/", True), ("http://other.org/", False), ("ftp://other.org/", False)])
+def test_https_is_never_left(tmp_path, server, monkeypatch, to, follows):
+    asked = []
+
+    class Https(urllib.request.HTTPSHandler):
+        def https_open(self, request):
+            asked.append(request.full_url)
+            body = io.BytesIO(server.bodies.get("/Astrid/" + request.full_url.rsplit("/", 1)[1], b""))
+            status, headers = (200, {}) if request.host == "other.org" else (302, {"Location": to + request.full_url.rsplit("/", 1)[1]})
+            message = email.message.Message()
+            for name, value in headers.items(): message[name] = value
+            answer = urllib.response.addinfourl(body, message, request.full_url, status)
+            answer.msg = ""
+            return answer
+
+    monkeypatch.setattr("cosmoflow.data._open", urllib.request.build_opener(_SafeRedirects, Https).open)
+    if follows: assert len(download("Astrid", "LH", tmp_path, base="https://cmd.org", wait=0)) == 60 and len(asked) == 4
+    else:
+        with pytest.raises(PermissionError, match=f"sends us on to {to}"): download("Astrid", "LH", tmp_path, base="https://cmd.org", wait=0)
+        assert len(asked) == 1  # and neither again nor elsewhere
+
+
+@pytest.mark.parametrize("opens", [open_maps, download])
+@pytest.mark.parametrize("name, value", [("suite", "astrid"), ("set", "lh"), ("field", "mcdm"), ("field", "../../Mcdm"), ("field", "")])
+def test_names_that_cmd_does_not_have(tmp_path, opens, name, value):
+    given = {"suite": "Astrid", "set": "LH", "root": tmp_path / "CMD", "field": None} | {name: value}
+    with pytest.raises(ValueError, match=f"^{name}='{value}' is unknown: expected one of .*, "): opens(**given)
+    assert not (tmp_path / "CMD").exists()
+
+
+@pytest.mark.parametrize("change, problem", [({"suite": "PM"}, "not on CMD's server"), ({"tries": 0}, "1 or more"), ({"base": "file:///etc"}, "https://"), ({"base": "www.cmd.org"}, "https://")])
+def test_what_cannot_be_downloaded(tmp_path, change, problem):
+    with pytest.raises(ValueError, match=problem): download(**{"suite": "Astrid", "set": "LH", "root": tmp_path / "CMD"} | change)
+    assert not (tmp_path / "CMD").exists()
 
 
 def test_batches_cover_everything():
