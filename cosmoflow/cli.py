@@ -392,6 +392,7 @@ def _encode(
     out: Path,               # .npy of compressed fields, (n, C, H/16, W/16)
     model: _Model = "mini",
     summary: bool = False,   # write the C numbers of each map instead of its field
+    no_check: bool = False,  # encode maps too that cannot be surface density
 ) -> None:
     """Compress maps.
 
@@ -401,7 +402,8 @@ def _encode(
     """
     network = _load_model(model)
     array = _load_array(maps, 3, "maps of surface density, (n, H, W)")
-    _save_array(out, (network.summarise if summary else network.encode)(array))
+    encode = network.summarise if summary else network.encode
+    _save_array(out, encode(array, check=not no_check))
 
 # %% ../nbs/tools/cli.ipynb #859d2bf5
 @_command
@@ -419,13 +421,9 @@ def _decode(
 
     Nothing is written, and the same command starts again.
     """
-    import torch
-
     network = _load_model(model)
     array = _load_array(field, 4, "compressed fields, (n, C, h, w)")
-    noise = torch.Generator().manual_seed(seed)
-    maps = network.decode(torch.from_numpy(array).float(), generator=noise, **options)
-    _save_array(out, maps)
+    _save_array(out, network.decode(array, seed=seed, **options))
 
 # %% ../nbs/tools/cli.ipynb #730fc7dd
 @_command

@@ -38,7 +38,8 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from .core import MAPS_PER_SIMULATION, Maps, MapView, read_json, to_tensor, write_json
+from .core import (MAPS_PER_SIMULATION, Fields, Maps, MapView, as_stack,
+                            read_json, to_tensor, write_json)
 
 # %% ../nbs/course/02_data.ipynb #a7a789c7
 HYDRO_SUITES = ("IllustrisTNG", "SIMBA", "Astrid", "EAGLE")
@@ -159,10 +160,13 @@ class MapData:
 
 # %% ../nbs/course/02_data.ipynb #06040bf4
 def batches(
-    maps: np.ndarray | MapView,  # (n, H, W), memory-mapped or not
-    size: int = 512,             # maps a batch
-) -> Iterator[np.ndarray]:       # copies, (at most `size`, H, W)
+    maps: Maps,             # (n, H, W), memory-mapped or not
+    size: int = 512,        # maps a batch
+) -> Iterator[np.ndarray]:  # copies, (at most `size`, H, W)
     "Goes through maps in pieces: a file larger than memory can be read to the end."
+    maps = as_stack(maps, "n, H, W")
+    if not isinstance(maps, np.ndarray | MapView):
+        maps = to_tensor(maps).detach().cpu().numpy()
     view = MapView(maps, slice(None))
     for start in range(0, len(view), size): yield view[start:start + size]
 
@@ -181,11 +185,11 @@ def _check_values(maps: np.ndarray, path: Path) -> None:
 
 
 def lower_resolution(
-    maps: np.ndarray | MapView,  # (n, H, H)
-    pixels: int,                 # pixels along a side, a divisor of H
-) -> np.ndarray:                 # (n, pixels, pixels) float32, in memory
+    maps: Maps,    # (n, H, H)
+    pixels: int,   # pixels along a side, a divisor of H
+) -> np.ndarray:   # (n, pixels, pixels), in memory
     "Block mean of surface density, which keeps the mass. Raises `ValueError` where H is no multiple of `pixels`."
-    side = maps.shape[-1]
+    side = as_stack(maps, "n, H, H").shape[-1]
     if pixels < 1 or side % pixels: raise ValueError(f"pixels={pixels}: expected a divisor of the maps' side, {side}")
     f = side // pixels
     return np.concatenate([b.reshape(-1, pixels, f, pixels, f).mean((2, 4)) for b in batches(maps)])
@@ -263,10 +267,10 @@ class Normalizer:
 
     @classmethod
     def fit(cls,
-        maps: np.ndarray | MapView,  # training maps, (n, H, W) surface density
+        maps: Maps,  # training maps, (n, H, W) surface density
     ) -> Self:
         "Statistics of the training maps; the floor is a thousandth of their mean. Raises `ValueError` for no maps or constant maps."
-        if not len(maps): raise ValueError("maps: expected at least one training map, found none")
+        maps = as_stack(maps, "n, H, W")
         density = lambda: batches(maps)
         pixels = math.prod(maps.shape)
         floor = 1e-3 * sum(b.sum(dtype=np.float64) for b in density()) / pixels
@@ -279,14 +283,38 @@ class Normalizer:
     def __call__(self,
         maps: Maps,  # (n, H, W) surface density
     ) -> Tensor:     # x, (n, 1, H, W)
-        maps = to_tensor(maps)
-        if maps.ndim != 3: raise ValueError(f"maps: expected shape (n, H, W), found {tuple(maps.shape)}")
+        maps = to_tensor(maps, "n, H, W")
         return ((maps.clamp_min(self.floor).log10() - self.mean) / self.std)[:, None]
 
+    def check(self,
+        maps: Maps,  # (n, H, W), together
+    ) -> None:
+        """Raises `ValueError` for maps that cannot be the surface density known here.
+
+        Not finite, negative, or their mean 6 `std` from `mean` in log10; says why.
+        """
+        maps = to_tensor(maps, "n, H, W")
+        low, high = (value.item() for value in maps.aminmax())
+        mean = maps.mean().item()
+        if low >= 0 and high < math.inf:
+            found, why = f"a mean of {mean:.3g}", "are they in other units?"
+            far = lambda value: abs(value - self.mean) > 6 * self.std
+            if mean > 0 and not far(math.log10(mean)): return
+            if 0.1 < mean < 10: why = "were they divided by their mean? Multiply by it"
+            if not far(mean): why = "are they log10 maps? Give 10**maps"
+        elif low < 0:
+            found, why = f"{low:.3g}", "are they contrasts, or normalised already?"
+        else:
+            found, why = "NaN or infinity", "mend or leave out these maps"
+        raise ValueError(
+            "maps: expected surface density in (Msun/h)/(Mpc/h)^2, around "
+            f"10^{self.mean:.1f}, found {found}; {why} (check=False takes them as they are)")
+
     def inverse(self,
-        x: Tensor,  # (n, 1, H, W)
+        x: Fields,  # (n, 1, H, W)
     ) -> Tensor:    # maps, (n, H, W) surface density
         "Network units back to surface density."
+        x = to_tensor(x, "n, 1, H, W", "x")
         return 10 ** (x[:, 0] * self.std + self.mean)
 
 # %% ../nbs/course/02_data.ipynb #d3104772

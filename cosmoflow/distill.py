@@ -62,7 +62,7 @@ def lesson(
     pooled: float,               # share of the batch that is decoded from the summary alone
 ) -> tuple[Tensor, Tensor, Tensor]:  # noise (B, 1, H, W), field (B, C, H/16, W/16), states of the flow (steps + 1, B, 1, H, W)
     "What a student is taught with: noise, fields, and where the teacher's flow has led after each long step."
-    x0 = torch.randn(x1.shape, generator=generator, device=x1.device)
+    x0 = torch.randn(x1.shape, generator=generator, device=x1.device, dtype=x1.dtype)
     with torch.no_grad():
         field = partly_pooled(teacher.encoder(x1), pooled)
         return x0, field, flow_path(teacher, x0, field, fine * steps, "midpoint")[::fine]

@@ -55,7 +55,8 @@ def compare(
     box: float = BOX,  # side of the maps, Mpc/h
 ) -> Reconstruction:
     "Spectra, cross-correlation and one-point distribution of reconstructions against the truth."
-    true, rec = to_tensor(true).cpu(), to_tensor(rec).cpu()
+    true = to_tensor(true, "n, H, H", "true").detach().cpu()
+    rec = to_tensor(rec, "n, H, H", "rec").detach().cpu()
     k, p_true = power_spectrum(true, box, of="log")
     p_rec = power_spectrum(rec, box, of="log")[1]
     ratio, ratio_error = stacked_ratio(p_rec, p_true)

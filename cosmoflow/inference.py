@@ -34,7 +34,7 @@ def spectrum_features(
     box: float = BOX,  # side of the map, Mpc/h
 ) -> Tensor:           # (n, H/2 + 2)
     "What a cosmologist would try first: log power spectrum of the log map, and the mean and scatter of the log map."
-    maps = to_tensor(maps)
+    maps = to_tensor(maps, "n, H, H")
     log = maps.clamp_min(1.0).log10()
     power = power_spectrum(maps, box, of="log")[1]
     return torch.cat([power.log10().to(log), log.mean((1, 2))[:, None], log.std((1, 2))[:, None]], 1)
@@ -150,7 +150,7 @@ def relative_error(
     true: Tensor,       # (n, P)
 ) -> RelativeError:
     "Mean of |predicted - true| / true; the maps of one simulation are not independent, so simulations give its error."
-    error = ((predicted - true).abs() / true.abs()).double().cpu().numpy()
+    error = ((predicted - true).abs() / true.abs()).cpu().double().numpy()
     by_sim = error.reshape(-1, MAPS_PER_SIMULATION, error.shape[1]).mean(1)
     return RelativeError(by_sim.mean(0), standard_error(error))
 

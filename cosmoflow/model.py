@@ -21,7 +21,8 @@ from huggingface_hub import ModelHubMixin, snapshot_download
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from .core import Maps, atomic_path, evaluating, read_json, write_json
+from .core import (Fields, Maps, as_stack, atomic_path, check_counts,
+                            evaluating, noise_source, read_json, to_tensor, write_json)
 from .data import Normalizer
 from .encoder import SCALE, Encoder, WaveEncoder, summary, unfold
 from .flow import SOLVERS, channel_mask, integrate
@@ -99,6 +100,9 @@ class Pretrained(nn.Module, ModelHubMixin, library_name="cosmoflow",
 
     @property
     def device(self) -> torch.device: return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype: return next(self.parameters()).dtype
 
     def save_pretrained(self,
         folder: str | Path,                     # made if it does not exist
@@ -204,7 +208,7 @@ class FlowModel(Pretrained):
         self.encoder = (WaveEncoder if waves else Encoder)(channels, encoder_width)
         self.unet = UNet(channels, width, depth, _spread if waves else None)
         # torch does not declare this argument
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.float().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.register_buffer("prior", None)
 
     @classmethod
@@ -224,7 +228,8 @@ class FlowModel(Pretrained):
         field: Tensor,  # compressed field, unmasked, (B, C, H/16, W/16)
     ) -> Tensor:        # (B, 1, H, W)
         "Velocity of the flow at time t, from the channels that are live then."
-        return self.unet(x, t, field * channel_mask(t, field.shape[1]))
+        mask = channel_mask(t, field.shape[1]).to(field.dtype)
+        return self.unet(x, t, field * mask)
 
     def forward(self, x: Tensor, t: Tensor, x1: Tensor) -> Tensor:
         "Velocity at (x, t) when the map to be reached is x1."
@@ -247,24 +252,29 @@ class Codec(FlowModel):
     def encode(self,
         maps: Maps,            # (n, H, W) surface density, H and W multiples of 16
         batch_size: int = 64,  # maps at a time
+        check: bool = True,    # refuse maps that cannot be right, as `Normalizer.check`
     ) -> Tensor:               # field, (n, C, H/16, W/16)
         "Compresses maps 32 times (with 8 channels)."
-        if maps.ndim != 3 or maps.shape[-1] % SCALE or maps.shape[-2] % SCALE:
+        maps, parts = as_stack(maps, "n, H, W"), []
+        if maps.shape[-1] % SCALE or maps.shape[-2] % SCALE:
             raise ValueError("maps: expected shape (n, H, W) with H and W multiples of "
-                             f"{SCALE}, found {tuple(maps.shape)}")
-        parts = []
+                             f"{SCALE}, found {tuple(maps.shape)}; cut them to that")
+        check_counts(batch_size=batch_size)
         with evaluating(self):
             for start in range(0, len(maps), batch_size):
-                x = self.normalizer(maps[start:start + batch_size])
-                parts.append(self.encoder(x.to(self.device, torch.float32)))
+                part = to_tensor(maps[start:start + batch_size])
+                if check: self.normalizer.check(part)
+                x = self.normalizer(part).to(self.device, self.dtype)
+                parts.append(self.encoder(x).float())
         return torch.cat(parts)
 
     def summarise(self,
         maps: Maps,            # (n, H, W) surface density
         batch_size: int = 64,  # maps at a time
+        check: bool = True,    # as `encode` takes it
     ) -> Tensor:               # (n, C)
         "The C numbers that parameters are inferred from: means of the unmasked field."
-        return summary(self.encode(maps, batch_size))
+        return summary(self.encode(maps, batch_size, check))
 
     def sampling(self,
         steps: int | None = None,   # of the solver; None: the model's own
@@ -275,31 +285,36 @@ class Codec(FlowModel):
                 "solver": self.config["solver"] if solver is None else solver}
 
     def decode(self,
-        field: Tensor,              # compressed field, (n, C, h, w)
+        field: Fields,              # compressed field, (n, C, h, w)
         steps: int | None = None,   # steps of the solver; None: the model's own
         solver: str | None = None,  # euler, midpoint, heun, dopri5; None: the model's
         generator: torch.Generator | None = None,  # of the noise that flows into maps
         samples: int = 1,           # maps for each field
         trajectory: bool = False,   # the state after every step too
         batch_size: int = 64,       # maps at a time
+        seed: int | None = None,    # of that noise, instead of a generator
     ) -> Tensor:                    # maps of surface density, (n, 16 h, 16 w)
         """Integrates the flow from noise to maps, given their compressed fields.
 
         More `samples` give (n, samples, 16 h, 16 w); `trajectory` puts the steps + 1
         states of the flow first.
         """
-        if field.ndim != 4 or field.shape[1] != self.config["channels"]:
-            raise ValueError(f"field: expected shape (n, {self.config['channels']}, "
-                             f"h, w), found {tuple(field.shape)}")
+        field = to_tensor(field, f"n, {self.config['channels']}, h, w", "field")
+        if not field.isfinite().all():
+            raise ValueError("field: expected finite numbers, found NaN or infinity; "
+                             "look at the maps that it was made from")
+        check_counts(samples=samples, batch_size=batch_size)
+        generator = noise_source(generator, seed)
         sampling, (n, _, h, w) = self.sampling(steps, solver), field.shape
         where = self.device if generator is None else generator.device
         size = n * samples, 1, SCALE * h, SCALE * w
-        x0 = torch.randn(size, generator=generator, device=where).to(self.device)
-        field = field.to(self.device).repeat_interleave(samples, 0)
+        x0 = torch.randn(size, generator=generator, device=where, dtype=torch.float32)
+        x0, dtype = x0.to(self.device), self.dtype
+        field = field.to(self.device, dtype).repeat_interleave(samples, 0)
         parts = []
         with evaluating(self):
             for x, f in zip(x0.split(batch_size), field.split(batch_size)):
-                velocity = lambda t, x: self.velocity(x, t[None], f)
+                velocity = lambda t, x: self.velocity(x.to(dtype), t[None], f).float()
                 path = integrate(velocity, x, trajectory=trajectory, **sampling)
                 parts.append(path if trajectory else path[None])
         x1 = torch.cat(parts, 1)
@@ -308,28 +323,31 @@ class Codec(FlowModel):
         return maps if trajectory else maps[0]
 
     def reconstruct(self,
-        maps: Maps,  # (n, H, W) surface density
-        **kwargs,    # passed to `decode`
-    ) -> Tensor:     # (n, H, W) surface density
+        maps: Maps,          # (n, H, W) surface density
+        check: bool = True,  # as `encode` takes it
+        **kwargs,            # passed to `decode`: seed, steps, batch_size, ...
+    ) -> Tensor:             # (n, H, W) surface density
         "Compresses maps and decodes them again."
-        return self.decode(self.encode(maps), **kwargs)
+        return self.decode(self.encode(maps, check=check), **kwargs)
 
 # %% ../nbs/course/08_model.ipynb #5f0a2d13
 def field_prior(
-    field: Tensor,  # compressed fields, (n, C, h, w)
+    field: Fields,  # compressed fields, (n, C, h, w)
 ) -> Tensor:        # (h, w, 1 + C, C, 2), real and imaginary parts
     """The Gaussian field with the mean and the cross-spectra of these.
 
     At each wavevector, row 0 is the mean, the rest the Cholesky factor of the spectra.
     """
-    field = field.double()
+    field = to_tensor(field, "n, C, h, w", "field")
+    device = field.device
+    field = field.cpu().double()  # some devices have no double precision
     mean = field.mean((0, 2, 3))
     modes = torch.fft.fft2(field - mean[:, None, None], norm="ortho")
     spectrum = torch.einsum("nchw,ndhw->hwcd", modes, modes.conj()) / len(field)
-    floor = 1e-8 * torch.eye(len(mean), device=field.device)
+    floor = 1e-8 * torch.eye(len(mean), dtype=torch.float32)
     factor = torch.linalg.cholesky(spectrum + floor)
     row = torch.complex(mean, torch.zeros_like(mean)).expand(*factor.shape[:2], 1, -1)
-    return torch.view_as_real(torch.cat([row, factor], 2)).float()
+    return torch.view_as_real(torch.cat([row, factor], 2)).float().to(device)
 
 # %% ../nbs/course/08_model.ipynb #b7a3c4d8
 def draw_fields(
@@ -338,11 +356,14 @@ def draw_fields(
     generator: torch.Generator | None = None,  # of the noise that becomes fields
 ) -> Tensor:        # (n, C, h, w), where the prior lies
     "New fields with the mean and the cross-spectra of the prior."
-    complex_prior = torch.view_as_complex(prior)
+    check_counts(n=n)
+    complex_prior = torch.view_as_complex(prior.float())
     mean, factor = complex_prior[0, 0, 0].real, complex_prior[:, :, 1:]
     h, w, c, _ = factor.shape
     where = prior.device if generator is None else generator.device
-    white = torch.randn(n, c, h, w, generator=generator, device=where).to(prior.device)
+    size = n, c, h, w
+    white = torch.randn(size, generator=generator, device=where, dtype=torch.float32)
+    white = white.to(prior.device)
     modes = torch.fft.fft2(white, norm="ortho")
     modes = torch.einsum("hwcd,ndhw->nchw", factor, modes)
     return torch.fft.ifft2(modes, norm="ortho").real + mean[:, None, None]
@@ -363,6 +384,7 @@ class CosmoFlow(Codec):
     def generate(self,
         n: int,    # how many maps
         generator: torch.Generator | None = None,  # of fields and noise
+        seed: int | None = None,                   # of them, instead of a generator
         **kwargs,  # passed to `decode`
     ) -> Tensor:   # new maps, (n, H, W) surface density
         """New maps of random cosmologies: fields drawn from their prior, decoded.
@@ -372,5 +394,6 @@ class CosmoFlow(Codec):
         if self.prior is None:
             raise RuntimeError("this model has no prior of compressed fields: "
                                "call fit_prior(training maps) first")
+        generator = noise_source(generator, seed)
         field = draw_fields(self.prior, n, generator)
         return self.decode(field, generator=generator, **kwargs)

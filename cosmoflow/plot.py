@@ -55,10 +55,13 @@ def colours(
     return own | dict(zip(others, free))
 
 # %% ../nbs/tools/plot.ipynb #aec2721e
-def _log(maps: Maps) -> np.ndarray:
+def _log(maps: torch.Tensor) -> np.ndarray:
     "Log10 of maps; empty pixels take the smallest value that is not empty."
-    maps = np.asarray(to_tensor(maps).cpu())
-    return np.log10(np.maximum(maps, maps[maps > 0].min()))
+    values = maps.detach().cpu().numpy()
+    if not (values > 0).any():
+        raise ValueError("maps: expected surface density, found no pixel above 0; "
+                         "log10 maps are drawn as 10**maps")
+    return np.log10(np.maximum(values, values[values > 0].min()))
 
 
 def _draw(
@@ -91,7 +94,7 @@ def show_maps(
     size: float = 2.2,           # inches a map
 ) -> Figure:                     # maps side by side with one colour scale
     "Draws maps of surface density on one logarithmic colour scale."
-    log = _log(maps)
+    log = _log(to_tensor(maps, "n, H, W or rows, columns, H, W"))
     if log.ndim == 3: log = log[None]
     n_rows, n_columns = log.shape[:2]
     fig = plt.figure(figsize=(size * n_columns + 1, size * n_rows + 0.4))
@@ -126,14 +129,15 @@ def plot_spectra(
         layout: dict = dict(figsize=(5.5, 5), sharex=True, height_ratios=(2, 1))
         _, axes = plt.subplots(2, 1, **layout)
     top, bottom = axes
+    stacks = {name: to_tensor(m, "B, H, H", name).detach() for name, m in maps.items()}
     measure = lambda m: [a.cpu() for a in power_spectrum(m, box, of)]
-    spectra = {name: measure(m) for name, m in maps.items()}
+    spectra = {name: measure(m) for name, m in stacks.items()}
     reference = next(iter(spectra.values()))[1].mean(0)
     colour = colours(maps)
     for name, (k, power) in spectra.items():
         top.loglog(k, power.mean(0), color=colour[name], label=name)
         if len(power) > 2:
-            band = power.quantile(torch.tensor([0.16, 0.84]), 0)
+            band = power.quantile(power.new_tensor([0.16, 0.84]), 0)
             top.fill_between(k, *band, color=colour[name], alpha=0.15, lw=0)
         bottom.semilogx(k, power.mean(0) / reference, color=colour[name])
     top.set(ylabel=f"P(k) of {'log map' if of == 'log' else 'density'} [(Mpc/h)$^2$]")
@@ -181,8 +185,8 @@ def figure(
     box: float = BOX,       # side of the maps, Mpc/h
 ) -> Figure:
     "Truth beside reconstructions: maps, stacked spectra, their ratio, and r(k)."
-    true = to_tensor(true).cpu()
-    made = {name: to_tensor(rec).cpu() for name, rec in recs.items()}
+    here = lambda maps, name: to_tensor(maps, "n, H, H", name).detach().cpu()
+    true, made = here(true, "true"), {name: here(rec, name) for name, rec in recs.items()}
     rows = {"truth": true, **made}
     fig = plt.figure(figsize=(2.1 * show + 4.6, 2.1 * len(rows) + 0.4))
     left, right = fig.subfigures(1, 2, squeeze=False, width_ratios=(2.1 * show, 4.6))[0]

@@ -15,7 +15,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from .core import Maps
+from .core import Maps, to_tensor
 from .model import CosmoFlow
 from .spectra import cross_correlation, power_spectrum
 
@@ -85,6 +85,8 @@ def swap_changes(
 ) -> tuple[Tensor, Tensor]:  # k (K,) in h/Mpc; 1 - r(k), (C, K), mean over the maps
     "What changes at each wavenumber when one channel of A's field is taken from B's."
     decode = lambda f: model.decode(f, generator=torch.Generator().manual_seed(seed))
+    maps = to_tensor(maps, "n, H, H")
+    others = to_tensor(others, f"{len(maps)}, H, H", "others")
     field, other = model.encode(maps), model.encode(others)
     plain, changes = decode(field), []
     for c in range(field.shape[1]):

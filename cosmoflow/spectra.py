@@ -22,8 +22,7 @@ def contrast(
     of: str = "density",  # "density": Sigma / mean - 1; "log": log10 Sigma minus its mean
 ) -> Tensor:              # (B, H, H), mean 0, in double precision where the device has it
     "The field whose spectrum is measured. Raises `ValueError` for another shape or kind, or a map without mass."
-    maps = to_tensor(maps)
-    if maps.ndim != 3 or maps.shape[1] != maps.shape[2]: raise ValueError(f"maps: expected shape (B, H, H), found {tuple(maps.shape)}")
+    maps = to_tensor(maps, "B, H, H")
     if maps.device.type != "mps": maps = maps.double()
     mean = maps.mean((1, 2), keepdim=True)
     if not (mean > 0).all(): raise ValueError("maps: expected positive mean surface density in every map")
@@ -44,7 +43,7 @@ def modes(
 
 def _rings(side: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     "For each mode of `rfft2`: its ring, its multiplicity, and its length in units of the fundamental mode."
-    f = torch.fft.fftfreq(side, 1 / side, device=device)
+    f = torch.fft.fftfreq(side, 1 / side, device=device, dtype=torch.float32)
     length = torch.hypot(f[:, None], f[None, : side // 2 + 1])
     weight = torch.full_like(length, 2.0)   # rfft2 keeps one of each conjugate pair,
     weight[:, 0] = 1                        # except where the pair is in the same column
@@ -90,6 +89,8 @@ def cross_correlation(
     of: str = "density",  # "density" contrast, or "log" map
 ) -> Tensor:              # (B, K), 1 where the phases and weights agree
     "Cross-correlation coefficient r(k) = P_ab / sqrt(P_a P_b) of two maps."
+    maps_a = to_tensor(maps_a, "B, H, H", "maps_a")
+    maps_b = to_tensor(maps_b, "B, H, H", "maps_b")
     a, b = modes(contrast(maps_a, of), box), modes(contrast(maps_b, of), box)
     cross = ring_mean((a * b.conj()).real)
     return (cross / (ring_mean(a.abs().square()) * ring_mean(b.abs().square())).sqrt()).float()
@@ -102,6 +103,8 @@ def transfer_ratio(
     of: str = "density",  # "density" contrast, or "log" map
 ) -> Tensor:              # (B, K), 1 where a has the amplitude of b
     "Ratio of amplitudes sqrt(P_a / P_b) of two maps."
+    maps_a = to_tensor(maps_a, "B, H, H", "maps_a")
+    maps_b = to_tensor(maps_b, "B, H, H", "maps_b")
     return (power_spectrum(maps_a, box, of)[1] / power_spectrum(maps_b, box, of)[1]).sqrt()
 
 
@@ -120,6 +123,7 @@ def spectrum_error(
     box: float = BOX,  # side of the map, Mpc/h
 ) -> float:            # 0.01 is one percent
     "Largest relative difference of the stacked spectra of log maps, from the fundamental mode to 0.8 of Nyquist."
+    reference = to_tensor(reference, "B, H, H", "reference")
     k, power = power_spectrum(maps, box, of="log")
     ratio = power.mean(0) / power_spectrum(reference, box, of="log")[1].mean(0)
     return (ratio - 1)[k <= 0.8 * k[-1]].abs().max().item()
@@ -131,10 +135,12 @@ def one_point_pdf(
 ) -> tuple[Tensor, Tensor]:                            # bin centres (bins,), probability density (B, bins) per dex
     "Distribution of log10 surface density over the pixels of each map; values outside go to the end bins."
     low, high, n = bins
-    log = to_tensor(maps).flatten(1).clamp_min(10.0**low).log10()
+    log = to_tensor(maps, "B, H, W").flatten(1).clamp_min(10.0**low).log10()
     index = ((log - low) / (high - low) * n).long().clamp(0, n - 1)
-    counts = torch.zeros(len(log), n, device=log.device).scatter_add_(1, index, torch.ones_like(index, dtype=torch.float))
-    centres = low + (torch.arange(n, device=log.device) + 0.5) * (high - low) / n
+    one = torch.ones_like(index, dtype=torch.float32)
+    counts = one.new_zeros(len(log), n).scatter_add_(1, index, one)
+    number = torch.arange(n, device=log.device, dtype=torch.float32)
+    centres = low + (number + 0.5) * (high - low) / n
     return centres, counts / log.shape[1] * n / (high - low)
 
 
@@ -143,5 +149,6 @@ def pdf_distance(
     maps_b: Maps,  # likewise, as many pixels
 ) -> Tensor:       # (B,) dex
     "Wasserstein distance of the one-point distributions of log10 surface density: how far values must move on average."
-    quantiles = [to_tensor(m).flatten(1).clamp_min(1.0).log10().sort(1).values for m in (maps_a, maps_b)]
-    return (quantiles[0] - quantiles[1]).abs().mean(1)
+    a, b = to_tensor(maps_a, "B, H, W", "maps_a"), to_tensor(maps_b, "B, H, W", "maps_b")
+    a, b = (m.flatten(1).clamp_min(1.0).log10().sort(1).values for m in (a, b))
+    return (a - b).abs().mean(1)

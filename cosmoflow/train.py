@@ -473,8 +473,9 @@ def train(
             for step in range(epoch * steps, (epoch + 1) * steps):
                 which = maps[step % steps * batch * ranks:][:batch * ranks]
                 x1 = augment(loader(which), generator)
-                t = torch.rand(len(x1), generator=generator, device=device)
-                x0 = torch.randn(x1.shape, generator=generator, device=device)
+                t = torch.rand(len(x1), generator=generator, device=device, dtype=x1.dtype)
+                x0 = torch.randn(x1.shape, generator=generator, device=device,
+                                 dtype=x1.dtype)
                 if config.schedule == "cosine":
                     lr = config.lr * lr_factor(step, total_steps)
                     for group in adamw.param_groups: group["lr"] = lr

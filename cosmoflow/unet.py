@@ -120,7 +120,8 @@ class UNet(nn.Module):
         field: Tensor,  # compressed field, masked, (B, C, H/16, W/16)
     ) -> Tensor:        # velocity, (B, 1, H, W)
         image = self.spread(field) if self.spread else upsample(field, x.shape[-1] // field.shape[-1])
-        t, z = self.from_t(time_embedding(t, self.emb_dim)), self.from_z(summary(field))
+        t = self.from_t(time_embedding(t, self.emb_dim).to(x.dtype))
+        z = self.from_z(summary(field))
         h = self.stem(torch.cat([x, image], 1))
         skips = [self.first(h, t, z)]
         for i, stage in enumerate(self.down):

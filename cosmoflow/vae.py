@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from .core import Maps, evaluating
+from .core import Maps, as_stack, check_counts, evaluating, to_tensor
 from .data import MapData, Normalizer, augment
 from .layers import PeriodicConv, PeriodicUp
 from .encoder import SCALE
@@ -60,6 +60,7 @@ class VAE(Pretrained):
         self.mean, self.log_var = nn.Linear(n, n), nn.Linear(n, n)
         self.decoder = nn.Sequential(nn.Unflatten(1, self.shape), PeriodicUp(channels, width), GDN(width, True), PeriodicUp(width, width), GDN(width, True),
                                      PeriodicUp(width, width), GDN(width, True), PeriodicUp(width, 1))
+        self.float()  # whatever torch's default is
 
     def forward(self,
         x: Tensor,      # normalised maps, (B, 1, H, W)
@@ -72,14 +73,18 @@ class VAE(Pretrained):
     def reconstruct(self,
         maps: Maps,            # (n, H, W) surface density
         batch_size: int = 64,  # maps at a time
+        check: bool = True,    # refuse maps that cannot be right
     ) -> Tensor:               # (n, H, W) surface density
         "Compresses maps to the means of their latents, and decodes those."
-        parts = []
+        side, parts = self.config["pixels"], []
+        maps = as_stack(maps, f"n, {side}, {side}")
+        check_counts(batch_size=batch_size)
         with evaluating(self):
             for start in range(0, len(maps), batch_size):
-                x = self.normalizer(maps[start:start + batch_size])
-                x = x.to(self.device, torch.float32)
-                parts.append(self.decoder(self.mean(self.encoder(x))))
+                part = to_tensor(maps[start:start + batch_size])
+                if check: self.normalizer.check(part)
+                x = self.normalizer(part).to(self.device, self.dtype)
+                parts.append(self.decoder(self.mean(self.encoder(x))).float())
         return self.normalizer.inverse(torch.cat(parts))
 
 # %% ../nbs/course/12_vae.ipynb #44d4524c
@@ -134,7 +139,8 @@ def train_vae(
             model.train()
             for which in order:
                 x = augment(loader(which), generator)
-                noise = torch.randn(len(x), n, generator=generator, device=device)
+                noise = torch.randn(len(x), n, generator=generator, device=device,
+                                    dtype=x.dtype)
                 with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
                     outputs = model(x, noise)
                 losses = torch.stack(vae_loss(x, *(o.float() for o in outputs)))
@@ -145,7 +151,8 @@ def train_vae(
                 total += losses.detach() / len(order)
             with evaluating(model):
                 generator = epoch_generator(seed, 0, 2, device)
-                noise = torch.randn(len(val), n, generator=generator, device=device)
+                noise = torch.randn(len(val), n, generator=generator, device=device,
+                                    dtype=torch.float32)
                 val_loss = 0.0
                 for i in torch.arange(len(val)).split(batch_size):
                     x = val(i)
