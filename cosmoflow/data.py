@@ -308,7 +308,8 @@ class Normalizer:
             found, why = "NaN or infinity", "mend or leave out these maps"
         raise ValueError(
             "maps: expected surface density in (Msun/h)/(Mpc/h)^2, around "
-            f"10^{self.mean:.1f}, found {found}; {why} (check=False takes them as they are)")
+            f"10^{self.mean:.1f}, found {found}; {why} "
+            "(check=False, --no-check: take them all the same)")
 
     def inverse(self,
         x: Fields,  # (n, 1, H, W)

@@ -103,6 +103,13 @@ def test_encode_and_decode(tmp_path):
     np.testing.assert_allclose(np.load(tmp_path / "eight.npy"), np.load(tmp_path / "field.npy").mean((2, 3)), rtol=1e-4, atol=1e-5)
 
 
+def test_maps_that_cannot_be_right_are_refused_unless_told_otherwise(tmp_path, shell):
+    np.save(tmp_path / "log.npy", np.log10(open_maps("PM", "CV").maps[:2]))
+    status, _, errors = shell("encode log.npy field.npy")
+    assert status == 2 and "are they log10 maps?" in errors and "--no-check" in errors and errors.count("\n") == 1 and not (tmp_path / "field.npy").exists()
+    assert shell("encode log.npy field.npy --no-check")[0] == 0 and (tmp_path / "field.npy").exists()
+
+
 def test_home_is_expanded_in_every_path(tmp_path, shell, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
@@ -149,7 +156,7 @@ def test_errors_are_one_line(tmp_path, shell, args, message):
     (tmp_path / "text.npy").write_text("hello")
     (tmp_path / "zip.npy").write_bytes(b"PK\3\4 and no more")
     np.save(tmp_path / "flat.npy", np.ones(3))
-    np.save(tmp_path / "maps.npy", np.ones((1, 16, 16), np.float32))
+    np.save(tmp_path / "maps.npy", np.full((1, 16, 16), 1e11, np.float32))
     status, _, errors = shell(args)
     assert status == 2 and message in errors.splitlines()[-1] and "Traceback" not in errors
     assert not list(tmp_path.glob("x.*")) and not list(tmp_path.glob(".*tmp*"))
