@@ -10,6 +10,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import randomised
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import nn
 
 from cosmoflow import CosmoFlow
@@ -177,6 +179,20 @@ def change_config(folder, **changes):
     path = folder / "config.json"
     config = json.loads(path.read_text()) | changes
     path.write_text(json.dumps({k: v for k, v in config.items() if v is not None}))
+
+
+def test_weights_say_their_format(tmp_path):
+    model = randomised()
+    model.save_pretrained(tmp_path)
+    path = tmp_path / "model.safetensors"
+    with safe_open(path, "pt") as f: assert f.metadata() == {"format": "1"}
+    tensors = {k: v.contiguous() for k, v in model.state_dict().items()}
+    for older in (None, {"format": "pt"}):
+        save_file(tensors, path, older)
+        torch.testing.assert_close(dict(CosmoFlow.from_pretrained(tmp_path).state_dict()), tensors)
+    save_file(tensors, path, {"format": "2"})
+    with pytest.raises(ValueError, match="model.safetensors: format 2.*pip install --upgrade"):
+        CosmoFlow.from_pretrained(tmp_path)
 
 
 def test_files_say_their_format(tmp_path):
