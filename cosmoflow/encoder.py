@@ -99,11 +99,13 @@ def wave_table(
     return index, factor, alone.astype(bool)
 
 # %% ../nbs/course/05_encoder.ipynb #a4eda2df
+@cache
 def _table(h: int, w: int, channels: int, device: torch.device) -> list[Tensor]:
-    "`wave_table` on a device."
+    "`wave_table` on a device, once: every evaluation of the flow asks for it."
     index, factor, alone = wave_table(h, w, channels)
     parts = index, factor.astype(np.complex64), alone
-    return [torch.from_numpy(part).to(device) for part in parts]
+    with torch.inference_mode(False):  # so that training may use it afterwards
+        return [torch.tensor(part, device=device) for part in parts]
 
 
 def fold(

@@ -10,6 +10,7 @@ __all__ = ['FORMAT', 'PRESETS', 'find_model', 'read_config', 'check_sizes', 'rea
 
 # %% ../nbs/course/08_model.ipynb #de33da00
 import re
+from collections.abc import Iterator
 from dataclasses import asdict
 from importlib.resources import files
 from numbers import Integral
@@ -118,6 +119,18 @@ class Pretrained(nn.Module, ModelHubMixin, library_name="cosmoflow",
 
     @property
     def dtype(self) -> torch.dtype: return next(self.parameters()).dtype
+
+    def inputs(self,
+        maps: Maps,       # (n, H, W) surface density
+        batch_size: int,  # maps at a time
+        check: bool,      # refuse maps that cannot be right, as `Normalizer.check`
+    ) -> Iterator[Tensor]:
+        "Batches of normalised maps, where the model is and in its precision."
+        check_counts(batch_size=batch_size)
+        for start in range(0, len(maps), batch_size):
+            part = to_tensor(maps[start:start + batch_size])
+            if check: self.normalizer.check(part)
+            yield self.normalizer(part).to(self.device, self.dtype)
 
     def save_pretrained(self,
         folder: str | Path,                     # made if it does not exist
@@ -275,12 +288,8 @@ class Codec(FlowModel):
         if maps.shape[-1] % SCALE or maps.shape[-2] % SCALE:
             raise ValueError("maps: expected shape (n, H, W) with H and W multiples of "
                              f"{SCALE}, found {tuple(maps.shape)}; cut them to that")
-        check_counts(batch_size=batch_size)
         with evaluating(self):
-            for start in range(0, len(maps), batch_size):
-                part = to_tensor(maps[start:start + batch_size])
-                if check: self.normalizer.check(part)
-                x = self.normalizer(part).to(self.device, self.dtype)
+            for x in self.inputs(maps, batch_size, check):
                 parts.append(self.encoder(x).float())
         return torch.cat(parts)
 

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from .core import Maps, as_stack, check_counts, evaluating, to_tensor
+from .core import Maps, as_stack, evaluating
 from .data import MapData, Normalizer, augment
 from .layers import PeriodicConv, PeriodicUp
 from .encoder import SCALE
@@ -78,12 +78,8 @@ class VAE(Pretrained):
         "Compresses maps to the means of their latents, and decodes those."
         side, parts = self.config["pixels"], []
         maps = as_stack(maps, f"n, {side}, {side}")
-        check_counts(batch_size=batch_size)
         with evaluating(self):
-            for start in range(0, len(maps), batch_size):
-                part = to_tensor(maps[start:start + batch_size])
-                if check: self.normalizer.check(part)
-                x = self.normalizer(part).to(self.device, self.dtype)
+            for x in self.inputs(maps, batch_size, check):
                 parts.append(self.decoder(self.mean(self.encoder(x))).float())
         return self.normalizer.inverse(torch.cat(parts))
 
