@@ -121,11 +121,12 @@ class Pretrained(nn.Module, ModelHubMixin, library_name="cosmoflow",
     def dtype(self) -> torch.dtype: return next(self.parameters()).dtype
 
     def inputs(self,
-        maps: Maps,       # (n, H, W) surface density
-        batch_size: int,  # maps at a time
-        check: bool,      # refuse maps that cannot be right, as `Normalizer.check`
+        maps: Maps,            # (n, H, W) surface density
+        batch_size: int = 64,  # maps at a time
+        check: bool = True,    # refuse maps that cannot be right, as `Normalizer.check`
     ) -> Iterator[Tensor]:
         "Batches of normalised maps, where the model is and in its precision."
+        maps = as_stack(maps, "n, H, W")
         check_counts(batch_size=batch_size)
         for start in range(0, len(maps), batch_size):
             part = to_tensor(maps[start:start + batch_size])
