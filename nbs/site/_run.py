@@ -3,16 +3,40 @@
 Use: python nbs/site/_run.py [--out FOLDER] NOTEBOOK...    (without --out, in place)
 """
 import argparse
+from base64 import b64decode, b64encode
+from io import BytesIO
 from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
 from nbclient.output_widget import OutputWidget
+from nbformat import NotebookNode
+from PIL import Image
 
 
 class SilentOutput(OutputWidget):
     "nbclient's, but it tells the kernel nothing: such a message can make nbclient miss the end of the cell (its issue 312)."
     def send(self, *args, **kwargs) -> None: pass
+
+
+def smaller(
+    picture: str,  # a PNG, base64
+) -> str:          # the same
+    "A picture in at most 256 colours, or as it came where that is no smaller."
+    image = Image.open(BytesIO(b64decode(picture))).convert("RGB")
+    file = BytesIO()
+    image.quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(
+        file, "PNG", optimize=True)
+    return min(b64encode(file.getvalue()).decode(), picture, key=len)
+
+
+def shrink_pictures(
+    notebook: NotebookNode,  # changed in place
+) -> None:
+    "Pictures are most of what a notebook weighs, and of what a clone downloads."
+    outputs = [o for cell in notebook.cells for o in cell.get("outputs", [])]
+    for data in (output.get("data", {}) for output in outputs):
+        if "image/png" in data: data["image/png"] = smaller(data["image/png"])
 
 
 def run(
@@ -24,6 +48,7 @@ def run(
     client = NotebookClient(notebook, timeout=None, kernel_name="python3", coalesce_streams=True, resources={"metadata": {"path": str(path.parent)}})
     client.widget_registry = {"@jupyter-widgets/output": {"OutputModel": SilentOutput}}
     client.execute()
+    shrink_pictures(notebook)
     nbformat.write(notebook, out)
 
 
