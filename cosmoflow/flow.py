@@ -51,9 +51,11 @@ def flow_matching_loss(
     x0: Tensor | None = None,                  # noise, as x1; None: standard normal
 ) -> Tensor:                                   # mean square error, scalar
     "Regression of the velocity on straight paths to maps. Source: paper, eq. 3."
-    kind = dict(device=x1.device, dtype=x1.dtype)
-    if t is None: t = torch.rand(len(x1), generator=generator, **kind)
-    if x0 is None: x0 = torch.randn(x1.shape, generator=generator, **kind)
+    if t is None:
+        t = torch.rand(len(x1), generator=generator, device=x1.device, dtype=x1.dtype)
+    if x0 is None:
+        x0 = torch.randn(x1.shape, generator=generator, device=x1.device,
+                         dtype=x1.dtype)
     s = t[:, None, None, None]
     velocity = model((1 - s) * x0 + s * x1, t, x1)
     return (velocity.to(x1.dtype) - (x1 - x0)).square().mean()
