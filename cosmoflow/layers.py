@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# %% ../nbs/course/04_layers.ipynb #b0f95e7c
+# %% ../nbs/course/04_layers.ipynb #a7fb2b9c
 class _Wrap(torch.autograd.Function):
     "Pads an image with its own opposite edges, and keeps its layout in memory."
     @staticmethod
@@ -37,12 +37,12 @@ class _Wrap(torch.autograd.Function):
             grad = inner
         return grad, None
 
-
+# %% ../nbs/course/04_layers.ipynb #ae693dc5
 def periodic_pad(
-    x: Tensor,      # periodic image, (B, C, h, w)
-    width: int,     # pixels to add at each edge, at most h and w
-) -> Tensor:        # (B, C, h + 2 width, w + 2 width)
-    "Continues a periodic image over its edges. Raises `ValueError` for too wide a ring."
+    x: Tensor,   # periodic image, (B, C, h, w)
+    width: int,  # pixels to add at each edge, at most h and w
+) -> Tensor:     # (B, C, h + 2 width, w + 2 width)
+    "Continues a periodic image over its edges. `ValueError`: the ring is too wide."
     side = min(x.shape[-2:])
     if width > side:
         raise ValueError(f"width={width}: expected at most the image's side, {side}")
@@ -55,11 +55,11 @@ def periodic_pad(
 class PeriodicConv(nn.Conv2d):
     "A convolution on a periodic image; with stride 1 it keeps the size."
     def __init__(self,
-        c_in: int,         # channels in
-        c_out: int,        # channels out
-        kernel: int = 3,   # side of the kernel, odd
-        stride: int = 1,   # 2 halves the resolution
-        bias: bool = True, # add a number to each channel
+        c_in: int,          # channels in
+        c_out: int,         # channels out
+        kernel: int = 3,    # side of the kernel, odd
+        stride: int = 1,    # 2 halves the resolution
+        bias: bool = True,  # add a number to each channel
     ):
         super().__init__(c_in, c_out, kernel, stride, bias=bias)
 
@@ -68,9 +68,9 @@ class PeriodicConv(nn.Conv2d):
 
 # %% ../nbs/course/04_layers.ipynb #9d0b7847
 def upsample(
-    x: Tensor,             # periodic image, (B, C, h, w)
-    factor: int,           # how many times larger
-) -> Tensor:               # (B, C, factor h, factor w)
+    x: Tensor,    # periodic image, (B, C, h, w)
+    factor: int,  # how many times larger
+) -> Tensor:      # (B, C, factor h, factor w)
     "Bilinear upsampling of a periodic image: the last pixel's neighbour is the first."
     x = F.interpolate(periodic_pad(x, 1), scale_factor=factor, mode="bilinear")
     return x[..., factor:-factor, factor:-factor]
