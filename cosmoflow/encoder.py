@@ -21,29 +21,35 @@ from .layers import PeriodicConv
 
 # %% ../nbs/course/05_encoder.ipynb #094aaec8
 class EncoderBlock(nn.Module):
-    "Two periodic 3x3 convolutions with batch normalisation and a residual connection. Source: paper, A.1.1."
+    "A correction by two periodic 3x3 convolutions. Source: paper, A.1.1."
     def __init__(self,
         c_in: int,        # channels in
         c_out: int,       # channels out
         stride: int = 1,  # 2 halves the resolution
     ):
         super().__init__()
-        self.residual = nn.Sequential(PeriodicConv(c_in, c_out, stride=stride, bias=False), nn.BatchNorm2d(c_out), nn.ReLU(),
-                                      PeriodicConv(c_out, c_out, bias=False), nn.BatchNorm2d(c_out))
-        same = c_in == c_out and stride == 1
-        self.shortcut = nn.Identity() if same else nn.Sequential(nn.Conv2d(c_in, c_out, 1, stride, bias=False), nn.BatchNorm2d(c_out))
+        self.residual = nn.Sequential(
+            PeriodicConv(c_in, c_out, stride=stride, bias=False),
+            nn.BatchNorm2d(c_out), nn.ReLU(),
+            PeriodicConv(c_out, c_out, bias=False), nn.BatchNorm2d(c_out))
+        fits = c_in == c_out and stride == 1
+        self.shortcut = nn.Identity() if fits else nn.Sequential(
+            nn.Conv2d(c_in, c_out, 1, stride, bias=False), nn.BatchNorm2d(c_out))
 
-    def forward(self, x: Tensor) -> Tensor: return F.relu(self.shortcut(x) + self.residual(x))
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.shortcut(x) + self.residual(x))
 
 # %% ../nbs/course/05_encoder.ipynb #114ecf67
 class Encoder(nn.Sequential):
-    "ResNet that compresses a periodic map: (B, 1, H, W) -> (B, channels, H/16, W/16). Source: paper, A.1.1."
+    "(B, 1, H, W) -> (B, channels, H/16, W/16), by a ResNet. Source: paper, A.1.1."
     def __init__(self,
         channels: int = 8,  # channels of the compressed field
-        width: int = 64,    # channels of the first layer; the last blocks have four times as many
+        width: int = 64,    # channels of the first layer; the last has 4 times as many
     ):
-        widths, strides = [width * m for m in (1, 1, 1, 2, 2, 4, 4)], (1, 1, 2, 2, 1, 2)
-        stem = nn.Sequential(PeriodicConv(1, width, bias=False), nn.BatchNorm2d(width), nn.ReLU(), nn.MaxPool2d(2))
+        widths = [width * m for m in (1, 1, 1, 2, 2, 4, 4)]
+        strides = (1, 1, 2, 2, 1, 2)
+        stem = nn.Sequential(PeriodicConv(1, width, bias=False), nn.BatchNorm2d(width),
+                             nn.ReLU(), nn.MaxPool2d(2))
         blocks = [EncoderBlock(*sizes) for sizes in zip(widths, widths[1:], strides)]
         super().__init__(stem, *blocks, PeriodicConv(widths[-1], channels))
 
@@ -51,13 +57,39 @@ class Encoder(nn.Sequential):
 def summary(
     field: Tensor,  # compressed field, (B, C, h, w)
 ) -> Tensor:        # summary statistics, (B, C)
-    "Global average pool of the compressed field: C numbers a map. Source: paper, A.1.1."
+    "Mean of each channel of the field: C numbers for a map. Source: paper, A.1.1."
     return field.mean((-2, -1))
 
-# %% ../nbs/course/05_encoder.ipynb #9dd41b7e
+# %% ../nbs/course/05_encoder.ipynb #c545470f
 SCALE = 16  # pixels of the map along one pixel of the field
 
+# %% ../nbs/course/05_encoder.ipynb #a15268be
+def _aliases(
+    h: int,  # cells along a column of the field
+    w: int,  # cells along a row
+) -> dict[tuple[int, int], list[tuple[int, int]]]:  # class -> wavevectors, in modes
+    "The waves of a map by class of aliases, longest first."
+    rows, columns = SCALE * h, SCALE * w
+    sides = [range(1 - side // 2, side // 2) for side in (rows, columns)]
+    length = lambda k: (k[0] * columns) ** 2 + (k[1] * rows) ** 2
+    classes = defaultdict(list)
+    for k in sorted(product(*sides), key=lambda k: (length(k), k)):
+        classes[k[0] % h, k[1] % w].append(k)
+    return classes
 
+# %% ../nbs/course/05_encoder.ipynb #96515ec8
+def _cosines_and_sines(
+    waves: list[tuple[int, int]],  # of a class that is its own mirror image
+) -> list[tuple[tuple[int, int], complex]]:  # wavevector, factor that takes its part
+    "The real numbers that such a class holds, longest wave first."
+    root = 2**0.5
+    parts: list[tuple[tuple[int, int], complex]] = []
+    for k in waves:
+        if k == (0, 0): parts.append((k, 1))  # the mean
+        elif k < (-k[0], -k[1]): parts += [(k, root), (k, 1j * root)]
+    return parts
+
+# %% ../nbs/course/05_encoder.ipynb #9dd41b7e
 @cache
 def wave_table(
     h: int,         # cells along a column of the field
@@ -72,33 +104,22 @@ def wave_table(
     """
     if not 1 <= channels < SCALE**2 / 2:
         raise ValueError(f"channels={channels}: expected 1 to {SCALE**2 // 2 - 1}")
-    rows, columns = SCALE * h, SCALE * w
-    sides = [range(1 - side // 2, side // 2) for side in (rows, columns)]
-    length = lambda k: (k[0] * columns) ** 2 + (k[1] * rows) ** 2
-    aliases = defaultdict(list)
-    for k in sorted(product(*sides), key=lambda k: (length(k), k)):
-        aliases[k[0] % h, k[1] % w].append(k)
-    index, alone = np.zeros((2, channels, h * w), int)
-    factor = np.ones((channels, h * w), complex)
-    at = lambda k, side: k[0] % side[0] * side[1] + k[1] % side[1]
-    for q, waves in aliases.items():
-        back = -q[0] % h, -q[1] % w
+    field, image = (h, w), (SCALE * h, SCALE * w)
+    index, factor, alone = (np.zeros((channels, h * w), kind)
+                            for kind in (int, complex, bool))
+    flat = lambda k, side: k[0] % side[0] * side[1] + k[1] % side[1]
+    for q, waves in _aliases(h, w).items():
+        back = -q[0] % h, -q[1] % w  # the class of the same waves, run backwards
         if q > back: continue
-        here, there = at(q, (h, w)), at(back, (h, w))
-        if q == back:
-            pairs = [k for k in waves if k <= (-k[0], -k[1])]
-            root = 2**0.5
-            both = lambda k: (root, 1j * root) if any(k) else (1,)
-            each = [(k, f) for k in pairs for f in both(k)]
-            alone[:, here] = 1
-        else:
-            each = [(k, 1) for k in waves]
-        for c, (k, f) in enumerate(each[:channels]):
-            index[c, there] = at((-k[0], -k[1]), (rows, columns))
-            index[c, here], factor[c, here] = at(k, (rows, columns)), f
-    return index, factor, alone.astype(bool)
+        parts = _cosines_and_sines(waves) if q == back else [(k, 1) for k in waves]
+        here, there = flat(q, field), flat(back, field)
+        alone[:, here] = q == back
+        for c, (k, f) in enumerate(parts[:channels]):
+            index[c, there], factor[c, there] = flat((-k[0], -k[1]), image), 1
+            index[c, here], factor[c, here] = flat(k, image), f
+    return index, factor, alone
 
-# %% ../nbs/course/05_encoder.ipynb #a4eda2df
+# %% ../nbs/course/05_encoder.ipynb #6c01c33f
 @cache
 def _table(h: int, w: int, channels: int, device: torch.device) -> list[Tensor]:
     "`wave_table` on a device, once: every evaluation of the flow asks for it."
@@ -107,7 +128,7 @@ def _table(h: int, w: int, channels: int, device: torch.device) -> list[Tensor]:
     with torch.inference_mode(False):  # so that training may use it afterwards
         return [torch.tensor(part, device=device) for part in parts]
 
-
+# %% ../nbs/course/05_encoder.ipynb #a4eda2df
 def fold(
     x: Tensor,      # maps, (B, 1, H, W), H and W multiples of 16
     channels: int,  # of the field, C
