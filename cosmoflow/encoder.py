@@ -70,10 +70,10 @@ def _aliases(
 ) -> dict[tuple[int, int], list[tuple[int, int]]]:  # class -> wavevectors, in modes
     "The waves of a map by class of aliases, longest first."
     rows, columns = SCALE * h, SCALE * w
-    sides = [range(1 - side // 2, side // 2) for side in (rows, columns)]
+    vertical, horizontal = (range(1 - n // 2, n // 2) for n in (rows, columns))
     length = lambda k: (k[0] * columns) ** 2 + (k[1] * rows) ** 2
     classes = defaultdict(list)
-    for k in sorted(product(*sides), key=lambda k: (length(k), k)):
+    for k in sorted(product(vertical, horizontal), key=lambda k: (length(k), k)):
         classes[k[0] % h, k[1] % w].append(k)
     return classes
 

@@ -10,9 +10,11 @@ __all__ = ['time_embedding', 'AdaGN', 'UNetBlock', 'Stage', 'SelfAttention', 'UN
 # %% ../nbs/course/06_unet.ipynb #3c1dc23e
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
+from fastcore.basics import patch
 from torch import Tensor, nn
 
 from .encoder import summary
@@ -20,24 +22,25 @@ from .layers import PeriodicConv, upsample
 
 # %% ../nbs/course/06_unet.ipynb #cb867aa0
 def time_embedding(
-    t: Tensor,   # flow time in [0, 1], (B,)
-    dim: int,    # even number of features
-) -> Tensor:     # (B, dim)
-    "Sines and cosines of the flow time at frequencies from 1 to 1000. Source: paper, A.1.2."
+    t: Tensor,  # flow time in [0, 1], (B,)
+    dim: int,   # features, an even number
+) -> Tensor:    # (B, dim)
+    "Sines and cosines of the time, at frequencies 1 to 1000. Source: paper, A.1.2."
     frequency = torch.logspace(0, 3, dim // 2, device=t.device, dtype=t.dtype)
     angle = t[:, None] * frequency
     return torch.cat([angle.sin(), angle.cos()], 1)
 
 # %% ../nbs/course/06_unet.ipynb #b563d3c2
 class AdaGN(nn.Module):
-    "Adaptive group normalisation: z_s (t_s GN(h) + t_b) + z_b. Source: paper, A.1.2; Hudson et al. 2023, eq. 3."
+    "z_s (t_s GN(h) + t_b) + z_b. Source: paper, A.1.2; Hudson et al. 2023, eq. 3."
     def __init__(self,
-        width: int,      # channels of h
-        emb_dim: int,    # features of the embeddings of time and summary
+        width: int,    # channels of h
+        emb_dim: int,  # features of the embeddings of time and summary
     ):
         super().__init__()
         self.norm = nn.GroupNorm(math.gcd(8, width), width)
-        self.from_t, self.from_z = nn.Linear(emb_dim, 2 * width), nn.Linear(emb_dim, 2 * width)
+        self.from_t = nn.Linear(emb_dim, 2 * width)
+        self.from_z = nn.Linear(emb_dim, 2 * width)
         for layer in (self.from_t, self.from_z):  # scales start at 1, biases at 0
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
@@ -45,14 +48,20 @@ class AdaGN(nn.Module):
     def forward(self, h: Tensor, t: Tensor, z: Tensor) -> Tensor:
         t_s, t_b = self.from_t(t)[:, :, None, None].chunk(2, 1)
         z_s, z_b = self.from_z(z)[:, :, None, None].chunk(2, 1)
-        return torch.addcmul((1 + z_s) * t_b + z_b, (1 + z_s) * (1 + t_s), self.norm(h))  # one pass over the image
+        scale = (1 + z_s) * (1 + t_s)
+        return torch.addcmul((1 + z_s) * t_b + z_b, scale, self.norm(h))
 
 # %% ../nbs/course/06_unet.ipynb #3e7cb4bd
 class UNetBlock(nn.Module):
-    "Two periodic 3x3 convolutions, each after a normalisation and GELU, the second one adaptive; residual."
-    def __init__(self, c_in: int, c_out: int, emb_dim: int):
+    "A correction by two periodic 3x3 convolutions, steered by time and summary."
+    def __init__(self,
+        c_in: int,     # channels in
+        c_out: int,    # channels out
+        emb_dim: int,  # features of the embeddings of time and summary
+    ):
         super().__init__()
-        self.norm1, self.conv1 = nn.GroupNorm(math.gcd(8, c_in), c_in), PeriodicConv(c_in, c_out)
+        self.norm1 = nn.GroupNorm(math.gcd(8, c_in), c_in)
+        self.conv1 = PeriodicConv(c_in, c_out)
         self.norm2, self.conv2 = AdaGN(c_out, emb_dim), PeriodicConv(c_out, c_out)
         self.shortcut = nn.Identity() if c_in == c_out else nn.Conv2d(c_in, c_out, 1)
         nn.init.zeros_(self.conv2.weight)
@@ -63,10 +72,17 @@ class UNetBlock(nn.Module):
 
 # %% ../nbs/course/06_unet.ipynb #814dfdec
 class Stage(nn.Module):
-    "`depth` blocks at one resolution; two blocks are the four convolutions of the paper's stages."
-    def __init__(self, c_in: int, c_out: int, emb_dim: int, depth: int = 2):
+    "Blocks at one resolution; two of them are the paper's four convolutions."
+    def __init__(self,
+        c_in: int,       # channels in
+        c_out: int,      # channels out
+        emb_dim: int,    # features of the embeddings of time and summary
+        depth: int = 2,  # blocks
+    ):
         super().__init__()
-        self.blocks = nn.ModuleList([UNetBlock(c_in if i == 0 else c_out, c_out, emb_dim) for i in range(depth)])
+        widths = [c_in] + [c_out] * depth
+        self.blocks = nn.ModuleList(
+            [UNetBlock(*sizes, emb_dim) for sizes in zip(widths, widths[1:])])
 
     def forward(self, h: Tensor, t: Tensor, z: Tensor) -> Tensor:
         for block in self.blocks: h = block(h, t, z)
@@ -74,10 +90,10 @@ class Stage(nn.Module):
 
 # %% ../nbs/course/06_unet.ipynb #921ed5e0
 class SelfAttention(nn.Module):
-    "Multi-head self-attention over the pixels of an image, residual, with no positional code: shifts commute with it."
+    "Every pixel looks at every other one; residual, and blind to position."
     def __init__(self,
         width: int,      # channels
-        heads: int = 4,  # attention heads
+        heads: int = 4,  # questions that each pixel asks
     ):
         super().__init__()
         self.heads, self.norm = heads, nn.GroupNorm(math.gcd(8, width), width)
@@ -85,11 +101,11 @@ class SelfAttention(nn.Module):
         nn.init.zeros_(self.out.weight)
 
     def forward(self, h: Tensor) -> Tensor:
-        b, c, height, width = h.shape
-        tokens = self.norm(h).flatten(2).mT                                         # (B, HW, C)
-        q, k, v = self.qkv(tokens).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        a = F.scaled_dot_product_attention(q, k, v)                                 # (B, heads, HW, C/heads)
-        return h + self.out(a.transpose(1, 2).flatten(2)).mT.reshape(b, c, height, width)
+        tokens = self.norm(h).flatten(2).mT                     # (B, HW, C)
+        qkv = self.qkv(tokens).unflatten(-1, (3, self.heads, -1))
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)                    # (B, heads, HW, d) each
+        a = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        return h + self.out(a).mT.reshape(h.shape)
 
 # %% ../nbs/course/06_unet.ipynb #b408c95a
 class UNet(nn.Module):
@@ -98,37 +114,46 @@ class UNet(nn.Module):
         channels: int = 8,  # channels of the compressed field
         width: int = 64,    # channels at full resolution
         depth: int = 2,     # blocks of two convolutions a stage
-        spread: Callable[[Tensor], Tensor] | None = None,  # a field to an image for each channel; None: `upsample`
+        spread: Callable[[Tensor], Tensor] | None = None,  # field to images; `upsample`
     ):
         super().__init__()
         self.spread = spread
-        self.emb_dim = 4 * width
-        self.from_t = nn.Sequential(nn.Linear(self.emb_dim, self.emb_dim), nn.GELU(), nn.Linear(self.emb_dim, self.emb_dim), nn.GELU())
-        self.from_z = nn.Sequential(nn.Linear(channels, self.emb_dim), nn.GELU())
-        down, up = [width * m for m in (1, 2, 4, 8, 8)], [width * m for m in (4, 4, 2, 1)]
+        self.emb_dim = n = 4 * width
+        down = [width * m for m in (1, 2, 4, 8, 8)]  # channels at each size
+        up = [width * m for m in (8, 4, 4, 2, 1)]
+        joined = [a + skip for a, skip in zip(up, down[-2::-1])]
+        self.from_t = nn.Sequential(
+            nn.Linear(n, n), nn.GELU(), nn.Linear(n, n), nn.GELU())
+        self.from_z = nn.Sequential(nn.Linear(channels, n), nn.GELU())
         self.stem = PeriodicConv(1 + channels, width)
-        self.first = Stage(width, width, self.emb_dim, depth)
-        self.down = nn.ModuleList([Stage(a, b, self.emb_dim, depth) for a, b in zip(down, down[1:])])
-        self.up = nn.ModuleList([Stage(a + skip, b, self.emb_dim, depth) for a, skip, b in zip(down[-1:] + up, down[-2::-1], up)])
-        self.attend_down = nn.ModuleDict({"1": SelfAttention(down[2]), "2": SelfAttention(down[3])})
-        self.attend_up = nn.ModuleDict({"1": SelfAttention(up[1])})
-        self.head = nn.Sequential(nn.GroupNorm(math.gcd(8, width), width), nn.GELU(), PeriodicConv(width, 1))
+        self.first = Stage(width, width, n, depth)
+        stages = lambda ins, outs: nn.ModuleList(
+            [Stage(a, b, n, depth) for a, b in zip(ins, outs)])
+        self.down, self.up = stages(down, down[1:]), stages(joined, up[1:])
+        attention = {str(i): SelfAttention(down[i + 1]) for i in (1, 2)}
+        self.attend_down = nn.ModuleDict(attention)
+        self.attend_up = nn.ModuleDict({"1": SelfAttention(up[2])})
+        self.head = nn.Sequential(nn.GroupNorm(math.gcd(8, width), width), nn.GELU(),
+                                  PeriodicConv(width, 1))
 
-    def forward(self,
-        x: Tensor,      # noisy map, (B, 1, H, W)
-        t: Tensor,      # flow time, (B,), or (1,) for all
-        field: Tensor,  # compressed field, masked, (B, C, H/16, W/16)
-    ) -> Tensor:        # velocity, (B, 1, H, W)
-        image = self.spread(field) if self.spread else upsample(field, x.shape[-1] // field.shape[-1])
-        t = self.from_t(time_embedding(t, self.emb_dim).to(x.dtype))
-        z = self.from_z(summary(field))
-        h = self.stem(torch.cat([x, image], 1))
-        skips = [self.first(h, t, z)]
-        for i, stage in enumerate(self.down):
-            h = stage(F.avg_pool2d(skips[-1], 2), t, z)
-            skips.append(self.attend_down[str(i)](h) if str(i) in self.attend_down else h)
-        h = skips.pop()
-        for i, stage in enumerate(self.up):
-            h = stage(torch.cat([upsample(h, 2), skips.pop()], 1), t, z)
-            if str(i) in self.attend_up: h = self.attend_up[str(i)](h)
-        return self.head(h)
+# %% ../nbs/course/06_unet.ipynb #126083b9
+@patch
+def forward(self: UNet,
+    x: Tensor,      # noisy map, (B, 1, H, W)
+    t: Tensor,      # flow time, (B,), or (1,) for all
+    field: Tensor,  # compressed field, masked, (B, C, H/16, W/16)
+) -> Tensor:        # velocity, (B, 1, H, W)
+    "Down to the smallest image and up again."
+    spread = self.spread or partial(upsample, factor=x.shape[-1] // field.shape[-1])
+    t = self.from_t(time_embedding(t, self.emb_dim).to(x.dtype))
+    z = self.from_z(summary(field))
+    h = self.first(self.stem(torch.cat([x, spread(field)], 1)), t, z)
+    skips = []
+    for i, stage in enumerate(self.down):
+        skips.append(h)
+        h = stage(F.avg_pool2d(h, 2), t, z)
+        if str(i) in self.attend_down: h = self.attend_down[str(i)](h)
+    for i, stage in enumerate(self.up):
+        h = stage(torch.cat([upsample(h, 2), skips.pop()], 1), t, z)
+        if str(i) in self.attend_up: h = self.attend_up[str(i)](h)
+    return self.head(h)
