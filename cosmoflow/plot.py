@@ -63,7 +63,7 @@ def _log(maps: torch.Tensor) -> np.ndarray:
                          "log10 maps are drawn as 10**maps")
     return np.log10(np.maximum(values, values[values > 0].min()))
 
-
+# %% ../nbs/tools/plot.ipynb #ee5c0fe5
 def _draw(
     fig: FigureBase,               # figure, or the part of one to fill
     log: np.ndarray,               # log10 surface density, (rows, columns, H, W)
@@ -84,7 +84,7 @@ def _draw(
     label = "log$_{10}$ surface density [(M$_\\odot$/h)/(Mpc/h)$^2$]"
     fig.colorbar(image, ax=axes, label=label, shrink=0.9)
 
-
+# %% ../nbs/tools/plot.ipynb #b53ec919
 @styled()
 def show_maps(
     maps: Maps,                  # surface density, (n, H, W) or (rows, columns, H, W)
@@ -110,7 +110,7 @@ def log_ticks(
     axis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axis.set_minor_formatter(NullFormatter())
 
-
+# %% ../nbs/tools/plot.ipynb #d6988a7a
 def _ratio_axis(ax: Axes) -> None:
     "An axis of ratios near 1, with a band of five per cent."
     ax.axhspan(0.95, 1.05, color="0.9", zorder=0)
@@ -176,7 +176,7 @@ def _compare_spectra(
     bottom.set(ylabel="r(k)", xlabel="k [h/Mpc]", ylim=(0, 1.02))
     log_ticks(bottom.xaxis)
 
-
+# %% ../nbs/tools/plot.ipynb #03cf9cba
 @styled()
 def figure(
     true: Maps,             # surface density, (n, H, H), whole simulations
