@@ -42,8 +42,8 @@ results: env  ## run every experiment in full (hours on two cores; finished trai
 	$(FULL) nbs/experiments/*.ipynb
 	$(BIN)/python nbs/site/_run.py nbs/tools/results.ipynb
 
-bench: env  ## time every job against a plain way of doing it, print the ratios, keep them in benchmarks/ (three quarters of an hour on two cores)
-	$(BIN)/cosmoflow bench --out benchmarks
+bench: env  ## time every job against a plain way of doing it, print the ratios, keep them in cosmoflow/records/benchmarks (three quarters of an hour on two cores)
+	$(BIN)/cosmoflow bench --out cosmoflow/records/benchmarks
 
 suite: env  ## rerun the simulations that ship with the package (half an hour on two cores)
 	$(SIMULATE) $(SUITE) --set LH --sims 0:120

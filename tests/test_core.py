@@ -5,7 +5,7 @@ from conftest import ROOT
 
 from cosmoflow.core import read_json, write_json
 
-KEPT = [*ROOT.glob("nbs/experiments/records/*.json"), *ROOT.glob("cosmoflow/weights/*/config.json"), *ROOT.glob("benchmarks/*.json")]
+KEPT = [*ROOT.glob("cosmoflow/records/**/*.json"), *ROOT.glob("cosmoflow/weights/*/config.json")]
 
 
 @pytest.mark.parametrize("path", KEPT, ids=lambda p: f"{p.parent.name}/{p.stem}")

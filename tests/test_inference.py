@@ -5,7 +5,7 @@ import torch
 
 from cosmoflow import inference
 from cosmoflow.inference import fit_mlp, fit_resnet18, relative_error, search_mlp
-from cosmoflow.results import Result, read_records, record, results_table
+from cosmoflow.results import Result, read_record, read_records, record, results_table
 
 
 def linear(n, seed):
@@ -63,3 +63,4 @@ def test_a_record_without_an_error_becomes_a_row(tmp_path):
     assert r["pixels"] == 64 and r["hardware"] and r["results"][0]["value"] == 0.97
     assert "| order | ours | 0.97 | large first |" in results_table([r])
     with pytest.raises(FileNotFoundError, match="make results"): read_records(tmp_path / "none")
+    with pytest.raises(FileNotFoundError, match="02_two.json: .* there are: 01_one"): read_record("02_two", tmp_path)

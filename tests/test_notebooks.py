@@ -35,3 +35,12 @@ def test_outputs_are_kept_in_order(path):
         if any("image/png" in o.get("data", {}) for o in cell["outputs"]):
             assert any(line.startswith("#| fig-alt:") for line in cell["source"]), "say in `#| fig-alt:` what the figure shows:\n" + "".join(cell["source"])
     assert any(c["outputs"] for c in cells), "run `make notebooks` and commit the outputs"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_needs_no_file_beside_it(path):
+    "On a restarted Colab runtime nothing but the package is there: no clone, no way into the tree."
+    cells = ["".join(c["source"]) for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "code"]
+    code = "\n".join(cell for cell in cells if not cell.startswith("#| export"))
+    assert not re.search(r"git clone|^\s*%cd|[\"']records/", code, re.M)
+    assert set(re.findall(r"[\"'](?:\.\./)+(\w+)", code)) <= {"build", "cosmoflow"}, "only what full runs leave"

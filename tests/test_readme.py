@@ -43,7 +43,8 @@ def words(text, pattern):
 
 def recorded(experiment, quantity, method):
     "A value of a record and its error, as the text writes it: one decimal."
-    found = json.loads((ROOT / f"nbs/experiments/records/{experiment}.json").read_text())["results"]
+    from cosmoflow.results import read_record
+    found = read_record(experiment)["results"]
     (result,) = [r for r in found if (r["quantity"], r["method"]) == (quantity, method)]
     return f"{result['value']:.1f}", f"{result['error']:.1f}"
 

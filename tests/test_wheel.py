@@ -1,4 +1,5 @@
 """The wheel, as a stranger gets it: into an empty environment, away from the checkout."""
+import hashlib
 import json
 import re
 import subprocess
@@ -15,7 +16,7 @@ def test_sizes(wheel):
     assert sum(s for name, s in sizes.items() if "/weights/mini/" in name) < 8e6
     assert sum(s for name, s in sizes.items() if "/weights/base/" in name) < 30e6
     assert sum(s for name, s in sizes.items() if "/weights/" in name) < 45e6
-    for name in ("camels/CosmoAstroSeed_Astrid_L25n256_LH.txt", "weights/mini/config.json", "style.mplstyle", "py.typed"): assert f"cosmoflow/{name}" in sizes
+    for name in ("camels/CosmoAstroSeed_Astrid_L25n256_LH.txt", "weights/mini/config.json", "style.mplstyle", "py.typed", "records/11_paper.npz"): assert f"cosmoflow/{name}" in sizes
 
 
 def test_guide_names_the_size(wheel):
@@ -39,3 +40,20 @@ def test_demo_from_an_empty_environment(stranger, tmp_path):
     assert metrics["shipped"]["reconstruction"]["r"][0] > 0.9
     where = subprocess.run([stranger / "python", "-c", "import cosmoflow; print(cosmoflow.__file__)"], cwd=tmp_path / "away", capture_output=True, text=True, check=True).stdout
     assert str(stranger.parent) in where
+
+
+def test_records_travel_with_the_package(stranger, tmp_path):
+    "Installed, and in an empty folder: all of them, as the checkout has them."
+    code = """
+import hashlib, sys
+from cosmoflow.results import read_record, read_records, records_folder
+assert len(read_records(records_folder() / "benchmarks")) > 1
+assert read_record("03_channels") in read_records()
+for path in sorted(p for p in records_folder().rglob("*") if p.is_file()):
+    print(path.relative_to(records_folder()).as_posix(), hashlib.sha256(path.read_bytes()).hexdigest())
+"""
+    done = subprocess.run([stranger / "python", "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    kept = ROOT / "cosmoflow/records"
+    mine = [f"{p.relative_to(kept).as_posix()} {hashlib.sha256(p.read_bytes()).hexdigest()}" for p in sorted(kept.rglob("*")) if p.is_file()]
+    assert done.stdout.splitlines() == mine
