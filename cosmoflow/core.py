@@ -6,14 +6,15 @@ Docs: https://cosmoflow.github.io/cosmoflow/tools/core.html"""
 
 # %% auto #0
 __all__ = ['BOX', 'SLABS', 'MAPS_PER_SIMULATION', 'Maps', 'Fields', 'release', 'MapView', 'as_stack', 'to_tensor', 'check_counts',
-           'noise_source', 'atomic_path', 'write_json', 'read_json', 'standard_error', 'evaluating']
+           'noise_source', 'maps_at_once', 'in_pieces', 'atomic_path', 'write_json', 'read_json', 'standard_error',
+           'evaluating']
 
 # %% ../nbs/tools/core.ipynb #a3c818e9
 import json
 import math
 import mmap
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from numbers import Integral
 from pathlib import Path
@@ -155,6 +156,29 @@ def noise_source(
     if generator is not None:
         raise ValueError(f"seed={seed}: expected None beside a generator; give one")
     return torch.Generator().manual_seed(int(seed))
+
+# %% ../nbs/tools/core.ipynb #de66eb5f
+def maps_at_once(
+    shape: Sequence[int],           # of one map, such as (H, W)
+    batch_size: int | None = None,  # the number of maps, if you choose it
+    pixels: int = 64 * 64**2,       # that a batch holds at most, if you do not
+) -> int:                           # maps a batch, 1 or more
+    "How many maps to work on at once, so that memory does not grow with their size."
+    if batch_size is None: return max(1, pixels // math.prod(shape))
+    check_counts(batch_size=batch_size)
+    return batch_size
+
+# %% ../nbs/tools/core.ipynb #29479059
+def in_pieces(
+    function: Callable[..., Tensor],  # of a piece of each stack; a row for each map
+    *stacks: Maps,                    # as many maps in each, (n, H, W)
+) -> Tensor:                          # the rows of all maps, where the first stack is
+    "Calls a function on stacks of maps piece by piece, and joins what comes back."
+    size, rows = maps_at_once(stacks[0].shape[1:]), []
+    for start in range(0, len(stacks[0]), size):
+        pieces = [to_tensor(stack[start:start + size]) for stack in stacks]
+        rows.append(function(*(piece.to(pieces[0].device) for piece in pieces)))
+    return torch.cat(rows)
 
 # %% ../nbs/tools/core.ipynb #5ed396ec
 @contextmanager

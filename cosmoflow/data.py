@@ -39,7 +39,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from .core import (MAPS_PER_SIMULATION, Fields, Maps, MapView, as_stack,
-                            read_json, to_tensor, write_json)
+                            in_pieces, maps_at_once, read_json, to_tensor, write_json)
 
 # %% ../nbs/course/02_data.ipynb #a7a789c7
 HYDRO_SUITES = ("IllustrisTNG", "SIMBA", "Astrid", "EAGLE")
@@ -160,15 +160,18 @@ class MapData:
 
 # %% ../nbs/course/02_data.ipynb #06040bf4
 def batches(
-    maps: Maps,             # (n, H, W), memory-mapped or not
-    size: int = 512,        # maps a batch
-) -> Iterator[np.ndarray]:  # copies, (at most `size`, H, W)
+    maps: Maps,                # (n, H, W), memory-mapped or not
+    size: int | None = None,   # maps a batch; None: by their pixels, 512 of 64 x 64
+) -> Iterator[np.ndarray]:     # copies, (at most `size`, H, W)
     "Goes through maps in pieces: a file larger than memory can be read to the end."
     maps = as_stack(maps, "n, H, W")
-    if not isinstance(maps, np.ndarray | MapView):
-        maps = to_tensor(maps).detach().cpu().numpy()
-    view = MapView(maps, slice(None))
-    for start in range(0, len(view), size): yield view[start:start + size]
+    size = maps_at_once(maps.shape[1:], size, 512 * 64**2)
+    if isinstance(maps, np.ndarray): maps = MapView(maps, slice(None))
+    for start in range(0, len(maps), size):
+        part = maps[start:start + size]
+        if not isinstance(part, np.ndarray):  # from a view it is a copy already
+            part = to_tensor(part).detach().cpu().numpy().copy()
+        yield part
 
 # %% ../nbs/course/02_data.ipynb #db52b015
 def _check_values(maps: np.ndarray, path: Path) -> None:
@@ -293,9 +296,10 @@ class Normalizer:
 
         Not finite, negative, or their mean 6 `std` from `mean` in log10; says why.
         """
-        maps = to_tensor(maps, "n, H, W")
-        low, high = (value.item() for value in maps.aminmax())
-        mean = maps.mean().item()
+        axes = (1, 2)
+        look = lambda m: torch.stack([m.amin(axes), m.amax(axes), m.mean(axes)], 1)
+        lows, highs, means = in_pieces(look, as_stack(maps, "n, H, W")).cpu().unbind(1)
+        low, high, mean = lows.min().item(), highs.max().item(), means.mean().item()
         if low >= 0 and high < math.inf:
             found, why = f"a mean of {mean:.3g}", "are they in other units?"
             far = lambda value: abs(value - self.mean) > 6 * self.std

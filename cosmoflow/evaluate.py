@@ -8,18 +8,23 @@ Docs: https://cosmoflow.github.io/cosmoflow/course/evaluate.html"""
 __all__ = ['Reconstruction', 'compare', 'infer_parameters', 'Evaluation', 'evaluate', 'report']
 
 # %% ../nbs/course/11_evaluate.ipynb #f5906bb4
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from .core import BOX, Maps, standard_error, to_tensor
-from .data import MapData
+from .core import (BOX, MAPS_PER_SIMULATION, Maps, as_stack, in_pieces,
+                            maps_at_once, standard_error)
+from .data import MapData, batches
 from .inference import fit_cnn, fit_mlp, relative_error, spectrum_features
 from .model import CosmoFlow
-from .spectra import cross_correlation, pdf_distance, power_spectrum, stacked_ratio
+from .spectra import (cross_correlation, pdf_distance, power_spectrum,
+                               stacked_ratio, wavenumbers)
+from .train import MapLoader
 
 # %% ../nbs/course/11_evaluate.ipynb #8f2a2e31
 @dataclass(frozen=True)
@@ -49,24 +54,43 @@ class Reconstruction:
         return int(np.abs(self.ratio[self.k <= 0.8 * self.k[-1]] - 1).argmax())
 
 
+# %% ../nbs/course/11_evaluate.ipynb #9c2d0987
+def _measure(
+    true: Tensor,      # surface density, (n, H, H)
+    rec: Tensor,       # reconstructions, as `true`
+    box: float = BOX,  # side of the maps, Mpc/h
+) -> Tensor:           # (n, 3 K + 1): both spectra, r(k), distance of distributions
+    "What is known of each map and its reconstruction, a row for each."
+    p_true, p_rec = (power_spectrum(maps, box, of="log")[1] for maps in (true, rec))
+    r = cross_correlation(rec, true, box, of="log")
+    return torch.cat([p_true, p_rec, r, pdf_distance(rec, true)[:, None].float()], 1)
+
+# %% ../nbs/course/11_evaluate.ipynb #f42a4ddd
+def _average(
+    rows: Tensor,  # what `_measure` found, (n, 3 K + 1), whole simulations in a row
+    k: Tensor,     # (K,) h/Mpc
+) -> Reconstruction:
+    "Means over the maps with their errors."
+    parts = rows.detach().cpu().split([len(k), len(k), len(k), 1], 1)
+    p_true, p_rec, r, pdf = (part.contiguous() for part in parts)
+    ratio, ratio_error = stacked_ratio(p_rec, p_true)
+    return Reconstruction(
+        k.numpy(), ratio.numpy(), ratio_error.numpy(),
+        r.mean(0).numpy(), standard_error(r).numpy(),
+        pdf.mean().item(), standard_error(pdf).item(), len(rows),
+    )
+
+# %% ../nbs/course/11_evaluate.ipynb #fd86c90a
 def compare(
     true: Maps,        # surface density, (n, H, H), whole simulations
     rec: Maps,         # reconstructions, as `true`
     box: float = BOX,  # side of the maps, Mpc/h
 ) -> Reconstruction:
-    "Spectra, cross-correlation and one-point distribution of reconstructions against the truth."
-    true = to_tensor(true, "n, H, H", "true").detach().cpu()
-    rec = to_tensor(rec, "n, H, H", "rec").detach().cpu()
-    k, p_true = power_spectrum(true, box, of="log")
-    p_rec = power_spectrum(rec, box, of="log")[1]
-    ratio, ratio_error = stacked_ratio(p_rec, p_true)
-    r = cross_correlation(rec, true, box, of="log")
-    pdf = pdf_distance(rec, true)
-    return Reconstruction(
-        k.numpy(), ratio.numpy(), ratio_error.numpy(),
-        r.mean(0).numpy(), standard_error(r).numpy(),
-        pdf.mean().item(), standard_error(pdf).item(), len(true),
-    )
+    "Spectra, cross-correlation and one-point distribution against the truth."
+    true = as_stack(true, "n, H, H", "true")
+    rec = as_stack(rec, ", ".join(map(str, true.shape)), "rec")
+    rows = in_pieces(partial(_measure, box=box), true, rec)
+    return _average(rows, wavenumbers(true.shape[-1], box))
 
 # %% ../nbs/course/11_evaluate.ipynb #56f4f64e
 def infer_parameters(
@@ -81,14 +105,14 @@ def infer_parameters(
     parts = train, val, test
     y_train, y_val, y_test = (
         torch.from_numpy(part.targets[:, :2]).float().to(model.device) for part in parts)
-    features = {
-        "summaries": lambda maps: model.summarise(maps),
-        "spectrum": lambda maps: spectrum_features(maps).to(model.device),
-        "raw maps": lambda maps: model.normalizer(maps).to(model.device),
+    features: dict[str, Callable[[MapData], Any]] = {
+        "summaries": lambda part: model.summarise(part.maps),
+        "spectrum": lambda part: spectrum_features(part.maps).to(model.device),
+        "raw maps": lambda part: MapLoader(part, model.normalizer, model.device),
     }
     errors = {}
     for method in methods:
-        x_train, x_val, x_test = (features[method](part.maps) for part in parts)
+        x_train, x_val, x_test = (features[method](part) for part in parts)
         fit = fit_cnn if method == "raw maps" else fit_mlp
         regressor = fit(x_train, y_train, x_val, y_val, seed=seed)
         error = relative_error(regressor.predict(x_test), y_test)
@@ -98,30 +122,53 @@ def infer_parameters(
 # %% ../nbs/course/11_evaluate.ipynb #23c2840c
 @dataclass(frozen=True)
 class Evaluation:
-    "What `evaluate` measured, and the maps it was measured on."
+    "What `evaluate` measured, and some of the maps it was measured on."
     metrics: dict  # settings, `reconstruction` and `inference`, ready for JSON
-    true: Tensor   # held-out maps, (n, H, H) surface density
+    true: Tensor   # held-out maps, (n, H, H) surface density: the first simulations
     rec: Tensor    # their reconstructions
 
+# %% ../nbs/course/11_evaluate.ipynb #8654c3c8
+def _reconstruct(
+    model: CosmoFlow,            # a trained model
+    maps: Maps,                  # surface density, (n, H, H), whole simulations
+    generator: torch.Generator,  # of the noise
+    sampling: dict,              # steps and solver, for `decode`
+) -> tuple[Tensor, Tensor, Tensor]:  # (n, 3 K + 1) as `_measure`; some maps; theirs
+    "Measures reconstructions batch by batch, and keeps the first simulations."
+    rows, true, rec = [], [], []
+    room = maps_at_once(maps.shape[1:], pixels=4096 * 64**2) // MAPS_PER_SIMULATION
+    room, done = max(1, room) * MAPS_PER_SIMULATION, 0
+    for batch in batches(maps):
+        there = torch.from_numpy(batch)
+        made = model.reconstruct(there, generator=generator, **sampling).cpu()
+        rows.append(_measure(there, made))
+        true.append(there[:max(0, room - done)])
+        rec.append(made[:max(0, room - done)])
+        done += len(there)
+    return torch.cat(rows), torch.cat(true), torch.cat(rec)
 
+# %% ../nbs/course/11_evaluate.ipynb #787fc7e2
 def evaluate(
-    model: CosmoFlow,             # a trained model
-    data: MapData,                # maps and parameters; the test part of their split is measured
-    seed: int = 0,                # seed of noise and regressors
-    raw_maps: bool = True,        # train the CNN on raw maps too (minutes)
-    steps: int | None = None,     # of `decode`; None: the model's own
-    solver: str | None = None,    # likewise
+    model: CosmoFlow,           # a trained model
+    data: MapData,              # maps and parameters; the test part is measured
+    seed: int = 0,              # seed of noise and regressors
+    raw_maps: bool = True,      # train the CNN on raw maps too (minutes)
+    steps: int | None = None,   # of `decode`; None: the model's own
+    solver: str | None = None,  # of `decode`; None: the model's own
 ) -> Evaluation:
-    "Everything that is claimed of a model, measured on simulations that training did not see."
+    "Everything that is claimed of a model, on simulations that training did not see."
     train, val, test = data.split()
-    true = to_tensor(test.maps)
     sampling = model.sampling(steps, solver)
-    rec = model.reconstruct(true, generator=torch.Generator().manual_seed(seed), **sampling).cpu()
-    methods = ("summaries", "spectrum", "raw maps") if raw_maps else ("summaries", "spectrum")
-    numbers = {k: np.asarray(v).tolist() for k, v in asdict(compare(true, rec)).items()}
+    generator = torch.Generator().manual_seed(seed)
+    rows, true, rec = _reconstruct(model, test.maps, generator, sampling)
+    measured = asdict(_average(rows, wavenumbers(test.pixels)))
+    numbers = {k: np.asarray(v).tolist() for k, v in measured.items()}
+    methods = ("summaries", "spectrum", "raw maps")[:3 if raw_maps else 2]
     counts = {"training": train.n_sims, "validation": val.n_sims, "test": test.n_sims}
-    metrics = {"suite": data.suite, "set": data.set, "simulations": counts, "seed": seed, "sampling": sampling,
-               "reconstruction": numbers, "inference": infer_parameters(model, train, val, test, methods, seed)}
+    errors = infer_parameters(model, train, val, test, methods, seed)
+    metrics = {"suite": data.suite, "set": data.set, "simulations": counts,
+               "seed": seed, "sampling": sampling, "reconstruction": numbers,
+               "inference": errors}
     return Evaluation(metrics, true, rec)
 
 # %% ../nbs/course/11_evaluate.ipynb #d91041c0

@@ -24,7 +24,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from .core import (Fields, Maps, as_stack, atomic_path, check_counts,
-                            evaluating, noise_source, read_json, to_tensor, write_json)
+                            evaluating, maps_at_once, noise_source, read_json,
+                            to_tensor, write_json)
 from .data import Normalizer
 from .encoder import SCALE, Encoder, WaveEncoder, summary, unfold
 from .flow import SOLVERS, channel_mask, integrate
@@ -121,13 +122,13 @@ class Pretrained(nn.Module, ModelHubMixin, library_name="cosmoflow",
     def dtype(self) -> torch.dtype: return next(self.parameters()).dtype
 
     def inputs(self,
-        maps: Maps,            # (n, H, W) surface density
-        batch_size: int = 64,  # maps at a time
-        check: bool = True,    # refuse maps that cannot be right, as `Normalizer.check`
+        maps: Maps,                     # (n, H, W) surface density
+        batch_size: int | None = None,  # maps at a time; None: by their pixels
+        check: bool = True,             # refuse maps that cannot be right, as `Normalizer.check`
     ) -> Iterator[Tensor]:
         "Batches of normalised maps, where the model is and in its precision."
         maps = as_stack(maps, "n, H, W")
-        check_counts(batch_size=batch_size)
+        batch_size = maps_at_once(maps.shape[1:], batch_size)
         for start in range(0, len(maps), batch_size):
             part = to_tensor(maps[start:start + batch_size])
             if check: self.normalizer.check(part)
@@ -280,27 +281,32 @@ class FlowModel(Pretrained):
 class Codec(FlowModel):
     "Physical maps to compressed fields and back. Source: paper, section 3."
     def encode(self,
-        maps: Maps,            # (n, H, W) surface density, H and W multiples of 16
-        batch_size: int = 64,  # maps at a time
-        check: bool = True,    # refuse maps that cannot be right, as `Normalizer.check`
-    ) -> Tensor:               # field, (n, C, H/16, W/16)
+        maps: Maps,                     # (n, H, W) surface density, sides multiples of 16
+        batch_size: int | None = None,  # maps at a time; None: by their pixels
+        check: bool = True,             # refuse maps that cannot be right, as `Normalizer.check`
+    ) -> Tensor:                        # field, (n, C, H/16, W/16)
         "Compresses maps 32 times (with 8 channels)."
-        maps, parts = as_stack(maps, "n, H, W"), []
+        return torch.cat(list(self._fields(maps, batch_size, check)))
+
+    def _fields(self,
+        maps: Maps, batch_size: int | None, check: bool,  # as `encode` takes them
+    ) -> Iterator[Tensor]:
+        "The compressed fields, batch by batch."
+        maps = as_stack(maps, "n, H, W")
         if maps.shape[-1] % SCALE or maps.shape[-2] % SCALE:
             raise ValueError("maps: expected shape (n, H, W) with H and W multiples of "
                              f"{SCALE}, found {tuple(maps.shape)}; cut them to that")
-        with evaluating(self):
-            for x in self.inputs(maps, batch_size, check):
-                parts.append(self.encoder(x).float())
-        return torch.cat(parts)
+        for x in self.inputs(maps, batch_size, check):
+            with evaluating(self): field = self.encoder(x).float()
+            yield field
 
     def summarise(self,
-        maps: Maps,            # (n, H, W) surface density
-        batch_size: int = 64,  # maps at a time
-        check: bool = True,    # as `encode` takes it
-    ) -> Tensor:               # (n, C)
+        maps: Maps,                     # (n, H, W) surface density
+        batch_size: int | None = None,  # maps at a time; None: by their pixels
+        check: bool = True,             # as `encode` takes it
+    ) -> Tensor:                        # (n, C)
         "The C numbers that parameters are inferred from: means of the unmasked field."
-        return summary(self.encode(maps, batch_size, check))
+        return torch.cat([summary(f) for f in self._fields(maps, batch_size, check)])
 
     def sampling(self,
         steps: int | None = None,   # of the solver; None: the model's own
@@ -317,7 +323,7 @@ class Codec(FlowModel):
         generator: torch.Generator | None = None,  # of the noise that flows into maps
         samples: int = 1,           # maps for each field
         trajectory: bool = False,   # the state after every step too
-        batch_size: int = 64,       # maps at a time
+        batch_size: int | None = None,  # maps at a time; None: by their pixels
         seed: int | None = None,    # of that noise, instead of a generator
     ) -> Tensor:                    # maps of surface density, (n, 16 h, 16 w)
         """Integrates the flow from noise to maps, given their compressed fields.
@@ -329,11 +335,12 @@ class Codec(FlowModel):
         if not field.isfinite().all():
             raise ValueError("field: expected finite numbers, found NaN or infinity; "
                              "look at the maps that it was made from")
-        check_counts(samples=samples, batch_size=batch_size)
+        check_counts(samples=samples)
         generator = noise_source(generator, seed)
         sampling, (n, _, h, w) = self.sampling(steps, solver), field.shape
         where = self.device if generator is None else generator.device
         size = n * samples, 1, SCALE * h, SCALE * w
+        batch_size = maps_at_once(size[1:], batch_size)
         x0 = torch.randn(size, generator=generator, device=where, dtype=torch.float32)
         x0, dtype = x0.to(self.device), self.dtype
         field = field.to(self.device, dtype).repeat_interleave(samples, 0)
@@ -342,9 +349,10 @@ class Codec(FlowModel):
             for x, f in zip(x0.split(batch_size), field.split(batch_size)):
                 velocity = lambda t, x: self.velocity(x.to(dtype), t[None], f).float()
                 path = integrate(velocity, x, trajectory=trajectory, **sampling)
-                parts.append(path if trajectory else path[None])
-        x1 = torch.cat(parts, 1)
-        maps = self.normalizer.inverse(x1.flatten(0, 1)).unflatten(0, x1.shape[:2])
+                if not trajectory: path = path[None]
+                part = self.normalizer.inverse(path.flatten(0, 1))
+                parts.append(part.unflatten(0, path.shape[:2]))
+        maps = torch.cat(parts, 1)
         if samples > 1: maps = maps.unflatten(1, (n, samples))
         return maps if trajectory else maps[0]
 
@@ -365,15 +373,18 @@ def field_prior(
     At each wavevector, row 0 is the mean, the rest the Cholesky factor of the spectra.
     """
     field = to_tensor(field, "n, C, h, w", "field")
-    device = field.device
-    field = field.cpu().double()  # some devices have no double precision
-    mean = field.mean((0, 2, 3))
-    modes = torch.fft.fft2(field - mean[:, None, None], norm="ortho")
-    spectrum = torch.einsum("nchw,ndhw->hwcd", modes, modes.conj()) / len(field)
+    n, c, h, w = field.shape
+    pieces = field.split(maps_at_once((c, h, w)))
+    double = lambda piece: piece.cpu().double()  # some devices have no double precision
+    mean = torch.stack([double(piece).mean((2, 3)).sum(0) for piece in pieces]).sum(0) / n
+    spectrum = torch.zeros(h, w, c, c, dtype=torch.complex128)
+    for piece in pieces:
+        modes = torch.fft.fft2(double(piece) - mean[:, None, None], norm="ortho")
+        spectrum += torch.einsum("nchw,ndhw->hwcd", modes, modes.conj()) / n
     floor = 1e-8 * torch.eye(len(mean), dtype=torch.float32)
     factor = torch.linalg.cholesky(spectrum + floor)
     row = torch.complex(mean, torch.zeros_like(mean)).expand(*factor.shape[:2], 1, -1)
-    return torch.view_as_real(torch.cat([row, factor], 2)).float().to(device)
+    return torch.view_as_real(torch.cat([row, factor], 2)).float().to(field.device)
 
 # %% ../nbs/course/08_model.ipynb #b7a3c4d8
 def draw_fields(

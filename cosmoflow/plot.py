@@ -21,7 +21,7 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure, FigureBase
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-from .core import BOX, Maps, to_tensor
+from .core import BOX, Maps, as_stack, to_tensor
 from .spectra import cross_correlation, power_spectrum, stacked_ratio
 
 # %% ../nbs/tools/plot.ipynb #59ded812
@@ -129,8 +129,8 @@ def plot_spectra(
         layout: dict = dict(figsize=(5.5, 5), sharex=True, height_ratios=(2, 1))
         _, axes = plt.subplots(2, 1, **layout)
     top, bottom = axes
-    stacks = {name: to_tensor(m, "B, H, H", name).detach() for name, m in maps.items()}
-    measure = lambda m: [a.cpu() for a in power_spectrum(m, box, of)]
+    stacks = {name: as_stack(m, "B, H, H", name) for name, m in maps.items()}
+    measure = lambda m: [a.detach().cpu() for a in power_spectrum(m, box, of)]
     spectra = {name: measure(m) for name, m in stacks.items()}
     reference = next(iter(spectra.values()))[1].mean(0)
     colour = colours(maps)
@@ -149,20 +149,21 @@ def plot_spectra(
 
 # %% ../nbs/tools/plot.ipynb #f4db17a2
 def _compare_spectra(
-    axes: Sequence[Axes],          # three, one above the other
-    true: torch.Tensor,            # surface density, (n, H, H)
-    recs: dict[str, torch.Tensor], # name -> reconstructions, as `true`
-    box: float,                    # side of the maps, Mpc/h
+    axes: Sequence[Axes],   # three, one above the other
+    true: Maps,             # surface density, (n, H, H)
+    recs: dict[str, Maps],  # name -> reconstructions, as `true`
+    box: float,             # side of the maps, Mpc/h
 ) -> None:
     "Stacked spectra, their ratio to the truth's, and the cross-correlation with it."
     top, middle, bottom = axes
     colour = colours(["truth", *recs])
-    k, p_true = power_spectrum(true, box, of="log")
+    here = lambda measured: measured.detach().cpu()
+    k, p_true = map(here, power_spectrum(true, box, of="log"))
     top.loglog(k, p_true.mean(0), color=colour["truth"], label="truth")
     for name, rec in recs.items():
-        power = power_spectrum(rec, box, of="log")[1]
+        power = here(power_spectrum(rec, box, of="log")[1])
         ratio, error = stacked_ratio(power, p_true)
-        r = cross_correlation(rec, true, box, of="log").mean(0)
+        r = here(cross_correlation(rec, true, box, of="log")).mean(0)
         top.loglog(k, power.mean(0), color=colour[name], label=name, ls="--")
         middle.semilogx(k, ratio, color=colour[name])
         band = ratio - error, ratio + error
@@ -185,14 +186,15 @@ def figure(
     box: float = BOX,       # side of the maps, Mpc/h
 ) -> Figure:
     "Truth beside reconstructions: maps, stacked spectra, their ratio, and r(k)."
-    here = lambda maps, name: to_tensor(maps, "n, H, H", name).detach().cpu()
-    true, made = here(true, "true"), {name: here(rec, name) for name, rec in recs.items()}
-    rows = {"truth": true, **made}
+    true = as_stack(true, "n, H, H", "true")
+    recs = {name: as_stack(rec, "n, H, H", name) for name, rec in recs.items()}
+    rows = {"truth": true, **recs}
     fig = plt.figure(figsize=(2.1 * show + 4.6, 2.1 * len(rows) + 0.4))
     left, right = fig.subfigures(1, 2, squeeze=False, width_ratios=(2.1 * show, 4.6))[0]
-    some = torch.linspace(0, len(true) - 1, show).long()
-    log = _log(torch.stack([maps[some] for maps in rows.values()]))
+    some = torch.linspace(0, len(true) - 1, show).long().numpy()
+    drawn = [to_tensor(maps[some]).detach().cpu() for maps in rows.values()]
+    log = _log(torch.stack(drawn))
     _draw(left, log, np.percentile(log[0], (0.5, 99.8)), box, rows=list(rows))
     axes = right.subplots(3, 1, sharex=True, height_ratios=(2, 1, 1))
-    _compare_spectra(axes, true, made, box)
+    _compare_spectra(axes, true, recs, box)
     return fig

@@ -15,9 +15,9 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from .core import Maps, to_tensor
+from .core import Maps, as_stack, in_pieces
 from .model import CosmoFlow
-from .spectra import cross_correlation, power_spectrum
+from .spectra import cross_correlation, wavenumbers
 
 # %% ../nbs/course/14_scales.ipynb #fcbc8898
 def unknown_cost(
@@ -84,16 +84,23 @@ def swap_changes(
     seed: int = 0, # of the noise that every decoding starts from
 ) -> tuple[Tensor, Tensor]:  # k (K,) in h/Mpc; 1 - r(k), (C, K), mean over the maps
     "What changes at each wavenumber when one channel of A's field is taken from B's."
-    decode = lambda f: model.decode(f, generator=torch.Generator().manual_seed(seed))
-    maps = to_tensor(maps, "n, H, H")
-    others = to_tensor(others, f"{len(maps)}, H, H", "others")
-    field, other = model.encode(maps), model.encode(others)
-    plain, changes = decode(field), []
-    for c in range(field.shape[1]):
-        mixed = field.clone()
-        mixed[:, c] = other[:, c]
-        changes.append(1 - cross_correlation(decode(mixed), plain, of="log").mean(0))
-    return power_spectrum(plain, of="log")[0], torch.stack(changes)
+    maps = as_stack(maps, "n, H, H")
+    others = as_stack(others, ", ".join(map(str, maps.shape)), "others")
+    generator = torch.Generator().manual_seed(seed)
+
+    def alike(maps: Tensor, others: Tensor) -> Tensor:  # r(k), (n, C, K)
+        field, other = model.encode(maps), model.encode(others)
+        noise = generator.get_state()  # the same for every decoding of these maps
+        decode = lambda f: model.decode(f, generator=generator.set_state(noise))
+        plain, found = decode(field), []
+        for c in range(field.shape[1]):
+            mixed = field.clone()
+            mixed[:, c] = other[:, c]
+            found.append(cross_correlation(decode(mixed), plain, of="log"))
+        return torch.stack(found, 1)
+
+    r = in_pieces(alike, maps, others)
+    return wavenumbers(maps.shape[-1]).to(r.device), 1 - r.mean(0)
 
 # %% ../nbs/course/14_scales.ipynb #a28e66f6
 @dataclass(frozen=True)

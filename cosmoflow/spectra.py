@@ -6,7 +6,7 @@ Docs: https://cosmoflow.github.io/cosmoflow/course/spectra.html"""
 
 # %% auto #0
 __all__ = ['contrast', 'modes', 'ring_mean', 'wavenumbers', 'power_spectrum', 'cross_correlation', 'transfer_ratio',
-           'stacked_ratio', 'spectrum_error', 'one_point_pdf', 'pdf_distance']
+           'spectrum_error', 'stacked_ratio', 'one_point_pdf', 'pdf_distance']
 
 # %% ../nbs/course/03_spectra.ipynb #96c87c3e
 import math
@@ -14,7 +14,7 @@ import math
 import torch
 from torch import Tensor
 
-from .core import BOX, Maps, standard_error, to_tensor
+from .core import BOX, Maps, as_stack, in_pieces, standard_error, to_tensor
 
 # %% ../nbs/course/03_spectra.ipynb #90c3a85e
 def contrast(
@@ -77,78 +77,98 @@ def power_spectrum(
     of: str = "density",     # "density" contrast, or "log" map
 ) -> tuple[Tensor, Tensor]:  # k (K,) in h/Mpc, power (B, K) in (Mpc/h)^2
     "Two-dimensional power spectrum of each map. Raises `ValueError` as `contrast` does."
-    delta = contrast(maps, of)
-    k = wavenumbers(delta.shape[-1], box).to(delta.device)
-    return k, ring_mean(modes(delta, box).abs().square()).float()
+    maps = as_stack(maps, "B, H, H")
 
+    def power(maps: Tensor) -> Tensor:
+        return ring_mean(modes(contrast(maps, of), box).abs().square()).float()
 
+    measured = in_pieces(power, maps)
+    return wavenumbers(maps.shape[-1], box).to(measured.device), measured
+
+# %% ../nbs/course/03_spectra.ipynb #4f1becaf
+def _pair(maps_a: Maps, maps_b: Maps, axes: str) -> tuple[Maps, Maps]:
+    "Two stacks of as many maps of one size. Raises `ValueError`."
+    maps_a = as_stack(maps_a, axes, "maps_a")
+    return maps_a, as_stack(maps_b, ", ".join(map(str, maps_a.shape)), "maps_b")
+
+# %% ../nbs/course/03_spectra.ipynb #3ca60df6
 def cross_correlation(
     maps_a: Maps,         # surface density, (B, H, H)
-    maps_b: Maps,         # likewise
+    maps_b: Maps,         # the maps to compare them with, as `maps_a`
     box: float = BOX,     # side of the map, Mpc/h
     of: str = "density",  # "density" contrast, or "log" map
 ) -> Tensor:              # (B, K), 1 where the phases and weights agree
     "Cross-correlation coefficient r(k) = P_ab / sqrt(P_a P_b) of two maps."
-    maps_a = to_tensor(maps_a, "B, H, H", "maps_a")
-    maps_b = to_tensor(maps_b, "B, H, H", "maps_b")
-    a, b = modes(contrast(maps_a, of), box), modes(contrast(maps_b, of), box)
-    cross = ring_mean((a * b.conj()).real)
-    return (cross / (ring_mean(a.abs().square()) * ring_mean(b.abs().square())).sqrt()).float()
+    def correlation(maps_a: Tensor, maps_b: Tensor) -> Tensor:
+        a, b = modes(contrast(maps_a, of), box), modes(contrast(maps_b, of), box)
+        power_a, power_b = (ring_mean(m.abs().square()) for m in (a, b))
+        return (ring_mean((a * b.conj()).real) / (power_a * power_b).sqrt()).float()
 
+    return in_pieces(correlation, *_pair(maps_a, maps_b, "B, H, H"))
 
+# %% ../nbs/course/03_spectra.ipynb #846a9fbc
 def transfer_ratio(
     maps_a: Maps,         # surface density, (B, H, H)
-    maps_b: Maps,         # likewise, the reference
+    maps_b: Maps,         # the reference, as `maps_a`
     box: float = BOX,     # side of the map, Mpc/h
     of: str = "density",  # "density" contrast, or "log" map
 ) -> Tensor:              # (B, K), 1 where a has the amplitude of b
     "Ratio of amplitudes sqrt(P_a / P_b) of two maps."
-    maps_a = to_tensor(maps_a, "B, H, H", "maps_a")
-    maps_b = to_tensor(maps_b, "B, H, H", "maps_b")
-    return (power_spectrum(maps_a, box, of)[1] / power_spectrum(maps_b, box, of)[1]).sqrt()
+    def ratio(maps_a: Tensor, maps_b: Tensor) -> Tensor:
+        a, b = (power_spectrum(maps, box, of)[1] for maps in (maps_a, maps_b))
+        return (a / b).sqrt()
 
+    return in_pieces(ratio, *_pair(maps_a, maps_b, "B, H, H"))
 
+# %% ../nbs/course/03_spectra.ipynb #68d0d487
+def spectrum_error(
+    maps: Maps,        # surface density, (B, H, H)
+    reference: Maps,   # the maps to compare them with, of as many pixels
+    box: float = BOX,  # side of the map, Mpc/h
+) -> float:            # 0.01 is one percent
+    "Largest relative error of the stacked spectrum of log maps, to 0.8 of Nyquist."
+    reference = as_stack(reference, "B, H, H", "reference")
+    k, power = power_spectrum(maps, box, of="log")
+    expected = power_spectrum(reference, box, of="log")[1].to(power)
+    ratio = power.mean(0) / expected.mean(0)
+    return (ratio - 1)[k <= 0.8 * k[-1]].abs().max().item()
+
+# %% ../nbs/course/03_spectra.ipynb #93453eda
 def stacked_ratio(
     power: Tensor,           # power spectra of n maps, (n, K), whole simulations in a row
-    reference: Tensor,       # likewise, of as many maps
+    reference: Tensor,       # those of as many reference maps, (n, K)
 ) -> tuple[Tensor, Tensor]:  # ratio of the mean spectra (K,), its standard error (K,)
-    "Stacked spectrum over that of the reference; the delta method for a ratio of means gives its error."
+    "Stacked spectrum over that of the reference; the delta method gives its error."
     ratio = power.mean(0) / reference.mean(0)
     return ratio, standard_error((power - ratio * reference) / reference.mean(0))
 
-
-def spectrum_error(
-    maps: Maps,        # surface density, (B, H, H)
-    reference: Maps,   # likewise, as many pixels
-    box: float = BOX,  # side of the map, Mpc/h
-) -> float:            # 0.01 is one percent
-    "Largest relative difference of the stacked spectra of log maps, from the fundamental mode to 0.8 of Nyquist."
-    reference = to_tensor(reference, "B, H, H", "reference")
-    k, power = power_spectrum(maps, box, of="log")
-    ratio = power.mean(0) / power_spectrum(reference, box, of="log")[1].mean(0)
-    return (ratio - 1)[k <= 0.8 * k[-1]].abs().max().item()
-
 # %% ../nbs/course/03_spectra.ipynb #b3a62099
 def one_point_pdf(
-    maps: Maps,                                        # surface density, (B, H, W)
-    bins: tuple[float, float, int] = (9.5, 13.5, 80),  # of log10 surface density: from, to, how many
-) -> tuple[Tensor, Tensor]:                            # bin centres (bins,), probability density (B, bins) per dex
-    "Distribution of log10 surface density over the pixels of each map; values outside go to the end bins."
-    low, high, n = bins
-    log = to_tensor(maps, "B, H, W").flatten(1).clamp_min(10.0**low).log10()
-    index = ((log - low) / (high - low) * n).long().clamp(0, n - 1)
-    one = torch.ones_like(index, dtype=torch.float32)
-    counts = one.new_zeros(len(log), n).scatter_add_(1, index, one)
-    number = torch.arange(n, device=log.device, dtype=torch.float32)
-    centres = low + (number + 0.5) * (high - low) / n
-    return centres, counts / log.shape[1] * n / (high - low)
+    maps: Maps,                  # surface density, (B, H, W)
+    bins: tuple[float, float, int] = (9.5, 13.5, 80),  # of its log10: from, to, how many
+) -> tuple[Tensor, Tensor]:      # bin centres (bins,), density (B, bins) per dex
+    "Distribution of log10 surface density in each map; the end bins take all beyond."
+    (low, high, n), maps = bins, as_stack(maps, "B, H, W")
 
+    def density(maps: Tensor) -> Tensor:
+        log = maps.flatten(1).clamp_min(10.0**low).log10()
+        index = ((log - low) / (high - low) * n).long().clamp(0, n - 1)
+        one = torch.ones_like(index, dtype=torch.float32)
+        counts = one.new_zeros(len(log), n).scatter_add_(1, index, one)
+        return counts / log.shape[1] * n / (high - low)
 
+    measured = in_pieces(density, maps)
+    number = torch.arange(n, device=measured.device, dtype=torch.float32)
+    return low + (number + 0.5) * (high - low) / n, measured
+
+# %% ../nbs/course/03_spectra.ipynb #ca635590
 def pdf_distance(
     maps_a: Maps,  # surface density, (B, H, W)
-    maps_b: Maps,  # likewise, as many pixels
+    maps_b: Maps,  # the maps to compare them with, as `maps_a`
 ) -> Tensor:       # (B,) dex
-    "Wasserstein distance of the one-point distributions of log10 surface density: how far values must move on average."
-    a, b = to_tensor(maps_a, "B, H, W", "maps_a"), to_tensor(maps_b, "B, H, W", "maps_b")
-    a, b = (m.flatten(1).clamp_min(1.0).log10().sort(1).values for m in (a, b))
-    return (a - b).abs().mean(1)
+    "How far log10 values must move, on average, from one map's to the other's."
+    def distance(*maps: Tensor) -> Tensor:
+        a, b = (m.flatten(1).clamp_min(1.0).log10().sort(1).values for m in maps)
+        return (a - b).abs().mean(1)
+
+    return in_pieces(distance, *_pair(maps_a, maps_b, "B, H, W"))

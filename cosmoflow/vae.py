@@ -71,17 +71,18 @@ class VAE(Pretrained):
         return self.decoder(mean + (0.5 * log_var).exp() * noise), mean, log_var
 
     def reconstruct(self,
-        maps: Maps,            # (n, H, W) surface density
-        batch_size: int = 64,  # maps at a time
-        check: bool = True,    # refuse maps that cannot be right
-    ) -> Tensor:               # (n, H, W) surface density
+        maps: Maps,                     # (n, H, W) surface density
+        batch_size: int | None = None,  # maps at a time; None: by their pixels
+        check: bool = True,             # refuse maps that cannot be right
+    ) -> Tensor:                        # (n, H, W) surface density
         "Compresses maps to the means of their latents, and decodes those."
         side, parts = self.config["pixels"], []
         maps = as_stack(maps, f"n, {side}, {side}")
         with evaluating(self):
             for x in self.inputs(maps, batch_size, check):
-                parts.append(self.decoder(self.mean(self.encoder(x))).float())
-        return self.normalizer.inverse(torch.cat(parts))
+                x = self.decoder(self.mean(self.encoder(x))).float()
+                parts.append(self.normalizer.inverse(x))
+        return torch.cat(parts)
 
 # %% ../nbs/course/12_vae.ipynb #44d4524c
 def vae_loss(
