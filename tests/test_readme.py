@@ -16,6 +16,12 @@ def test_example_runs(tmp_path):
     assert done.stdout.split("\n")[0] == "torch.Size([4, 8, 4, 4]) torch.Size([4, 8]) torch.Size([4, 64, 64])"
 
 
+def test_home_page_runs_the_same_example():
+    (code,) = re.findall(r"```python\n(.*?)\n```", (ROOT / "README.md").read_text(), re.S)
+    cells = json.loads((ROOT / "nbs" / "index.ipynb").read_text())["cells"]
+    assert code in ["".join(cell["source"]) for cell in cells]
+
+
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "cosmoflow").glob("**/README.md"))]
 
 
