@@ -38,23 +38,59 @@ def lab(tmp_path):
             server.terminate()
 
 
-def test_click_decodes(browser, lab):
-    from playwright.sync_api import expect
-
+@pytest.fixture
+def explorers(browser, lab):
+    "The page of explorers, with every cell run."
     page = browser.new_page(viewport={"width": 1400, "height": 900})
     page.set_default_timeout(60_000)
     page.goto(f"{lab}/lab/tree/play.ipynb")
     page.get_by_text("| Idle").wait_for()   # the kernel is ready
     page.evaluate("void window.jupyterapp.commands.execute('notebook:run-all-cells')")
-    picture = page.locator("img[alt^='The plane of summaries']")
-    picture.wait_for(state="attached")
-    picture.scroll_into_view_if_needed()
-    universe = page.locator(".jp-OutputArea-output", has=picture).locator(".jp-OutputArea img").last
-    universe.wait_for()
-    seen = [universe.get_attribute("src")]
-    for move in (lambda: picture.click(position={"x": 60, "y": 100}), lambda: picture.press("ArrowRight")):
-        move()
-        expect(universe).not_to_have_attribute("src", seen[-1], timeout=60_000)
-        seen.append(universe.get_attribute("src"))
-    assert len(set(seen)) == 3, "a click and an arrow key should each have decoded another map"
+    yield page
     page.close()
+
+
+def middle(element):
+    box = element.bounding_box()
+    return [box["x"] + box["width"] / 2, box["y"] + box["height"] / 2]
+
+
+def test_explorers_follow_the_hand(explorers):
+    from playwright.sync_api import expect
+
+    def watched(control):
+        "The picture that a control redraws."
+        control.wait_for(state="attached")
+        control.scroll_into_view_if_needed()
+        picture = explorers.locator(".jp-OutputArea-output", has=control).locator(".jp-OutputArea img").last
+        picture.wait_for()
+        return picture
+
+    def redraws(act, picture):
+        seen = picture.get_attribute("src")
+        act()
+        expect(picture).not_to_have_attribute("src", seen, timeout=60_000)
+        return picture.get_attribute("src")
+
+    for name, values in {"Omega_m": "0.4 0.5", "sigma_8": "0.9 1.0"}.items():
+        control = explorers.locator(".jupyter-widget-hslider, .widget-hslider", has=explorers.get_by_text(name, exact=True)).first
+        picture, pictures = watched(control), []
+        for value in values.split():
+            pictures.append(redraws(lambda: control.locator(".noUi-handle").press("ArrowRight"), picture))
+            expect(control.locator(".widget-readout")).to_have_text(value)
+        assert len(set(pictures)) == 2
+    plane = explorers.locator("img[alt^='The plane of summaries']")
+    universe = watched(plane)
+    redraws(lambda: plane.click(position={"x": 160, "y": 120}), universe)
+    box, cross = plane.bounding_box(), middle(plane.locator("xpath=following-sibling::span"))
+    assert cross == pytest.approx([box["x"] + 160, box["y"] + 120], abs=2), "the cross stands where the click was"
+    redraws(lambda: plane.press("ArrowRight"), universe)
+
+
+def test_simulations_of_the_sliders_share_their_waves():
+    from cosmoflow.data import open_maps
+    from cosmoflow.spectra import cross_correlation
+    one = open_maps("PM", "1P")
+    for sims in (range(5), range(5, 10)):
+        first, *others = (one.maps[15 * sim:15 * sim + 15] for sim in sims)
+        for other in others: assert cross_correlation(first, other)[:, 0].min() > 0.8
