@@ -155,11 +155,11 @@ def train_vae(
                     x = val(i)
                     val_loss += vae_loss(x, *model(x, noise[i]))[0].item() * len(i)
             val_loss /= len(val)
-            plateau.step(val_loss)
             train_loss, mse, kl = total.tolist()
             row = {"epoch": epoch + 1, "train_loss": train_loss, "mse": mse, "kl": kl,
                    "val_loss": val_loss, "lr": optimizer.param_groups[0]["lr"],
                    "seconds": round(time.time() - start, 1)}
+            plateau.step(val_loss)
             run.keep(row, model)
             bar.set_postfix(loss=f"{train_loss:.3f}", val=f"{val_loss:.3f}",
                             kl=f"{kl:.1f}")

@@ -1,0 +1,297 @@
+"""Outputs belong to inputs: samples to fields, rows to maps, parameters to maps."""
+import numpy as np
+import pytest
+import torch
+from conftest import randomised
+
+from cosmoflow import cli, evaluate as evaluation, inference
+from cosmoflow.bench import untrained
+from cosmoflow.core import standard_error
+from cosmoflow.data import Normalizer, augment, batches, lower_resolution, open_maps
+from cosmoflow.distill import distill
+from cosmoflow.evaluate import compare, evaluate, infer_parameters
+from cosmoflow.flow import integrate
+from cosmoflow.inference import (Regressor, Scaler, fit_regressor, relative_error,
+                                 spectrum_features)
+from cosmoflow.model import draw_fields
+from cosmoflow.spectra import (cross_correlation, one_point_pdf, pdf_distance,
+                               power_spectrum, transfer_ratio)
+from cosmoflow.train import MapLoader, TrainConfig, epoch_order, train
+from cosmoflow.vae import VAE
+
+NORM = Normalizer(11.0, 0.5, 1e8)
+
+
+def seeded(seed=0): return torch.Generator().manual_seed(seed)
+
+
+def close(a, b, atol=2e-3):
+    "Equal up to rounding, in log10; the tests' own maps differ by far more."
+    torch.testing.assert_close(a.log10(), b.log10(), rtol=0, atol=atol)
+
+
+@pytest.fixture(scope="module")
+def data(): return open_maps("PM", "LH", sims=slice(0, 10), pixels=16)
+
+
+def lively():
+    "A random model whose fields differ from map to map: its norms do not shrink them."
+    model = randomised()
+    for m in model.encoder.modules():
+        if isinstance(m, torch.nn.BatchNorm2d): torch.nn.init.ones_(m.weight)
+    return model
+
+
+@pytest.fixture(scope="module")
+def model(): return lively()
+
+
+@pytest.fixture(scope="module")
+def maps():
+    "Five very unlike maps."
+    level = torch.linspace(10.2, 11.8, 5)[:, None, None]
+    return 10 ** (level + 0.5 * torch.randn(5, 16, 16, generator=seeded()))
+
+
+def one_by_one(model, field, samples, steps):
+    "States of the flow, in log10, for each sample of each field on its own."
+    x0 = torch.randn(len(field) * samples, 1, 16, 16, generator=seeded(3)).split(1)
+    paths = []
+    for i in range(len(field)):
+        for s in range(samples):
+            velocity = lambda t, x: model.velocity(x, t[None], field[i:i + 1])
+            with torch.no_grad():
+                path = integrate(velocity, x0[i * samples + s], steps, trajectory=True)
+            paths.append(model.normalizer.inverse(path[:, 0]))
+    return torch.stack(paths, 1).unflatten(1, (len(field), samples))
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 4, 64])
+@pytest.mark.parametrize("samples", [1, 3])
+def test_samples_stay_with_their_field(model, samples, batch_size):
+    field = 3 * torch.randn(5, 8, 1, 1, generator=seeded())
+    alone = one_by_one(model, field, samples, 2)
+    assert (alone.log10()[-1].std(0) > 0.05).all()  # fields, not noise alone, matter
+    kept = alone if samples > 1 else alone[:, :, 0]
+    settings = dict(steps=2, samples=samples, batch_size=batch_size, seed=3)
+    close(model.decode(field, trajectory=True, **settings), kept)
+    close(model.decode(field, **settings), kept[-1])
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 4, 64])
+def test_fields_and_summaries_stay_with_their_maps(model, maps, batch_size):
+    alone = torch.cat([model.encode(m[None]) for m in maps])
+    assert alone.std(0).min() > 0.01
+    together = model.encode(maps, batch_size)
+    torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-4)
+    summaries = model.summarise(maps, batch_size)
+    torch.testing.assert_close(summaries, alone.mean((2, 3)), rtol=1e-4, atol=1e-4)
+    vae = VAE(NORM, 16, width=8)
+    rec = torch.cat([vae.reconstruct(m[None]) for m in maps])
+    assert (rec[1:] / rec[:-1] - 1).abs().amax((1, 2)).min() > 1e-3
+    close(vae.reconstruct(maps, batch_size), rec, 1e-5)
+
+
+def test_reconstructions_and_new_maps_stay_with_their_fields(model, maps):
+    rec = model.reconstruct(maps, seed=3, steps=2, batch_size=2)
+    close(rec, one_by_one(model, model.encode(maps), 1, 2)[-1, :, 0])
+    model.fit_prior(maps)
+    generator = seeded(5)
+    field = draw_fields(model.prior, 5, generator)
+    expected = model.decode(field, 2, generator=generator)
+    close(model.generate(5, seed=5, steps=2, batch_size=2), expected)
+
+
+PER_MAP = {
+    "power_spectrum": lambda m: power_spectrum(m)[1],
+    "cross_correlation": lambda m: cross_correlation(m, m.roll(1, 1)),
+    "transfer_ratio": lambda m: transfer_ratio(m, m.square()),
+    "one_point_pdf": lambda m: one_point_pdf(m)[1],
+    "pdf_distance": lambda m: pdf_distance(m, torch.full_like(m, 1e11)),
+    "spectrum_features": spectrum_features,
+    "normalizer": NORM,
+    "lower_resolution": lambda m: torch.from_numpy(lower_resolution(m, 4)),
+    "batches": lambda m: torch.from_numpy(np.concatenate(list(batches(m, 2)))),
+}
+
+
+@pytest.mark.parametrize("name", PER_MAP)
+def test_rows_stay_with_their_maps(maps, name):
+    "Turning the stack round turns the rows round, and does nothing else."
+    there, back = PER_MAP[name](maps), PER_MAP[name](maps.flip(0)).flip(0)
+    assert len(there) == 5 and not torch.allclose(there[0], there[-1])
+    torch.testing.assert_close(there, back, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 256])
+def test_estimates_stay_with_their_rows(batch_size):
+    torch.manual_seed(0)
+    net, x = torch.nn.Linear(3, 2), torch.randn(10, 3)
+    y = torch.randn(10, 2) + 7
+    regressor = Regressor(net, Scaler.fit(x), Scaler.fit(y))
+    with torch.no_grad():
+        alone = [net((row - x.mean(0)) / x.std(0)) * y.std(0) + y.mean(0) for row in x]
+    torch.testing.assert_close(regressor.predict(x, batch_size), torch.stack(alone))
+
+
+@pytest.mark.parametrize("symmetries", [False, True])
+def test_a_regressor_learns_rows_that_belong_together(symmetries):
+    """A network that is right from the start stays so.
+
+    If it met the target of another row, its factor would shrink towards the mean.
+    """
+    x = torch.randn(40, 1, 8, 8, generator=seeded())
+    y = x.amax((1, 2, 3))[:, None]
+
+    class Right(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.factor = torch.nn.Parameter(torch.ones(()))
+
+        def forward(self, x):
+            return self.factor * Scaler.fit(y)(x.amax((1, 2, 3))[:, None])
+
+    net = Right()
+    fit_regressor(net, x, y, x[:8], y[:8], Scaler.none(x), 3, 0.1, 0.0, batch_size=7,
+                  symmetries=symmetries)
+    assert net.factor.item() == pytest.approx(1, abs=1e-5)
+
+
+def test_a_symmetry_keeps_every_map_in_its_row(maps):
+    turned = augment(maps[:, None], seeded())
+    assert not torch.equal(turned[:, 0], maps)
+    assert torch.equal(turned.flatten(1).sort().values, maps.flatten(1).sort().values)
+
+
+def test_a_range_of_simulations_keeps_their_parameters():
+    whole = open_maps("PM", "LH")
+    some = open_maps("PM", "LH", sims=slice(20, 23), pixels=16)
+    np.testing.assert_array_equal(some.params, whole.params[20:23])
+    np.testing.assert_array_equal(some.targets, whole.targets[300:345])
+    np.testing.assert_array_equal(some.maps, lower_resolution(whole.maps[300:345], 16))
+    # A simulation's mean surface density tells its Omega_m.
+    level = some.maps.reshape(3, -1).mean(1)
+    assert np.corrcoef(level, some.params[:, 0])[0, 1] > 0.99999
+
+
+def number(data, x):
+    "Which map of the data each is a symmetry of: its pixels in order tell."
+    known = NORM(data.maps).flatten(1).sort().values
+    found = x.flatten(1).sort().values
+    distance = torch.cdist(found.double(), known.double())
+    assert distance.min(1).values.max() < 1e-3
+    return distance.argmin(1)
+
+
+def test_a_loader_gives_what_is_asked_for(data):
+    loader = MapLoader(data, NORM, torch.device("cpu"))
+    which = torch.tensor([149, 3, 77, 3])
+    assert torch.equal(loader(which), NORM(data.maps[which.numpy()]))
+
+
+@pytest.mark.parametrize("siblings", [0.0, 0.5])
+def test_an_epoch_meets_maps_once_and_siblings_in_pairs(data, tmp_path, siblings):
+    model, seen = lively(), []
+    model.normalizer = NORM
+    hook = lambda _, inputs: seen.append(inputs[0]) if torch.is_grad_enabled() else None
+    model.encoder.register_forward_pre_hook(hook)
+    config = TrainConfig(epochs=1, batch_size=20, siblings=siblings)
+    train(model, data, tmp_path, config)
+    training = data.split()[0]
+    drawn = torch.cat([number(training, x) for x in seen])
+    assert len(drawn) == len(drawn.unique()) == (100 if siblings else 120)
+    if siblings:
+        simulation = drawn.view(-1, 2) // 15
+        assert (simulation[:, 0] == simulation[:, 1]).all()
+        assert len(simulation[:10].unique()) > 3  # and not one simulation after another
+    still = NORM(training.maps[drawn.numpy()])
+    moved = (torch.cat(seen) != still).flatten(1).any(1)
+    assert moved.float().mean() > 0.9
+
+
+def test_pairs_are_new_in_each_epoch_and_use_all_maps():
+    orders = [epoch_order(60, True, seeded(i)).view(-1, 2) for i in range(30)]
+    assert len(torch.cat(orders).unique()) == 60
+    pairs = {tuple(sorted(pair)) for order in orders for pair in order.tolist()}
+    assert len(pairs) > 4 * 15 * 14 / 2 * 0.7  # of 105 in each of four simulations
+    first = torch.cat([order[:, 0] % 15 for order in orders]).bincount(minlength=15)
+    assert first.min() > 0.5 * first.float().mean()
+
+
+def test_a_student_meets_one_map_of_each_simulation(data, tmp_path, monkeypatch):
+    asked, load = [], MapLoader.__call__
+
+    def watched(self, which):
+        asked.append((self.maps.indices[which], which))
+        return load(self, which)
+
+    monkeypatch.setattr(MapLoader, "__call__", watched)
+    teacher = untrained("tiny", torch.device("cpu"))
+    distill(teacher, data, tmp_path, epochs=3, fine=1, batch_size=4)
+    training, validation, _ = data.split()
+    (held_out, _), *drawn = asked
+    assert (held_out == validation.maps.indices[::15]).all()
+    chosen = np.concatenate([maps for maps, _ in drawn]).reshape(3, 8)
+    simulations = np.unique(training.maps.indices // 15)
+    assert all((np.sort(epoch // 15) == simulations).all() for epoch in chosen)
+    assert len(np.unique(chosen % 15)) > 5 and len(np.unique(chosen)) > 8
+
+
+def test_inference_learns_from_one_part_and_is_judged_on_another(data, monkeypatch):
+    "Both parameters in their order; the validation part decides, the test part judges."
+    fitted, fit = [], inference.fit_mlp
+
+    def watched(*args, **kwargs):
+        fitted.append((args, fit(*args, **kwargs, epochs=2, hidden=16)))
+        return fitted[-1][1]
+
+    monkeypatch.setattr(evaluation, "fit_mlp", watched)
+    model, parts = lively(), data.split()
+    found = infer_parameters(model, *parts, methods=("summaries", "spectrum"))
+    for name, ((x, y, x_val, y_val), regressor) in zip(found, fitted, strict=True):
+        features = model.summarise if name == "summaries" else spectrum_features
+        rows = [(x, y), (x_val, y_val)]
+        for (inputs, targets), part in zip(rows, parts):
+            torch.testing.assert_close(inputs, features(part.maps))
+            true = part.params.repeat(15, 0)
+            np.testing.assert_allclose(targets, true, rtol=1e-6)
+        true = torch.from_numpy(parts[2].params.repeat(15, 0))
+        guess = regressor.predict(features(parts[2].maps))
+        error = ((guess - true).abs() / true).numpy()
+        np.testing.assert_allclose(found[name]["mean"], error.mean(0), rtol=1e-5)
+        by_sim = relative_error(guess, true).standard_error
+        np.testing.assert_array_equal(by_sim, standard_error(error))
+        np.testing.assert_allclose(found[name]["standard_error"], by_sim)
+
+
+def test_test_maps_are_compared_with_their_own_reconstructions(data, monkeypatch):
+    given = lambda *args: {"parts": args[1:4]}
+    monkeypatch.setattr(evaluation, "infer_parameters", given)
+    model = lively()
+    found = evaluate(model, data, seed=3, raw_maps=False, steps=2)
+    training, validation, test = data.split()
+    parts = found.metrics["inference"]["parts"]
+    for part, same in zip((training, validation, test), parts, strict=True):
+        np.testing.assert_array_equal(part.maps, same.maps)
+    np.testing.assert_array_equal(found.true, test.maps)
+    close(found.rec, one_by_one(model, model.encode(test.maps), 1, 2)[-1, :, 0])
+    expected = vars(compare(found.true, found.rec))
+    for name, value in found.metrics["reconstruction"].items():
+        np.testing.assert_allclose(value, expected[name])
+    assert found.metrics["simulations"] == {"training": 8, "validation": 1, "test": 1}
+
+
+def test_files_keep_the_order_of_their_maps(tmp_path, monkeypatch):
+    "More maps than a batch; the seed and the steps that were asked for."
+    monkeypatch.chdir(tmp_path)
+    model = lively()
+    model.save_pretrained("own")
+    maps = 10 ** (11 + 0.5 * torch.randn(70, 16, 16, generator=seeded()))
+    np.save("maps.npy", maps)
+    cli.main("encode maps.npy field.npy --model own".split())
+    field = torch.from_numpy(np.load("field.npy"))
+    alone = torch.cat([model.encode(m[None]) for m in maps])
+    torch.testing.assert_close(field, alone, rtol=1e-3, atol=1e-3)
+    cli.main("decode field.npy again.npy --model own --seed 3 --steps 2".split())
+    again = torch.from_numpy(np.load("again.npy"))
+    close(again, one_by_one(model, field, 1, 2)[-1, :, 0])
