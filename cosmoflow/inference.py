@@ -225,6 +225,7 @@ def fit_cnn(
     "Parameters from raw maps: a small residual network, the encoder's own kind, trained for nothing else."
     first = _first(x)
     net = _seeded(lambda: _PooledEncoder(y.shape[1], width), seed).to(first)
+    net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return fit_regressor(net, x, y, x_val, y_val, Scaler.none(first), epochs, 1e-3, 0.01, symmetries=True, seed=seed, desc="CNN on raw maps")
 
 
