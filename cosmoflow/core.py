@@ -6,23 +6,32 @@ Docs: https://cosmoflow.github.io/cosmoflow/tools/core.html"""
 
 # %% auto #0
 __all__ = ['BOX', 'SLABS', 'MAPS_PER_SIMULATION', 'Maps', 'Fields', 'release', 'MapView', 'as_stack', 'to_tensor', 'check_counts',
-           'noise_source', 'maps_at_once', 'in_pieces', 'atomic_path', 'write_json', 'read_json', 'standard_error',
-           'evaluating']
+           'noise_source', 'maps_at_once', 'in_pieces', 'atomic_path', 'check_folder', 'write_json', 'read_json',
+           'bars_move', 'progress', 'standard_error', 'evaluating']
 
 # %% ../nbs/tools/core.ipynb #a3c818e9
+import glob
 import json
 import math
 import mmap
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import platform
+import re
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from numbers import Integral
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, Self
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 
 # %% ../nbs/tools/core.ipynb #250000c2
 BOX = 25.0                       # side of the simulated cube and of its maps, Mpc/h
@@ -44,13 +53,14 @@ class MapView:
     def __init__(self,
         maps: np.ndarray | Self,                    # all maps, (N, H, W), mapped or not
         which: slice | np.ndarray | Sequence[int],  # those meant: (n,) numbers, or a mask
+        dtype: type | None = None,                  # of what is read; None: as it is
     ):
-        numbers = np.arange(len(maps))[which]
+        numbers, self.dtype = np.arange(len(maps))[which], np.dtype(dtype or maps.dtype)
         if isinstance(maps, MapView): numbers, maps = maps.indices[numbers], maps.base
         self.base: np.ndarray = maps
         self.indices: np.ndarray = numbers
         self.shape: tuple[int, ...] = (len(numbers), *maps.shape[1:])
-        self.ndim, self.dtype = maps.ndim, maps.dtype
+        self.ndim = maps.ndim
         self.nbytes = math.prod(self.shape) * self.dtype.itemsize
 
     def __len__(self) -> int: return len(self.indices)
@@ -59,7 +69,7 @@ class MapView:
         which: int | slice | np.ndarray | Sequence[int],  # numbers of maps in the view
     ) -> np.ndarray:                                      # a copy, (H, W) or (..., H, W)
         indices = self.indices[which]
-        maps = np.asarray(self.base[np.atleast_1d(indices)])
+        maps = np.asarray(self.base[np.atleast_1d(indices)], self.dtype, order="C")
         release(self.base)
         return maps.reshape(*indices.shape, *self.shape[1:])
 
@@ -180,20 +190,95 @@ def in_pieces(
         rows.append(function(*(piece.to(pieces[0].device) for piece in pieces)))
     return torch.cat(rows)
 
+# %% ../nbs/tools/core.ipynb #6d66d6e8
+_HOST = re.sub(r"\W", "-", platform.node())
+
+
+def _has_ended(process: int) -> bool:
+    "Whether there is no such process on this computer; False if we cannot know."
+    if os.name != "posix": return False  # elsewhere signal 0 would end the process
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:  # it is somebody else's
+        return False
+    return process == os.getpid()  # an earlier one that had our number
+
+
+def _clear(path: Path) -> None:
+    "Removes what processes left that ended while they wrote this file."
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.*.tmp"):
+        host, process = left.name.split(".")[-3:-1]
+        with suppress(OSError, ValueError, OverflowError):
+            ended = host == _HOST and _has_ended(int(process))
+            old = time.time() - left.stat().st_mtime > 24 * 3600
+            if ended or old: shutil.rmtree(left, ignore_errors=True)
+
+# %% ../nbs/tools/core.ipynb #bcb5bae4
+def _sync(path: Path, flags: int) -> None:
+    "Returns when the disk has stored a file, or the names in a folder."
+    opened = os.open(path, flags)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
+
+
+def _take_name(tmp: Path, path: Path) -> None:
+    "Gives a finished file its place, with the mode and owner that belong there."
+    mode = tmp.parent.stat().st_mode & 0o666  # that of a new folder follows the umask
+    if path.exists():
+        old = path.stat()
+        mode = old.st_mode & 0o777
+        with suppress(OSError, AttributeError):  # only root may, and only on POSIX
+            os.chown(tmp, old.st_uid, old.st_gid)
+    tmp.chmod(mode)
+    _sync(tmp, os.O_RDWR)
+    os.replace(tmp, path)
+    with suppress(OSError): _sync(path.parent, os.O_RDONLY)  # some systems cannot
+
 # %% ../nbs/tools/core.ipynb #5ed396ec
 @contextmanager
 def atomic_path(
-    path: str | Path,  # the file to appear
-) -> Iterator[Path]:   # a path beside it, with the same suffix, to write to
-    "A file that appears whole or not at all: write to the path that the block gets."
-    path = Path(path)
-    tmp = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    path: str | Path,  # the file to appear; its folder is made if there is none
+) -> Iterator[Path]:   # a path of the same name in another folder, to write to
+    """A file that appears whole or not at all: write to the path that the block gets.
+
+    A link stays a link. Raises `OSError` that names the file, on a full disk for example.
+    """
+    real = Path(os.path.realpath(path))
+    folder = real.with_name(f".{real.name}.{_HOST}.{os.getpid()}.tmp")
     try:
-        yield tmp
-        tmp.chmod(0o644)  # some writers make files that only their owner can read
-        os.replace(tmp, path)
+        if real.exists() and not real.is_file(): raise OSError("it is not a file")
+        _clear(real)
+        folder.mkdir(parents=True, exist_ok=True)
+        yield folder / real.name
+        _take_name(folder / real.name, real)
+    except (OSError, SafetensorError) as e:
+        named = Path(getattr(e, "filename", None) or folder)
+        if named not in folder.parents and folder not in (named, *named.parents): raise
+        why = getattr(e, "strerror", None) or e
+        raise OSError(f"{path}: it could not be written ({why}); nothing was left "
+                      "half-written") from e
     finally:
-        tmp.unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
+# %% ../nbs/tools/core.ipynb #1af2cf2b
+def check_folder(
+    folder: str | Path,  # where files are to be written; it need not exist yet
+) -> None:
+    "Raises `OSError` if no file can be made there; makes nothing that stays."
+    there = Path(folder).absolute()
+    while not os.path.lexists(there): there = there.parent
+    if not there.is_dir():
+        raise NotADirectoryError(f"{folder}: expected a folder, but {there} is a file; "
+                                 "choose another name")
+    try:
+        with TemporaryFile(dir=there): pass
+    except OSError as e:
+        raise PermissionError(f"{folder}: no file can be made there ({e.strerror}); "
+                              "choose another folder") from e
 
 # %% ../nbs/tools/core.ipynb #6223889f
 def _plain(value: Any) -> Any:
@@ -221,6 +306,53 @@ def read_json(
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except ValueError as e:
         raise ValueError(f"{path}: expected JSON ({e}); make the file again") from e
+
+# %% ../nbs/tools/core.ipynb #3d67a7ba
+def bars_move() -> bool:
+    "Whether a progress bar can move: in a terminal or a notebook."
+    return "ipykernel" in sys.modules or (sys.stderr is not None and sys.stderr.isatty())
+
+
+class _Lines:
+    "What a bar says, in lines, for files and pipes; it has those methods that we use."
+    def __init__(self, items=(), desc="", total=None, initial=0, unit="it", every=1,
+                 disable=False, **_):
+        self.items, self.desc, self.n = items, desc, initial
+        self.total, self.unit, self.every = total, unit, every
+        if total is None and hasattr(items, "__len__"): self.total = len(items)
+        self.disable, self.notes, self.start = disable, "", time.monotonic()
+
+    def set_postfix(self, **notes: Any) -> None:
+        self.notes = "".join(f", {name} {value}" for name, value in notes.items())
+
+    def update(self, n: int = 1) -> None:
+        before, self.n = self.n, self.n + n
+        due = self.n // self.every > before // self.every or self.n == self.total
+        if self.disable or not due: return
+        of = f" of {self.total}" if self.total else ""
+        print(f"{self.desc}: {self.unit} {self.n}{of}, "
+              f"{time.monotonic() - self.start:.0f} s{self.notes}", file=sys.stderr)
+
+    def __iter__(self) -> Iterator:
+        for item in self.items:
+            yield item
+            self.update()
+
+    def close(self) -> None: pass
+
+    def __enter__(self) -> Self: return self
+
+    def __exit__(self, *_: object) -> None: self.close()
+
+# %% ../nbs/tools/core.ipynb #6c555e22
+def progress(
+    items: Iterable | None = None,  # what to go through; None: call `update` yourself
+    every: int = 1,                 # units from one line to the next, where no bar moves
+    **options: Any,                 # as tqdm takes them
+) -> Any:                           # iterate over it, or use its `update`
+    "A progress bar, or lines where no bar can move."
+    if bars_move(): return tqdm(items, **options)
+    return _Lines(items or (), every=every, **options)
 
 # %% ../nbs/tools/core.ipynb #dd4ab91f
 def standard_error(

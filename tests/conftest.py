@@ -30,6 +30,18 @@ def kill_when(ready, *args, seconds=300):
     process.wait()
 
 
+@contextmanager
+def full_disk(room=20_000):
+    "No file can grow beyond so many bytes, as on a disk that is almost full."
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
 def randomised(preset="tiny", **changes):
     "A model whose every weight is random, so that no layer hides behind a zero."
     import torch
