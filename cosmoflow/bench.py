@@ -31,9 +31,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 from torchdiffeq import odeint
-from tqdm.auto import tqdm
 
-from .core import BOX, write_json
+from .core import BOX, progress, write_json
 from .data import Normalizer, augment, open_maps
 from .flow import flow_matching_loss
 from .layers import periodic_pad
@@ -304,7 +303,7 @@ def simulation_growth(
         cores = tuple(sorted({1, len(os.sched_getaffinity(0))})) if some else (os.cpu_count() or 1,)
     sizes = [(n, p, c) for n in particles for p in pixels for c in cores]
     with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as pool:
-        return list(tqdm(pool.map(_simulation_seconds, *zip(*sizes)), total=len(sizes), desc="simulations", unit="size"))
+        return list(progress(pool.map(_simulation_seconds, *zip(*sizes)), total=len(sizes), desc="simulations", unit="size"))
 
 # %% ../nbs/tools/bench.ipynb #95b39ad4
 def machine_rates(

@@ -55,7 +55,8 @@ class MapView:
         which: slice | np.ndarray | Sequence[int],  # those meant: (n,) numbers, or a mask
         dtype: type | None = None,                  # of what is read; None: as it is
     ):
-        numbers, self.dtype = np.arange(len(maps))[which], np.dtype(dtype or maps.dtype)
+        numbers = np.arange(len(maps))[which]
+        self.dtype: np.dtype = np.dtype(dtype or maps.dtype)
         if isinstance(maps, MapView): numbers, maps = maps.indices[numbers], maps.base
         self.base: np.ndarray = maps
         self.indices: np.ndarray = numbers

@@ -16,6 +16,7 @@ import math
 import os
 import re
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, astuple, dataclass, replace
@@ -24,7 +25,7 @@ from email.utils import parsedate_to_datetime
 from functools import cached_property, partial
 from http.client import HTTPException, HTTPResponse
 from importlib.resources import files
-from numbers import Real
+from numbers import Integral, Real
 from pathlib import Path
 from ssl import SSLError
 from typing import Any, Self
@@ -36,10 +37,10 @@ import numpy as np
 import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from .core import (MAPS_PER_SIMULATION, Fields, Maps, MapView, as_stack,
-                            in_pieces, maps_at_once, read_json, to_tensor, write_json)
+                            check_folder, in_pieces, maps_at_once, progress, read_json,
+                            to_tensor, write_json)
 
 # %% ../nbs/course/02_data.ipynb #a7a789c7
 HYDRO_SUITES = ("IllustrisTNG", "SIMBA", "Astrid", "EAGLE")
@@ -83,10 +84,27 @@ def _check_names(suite: str, set: str, field: str | None) -> None:
                 f"{name}={value!r} is unknown: expected one of {', '.join(choices)}")
 
 # %% ../nbs/course/02_data.ipynb #65f1851c
+_MAPS = re.compile(r"Maps_([^_]+)_(.+)_([^_]+)_z=0\.00\.npy")  # field, suite, set
+
+
+def _instead(root: Path) -> str:
+    "What to do about maps that are not in a folder: which others are there, or below?"
+    if not root.is_dir(): return f"{root} is no folder: give that of the maps"
+    files = sorted(root.glob("Maps_*.npy")) or sorted(root.glob("*/Maps_*.npy"))
+    found = [(match, path) for path in files if (match := _MAPS.fullmatch(path.name))]
+    there = [f"{suite} {set} {field} in {path.parent}"
+             for match, path in found for field, suite, set in [match.groups()]]
+    if not there: return ("there are no maps of CMD's kind: `cosmoflow download` fetches "
+                          "CMD, `cosmoflow simulate` makes PM")
+    more = f" and {len(there) - 5} more" if len(there) > 5 else ""
+    return (f"there are {', '.join(there[:5])}{more}: choose by suite=, set=, field= and "
+            "root=, or by --suite, --set, --field and --data")
+
+# %% ../nbs/course/02_data.ipynb #4134d244
 def _load_maps(path: Path) -> np.ndarray:
     "Opens CMD maps memory-mapped, or says what is wrong with the file."
     if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file; expected maps there (`cosmoflow download` fetches CMD, `cosmoflow simulate` makes PM)")
+        raise FileNotFoundError(f"{path}: no such file; {_instead(path.parent)}")
     try:
         maps = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError) as e:
@@ -100,21 +118,33 @@ def _load_maps(path: Path) -> np.ndarray:
             "download or make it again")
     if maps.ndim != 3 or maps.shape[1] != maps.shape[2]:
         raise ValueError(f"{path}: expected maps of shape (n, H, H), found {maps.shape}")
-    if maps.dtype != np.float32:
-        raise ValueError(f"{path}: expected dtype float32, found {maps.dtype}; convert with .astype('float32')")
+    if maps.dtype.kind != "f":
+        raise ValueError(f"{path}: expected real numbers, found {maps.dtype}; "
+                         "convert them with .astype(np.float32)")
     return maps
 
-
+# %% ../nbs/course/02_data.ipynb #47269e80
 def _load_params(path: Path, suite: str) -> tuple[np.ndarray, tuple[str, ...]]:
     "Reads a parameter table: rows, and the names of its columns."
-    if not path.exists(): raise FileNotFoundError(f"{path}: no such file; expected the parameter table of the maps beside them")
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{path}: no such file; expected the parameter table of the maps beside them")
     try:
         params = np.loadtxt(path, ndmin=2)
     except ValueError as e:
-        raise ValueError(f"{path}: expected a table of numbers, one row a simulation ({e})") from e
-    if suite.startswith("Nbody_"): params = params[:, :2]  # the other columns do not act on dark matter alone
+        raise ValueError(
+            f"{path}: expected a table of numbers, one row a simulation ({e})") from e
+    if suite.startswith("Nbody_"): params = params[:, :2]  # the others concern gas
     n = params.shape[1]
-    if n < 2: raise ValueError(f"{path}: expected at least the columns Omega_m and sigma_8, found {n}")
+    if n < 2: raise ValueError(
+        f"{path}: expected at least the columns Omega_m and sigma_8, found {n}")
+    bad = ~np.isfinite(params)
+    bad[:, :2] |= params[:, :2] <= 0
+    if bad.any():
+        row, column = np.argwhere(bad)[0]
+        raise ValueError(f"{path}: row {row + 1}, column {column + 1} is "
+                         f"{params[row, column]}; expected finite numbers, and Omega_m "
+                         "and sigma_8 above 0")
     if suite == "PM": return params, ("Omega_m", "sigma_8", "m_WDM_keV")[:n]
     return params, (*CMD_PARAMS[:n], *(f"p{i + 1}" for i in range(len(CMD_PARAMS), n)))
 
@@ -174,7 +204,7 @@ def batches(
         yield part
 
 # %% ../nbs/course/02_data.ipynb #db52b015
-def _check_values(maps: np.ndarray, path: Path) -> None:
+def _check_values(maps: np.ndarray | MapView, path: Path) -> None:
     "Refuses maps with a value that is not a surface density."
     start = 0
     for batch in batches(maps):
@@ -186,18 +216,42 @@ def _check_values(maps: np.ndarray, path: Path) -> None:
             raise ValueError(f"{path}: map {start + i}, pixel ({row}, {col}) is {value}, {what}; expected surface densities of 0 or more")
         start += len(batch)
 
+# %% ../nbs/course/02_data.ipynb #8b246a0c
+def _factor(side: int, pixels: int) -> int:
+    "How many pixels become one along a side."
+    if not isinstance(pixels, Integral) or pixels < 1 or side % pixels:
+        raise ValueError(
+            f"pixels={pixels}: expected a divisor of the maps' side, {side}")
+    return side // pixels
+
 
 def lower_resolution(
     maps: Maps,    # (n, H, H)
     pixels: int,   # pixels along a side, a divisor of H
 ) -> np.ndarray:   # (n, pixels, pixels), in memory
-    "Block mean of surface density, which keeps the mass. Raises `ValueError` where H is no multiple of `pixels`."
-    side = as_stack(maps, "n, H, H").shape[-1]
-    if pixels < 1 or side % pixels: raise ValueError(f"pixels={pixels}: expected a divisor of the maps' side, {side}")
-    f = side // pixels
-    return np.concatenate([b.reshape(-1, pixels, f, pixels, f).mean((2, 4)) for b in batches(maps)])
+    """Block mean of surface density, which keeps the mass.
 
+    Raises `ValueError` unless H is a multiple of `pixels`.
+    """
+    f = _factor(as_stack(maps, "n, H, H").shape[-1], pixels)
+    blocks = (batch.reshape(-1, pixels, f, pixels, f) for batch in batches(maps))
+    return np.concatenate([block.mean((2, 4)) for block in blocks])
 
+# %% ../nbs/course/02_data.ipynb #72eaa90c
+def _as_float32(
+    maps: np.ndarray,  # (n, H, H), memory-mapped
+    path: Path,        # their file
+) -> np.ndarray | MapView:
+    "Maps that can be read fast, or a view that converts what it reads, with a warning."
+    if maps.dtype == np.float32 and maps.flags.c_contiguous: return maps
+    order = "" if maps.flags.c_contiguous else ", in Fortran's order"
+    warnings.warn(
+        f"{path} holds {maps.dtype}{order}: every map is converted when it is read. "
+        "Reading gets faster if you save the file again, with "
+        "np.ascontiguousarray(maps, np.float32)", stacklevel=3)
+    return MapView(maps, slice(None), np.float32)
+
+# %% ../nbs/course/02_data.ipynb #1730d293
 def open_maps(
     suite: str = "PM",                # which suite: "PM", "Astrid", "IllustrisTNG", "SIMBA", "Nbody_Astrid", ...
     set: str = "LH",                  # which set of simulations: "LH", "1P", "CV", "WDM", ...
@@ -209,10 +263,14 @@ def open_maps(
 ) -> MapData:
     """Opens one CMD file with its parameters; the same code reads CMD's files and ours.
 
-    Raises `FileNotFoundError` for a missing file and `ValueError` for an unknown suite, set or field, a damaged file,
-    wrong shape, dtype or values, a table that does not match, or an empty selection. Source: CMD's documentation.
+    Raises `FileNotFoundError` for a missing file and `ValueError` for an unknown suite,
+    set or field, a damaged file, wrong shape or values, a table that does not match, or
+    an empty selection. Warns about numbers that are not float32. Source: CMD's
+    documentation.
     """
     _check_names(suite, set, field)
+    if not isinstance(sims, slice):
+        raise ValueError(f"sims={sims!r}: expected a slice, such as slice(0, 400)")
     if root is None:
         if suite != "PM": raise ValueError(f"root is needed for {suite}: the folder of its CMD files (only the PM suite ships with the package)")
         root = Path(str(files("cosmoflow") / "suite"))
@@ -225,10 +283,12 @@ def open_maps(
     start, stop, step = sims.indices(len(params))
     if step != 1: raise ValueError(f"sims={sims}: expected a contiguous range")
     if stop <= start: raise ValueError(f"sims={sims} selects none of the {len(params)} simulations in {path}")
-    maps, params = maps[start * MAPS_PER_SIMULATION:stop * MAPS_PER_SIMULATION], params[start:stop]
-    if check: _check_values(maps, path)
-    if pixels is not None and pixels != maps.shape[-1]: maps = lower_resolution(maps, pixels)
-    return MapData(maps, params, names, suite, set, field or default_field(suite))
+    if pixels is not None: _factor(maps.shape[-1], pixels)  # before we read values
+    first, last = start * MAPS_PER_SIMULATION, stop * MAPS_PER_SIMULATION
+    some, params = _as_float32(maps[first:last], path), params[start:stop]
+    if check: _check_values(some, path)
+    if pixels and pixels != some.shape[-1]: some = lower_resolution(some, pixels)
+    return MapData(some, params, names, suite, set, field or default_field(suite))
 
 # %% ../nbs/course/02_data.ipynb #3e63fb90
 def split_simulations(
@@ -420,8 +480,9 @@ def _begin(part: Path, version: _Version, block: bytes) -> None:
 def _write(answer: HTTPResponse, block: bytes, part: Path, size: int | None) -> None:
     "Adds an answer to `part`, block by block, and counts the bytes."
     have = part.stat().st_size if part.exists() else 0
-    with part.open("ab") as f, tqdm(desc=part.stem, total=size, initial=have,
-                                    unit="B", unit_scale=True) as bar:
+    tenths = max(1, (size or 10**9) // 10)
+    with part.open("ab") as f, progress(desc=part.stem, total=size, initial=have,
+                                        every=tenths, unit="B", unit_scale=True) as bar:
         while block:
             f.write(block)
             bar.update(len(block))
@@ -588,6 +649,7 @@ def download(
     slow and unstable, and recommends Globus. Source: CMD's documentation.
     """
     _check_request(suite, set, field, base, tries)
+    check_folder(root)
     root = Path(root)
     root.mkdir(parents=True, exist_ok=True)
     folders = [f"{suite}/", *(["Nbody/"] if suite.startswith("Nbody_") else []), ""]

@@ -15,9 +15,8 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
-from .core import MAPS_PER_SIMULATION
+from .core import MAPS_PER_SIMULATION, progress
 from .data import MapData, augment
 from .flow import integrate
 from .model import CosmoFlow
@@ -112,8 +111,8 @@ def distill(
         generator = epoch_generator(seed, 0, 2, device)
         val_x0, val_field, val_true = teach(x1, generator)
         updates = -(-sims // batch_size)
-        bar = tqdm(total=epochs * updates, initial=run.epoch * updates, unit="update",
-                   desc="distilling")
+        bar = progress(total=epochs * updates, initial=run.epoch * updates,
+                       every=updates, unit="update", desc="distilling")
         for epoch in range(run.epoch, epochs):
             start, total = time.time(), torch.zeros(2, device=device)
             draw = epoch_generator(seed, epoch, 1, torch.device("cpu"))

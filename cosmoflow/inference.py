@@ -20,10 +20,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm.auto import trange
 
-from .core import (BOX, MAPS_PER_SIMULATION, Maps, as_stack, evaluating,
-                            in_pieces, maps_at_once, standard_error)
+from .core import (BOX, MAPS_PER_SIMULATION, Maps, as_stack, bars_move, evaluating,
+                            in_pieces, maps_at_once, progress, standard_error)
 from .data import augment
 from .encoder import Encoder, EncoderBlock, summary
 from .layers import PeriodicConv
@@ -120,7 +119,9 @@ def fit_regressor(
     order = torch.Generator().manual_seed(seed)
     generator = torch.Generator(x.device).manual_seed(seed)
     best, best_loss = deepcopy(net.state_dict()), float("inf")
-    for epoch in (bar := trange(epochs, desc=desc, unit="epoch", leave=False)):
+    bar = progress(range(epochs), desc=desc, unit="epoch", leave=False,
+                   every=max(1, epochs // 4))
+    for epoch in bar:
         net.train()
         for i in torch.randperm(len(x), generator=order).split(batch_size):
             inputs = _some(x, i)
@@ -202,7 +203,7 @@ def search_mlp(
     study = optuna.create_study(storage=f"sqlite:///{storage}", study_name="mlp", load_if_exists=True)
     done = len(study.get_trials(states=[optuna.trial.TrialState.COMPLETE]))
     study.sampler = optuna.samplers.TPESampler(seed=seed + done)  # a search that goes on does not draw the same settings again
-    study.optimize(loss, n_trials=max(0, trials - done), catch=(FloatingPointError,), show_progress_bar=True)  # a rate may be too high
+    study.optimize(loss, n_trials=max(0, trials - done), catch=(FloatingPointError,), show_progress_bar=bars_move())  # a rate may be too high
     return study.best_params
 
 # %% ../nbs/course/10_inference.ipynb #6b3a9c05

@@ -17,9 +17,9 @@ from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
-from tqdm.auto import tqdm
 
-from .core import BOX, MAPS_PER_SIMULATION, SLABS, atomic_path, read_json, write_json
+from .core import (BOX, MAPS_PER_SIMULATION, SLABS, atomic_path, progress,
+                            read_json, write_json)
 from .data import map_path, param_path
 
 # %% ../nbs/course/01_simulate.ipynb #8d1c1bfe
@@ -218,7 +218,7 @@ def simulate(
     parts.mkdir(parents=True, exist_ok=True)
     _settle_manifest(out / f"manifest_{set}.json", settings)
     todo = [i for i in wanted if not (parts / f"{i:04d}.npy").exists()]
-    for i in tqdm(todo, desc=f"{set} simulations", unit="sim", initial=len(wanted) - len(todo), total=len(wanted)):
+    for i in progress(todo, desc=f"{set} simulations", unit="sim", initial=len(wanted) - len(todo), total=len(wanted)):
         omega_m, sigma_8, *mass = table.params[i]
         maps = np.asarray(run.maps(omega_m, sigma_8, table.seeds[i], *(mass or [np.inf])), np.float32)
         with atomic_path(parts / f"{i:04d}.npy") as tmp: np.save(tmp, round_mantissa(maps, keep_bits))

@@ -33,9 +33,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
-from tqdm.auto import tqdm
 
-from .core import MAPS_PER_SIMULATION, Maps, atomic_path, evaluating, to_tensor
+from .core import (MAPS_PER_SIMULATION, Maps, atomic_path, evaluating, progress,
+                            to_tensor)
 from .data import MapData, Normalizer, augment
 from .encoder import summary
 from .flow import flow_matching_loss
@@ -460,8 +460,8 @@ def train(
         steps = max(1, len(order(torch.Generator())) // (batch * ranks))
         total_steps, first = config.epochs * steps, accelerator.process_index * batch
         share = slice(first, first + batch)  # every process draws for all of them
-        bar = tqdm(total=total_steps, initial=run.epoch * steps, unit="step",
-                   desc="training", disable=not run.main)
+        bar = progress(total=total_steps, initial=run.epoch * steps, every=steps,
+                       unit="step", desc="training", disable=not run.main)
         for epoch in range(run.epoch, config.epochs):
             if epoch == run.epoch:
                 start, total = time.time(), torch.zeros(2, device=device)

@@ -16,9 +16,8 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
-from .core import Maps, as_stack, evaluating
+from .core import Maps, as_stack, evaluating, progress
 from .data import MapData, Normalizer, augment
 from .layers import PeriodicConv, PeriodicUp
 from .encoder import SCALE
@@ -126,8 +125,8 @@ def train_vae(
         plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
             optimizer, factor=0.5, patience=patience)
         run.resume({"model": model}, optimizer, plateau=plateau)
-        bar = tqdm(range(run.epoch, epochs), initial=run.epoch, total=epochs,
-                   unit="epoch", desc="training the VAE")
+        bar = progress(range(run.epoch, epochs), initial=run.epoch, total=epochs,
+                       unit="epoch", desc="training the VAE")
         for epoch in bar:
             start, total = time.time(), torch.zeros(3, device=device)
             draw = epoch_generator(seed, epoch, 1, torch.device("cpu"))

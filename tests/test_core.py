@@ -130,7 +130,7 @@ def test_what_a_killed_process_left_is_cleared_and_what_a_living_one_writes_is_n
     living = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     old = time.time() - 25 * 3600
     lefts = {f"{_HOST}.{living.pid}": True, "elsewhere.1": True, "elsewhere.2": False, f"{_HOST}.{os.getpid()}": False, f"{_HOST}.word": True}
-    for name, stays in lefts.items():
+    for name in lefts:
         (tmp_path / f".a[1].x.{name}.tmp").mkdir()
         if name == "elsewhere.2": os.utime(tmp_path / f".a[1].x.{name}.tmp", (old, old))
     (tmp_path / f".a1.x.{_HOST}.1.tmp").mkdir()  # of another file

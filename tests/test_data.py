@@ -17,7 +17,7 @@ import torch
 from hypothesis import given, settings, strategies as st
 
 from cosmoflow.core import MapView
-from cosmoflow.data import (_fetch, _SafeRedirects, MapData, Normalizer, augment, batches, download, map_path, open_maps, param_path, split_simulations)
+from cosmoflow.data import (_fetch, _SafeRedirects, MapData, Normalizer, augment, batches, download, lower_resolution, map_path, open_maps, param_path, split_simulations)
 
 
 def write_cmd(root, suite="Astrid", set="LH", sims=4, side=16, columns=6, n_maps=None, maps=None):
@@ -68,17 +68,22 @@ BAD = {
     "empty": (lambda root: map_path(root, "Astrid", "LH").write_bytes(b""), ValueError, "not a .npy"),
     "not npy": (lambda root: map_path(root, "Astrid", "LH").write_text("<html>not found</html>"), ValueError, "not a .npy"),
     "shape": (lambda root: write_cmd(root, maps=np.ones((60, 16, 8), np.float32)), ValueError, r"shape \(n, H, H\)"),
-    "dtype": (lambda root: write_cmd(root, maps=np.ones((60, 16, 16))), ValueError, "float32, found float64"),
+    "whole numbers": (lambda root: write_cmd(root, maps=np.ones((60, 16, 16), int)), ValueError, "real numbers, found int64"),
+    "complex numbers": (lambda root: write_cmd(root, maps=np.ones((60, 16, 16), complex)), ValueError, "real numbers, found complex128"),
+    "double, not finite": (lambda root: write_cmd(root, maps=np.full((60, 16, 16), np.nan)), ValueError, "map 0, pixel"),
     "pickle": (lambda root: np.save(map_path(root, "Astrid", "LH"), np.array([{}] * 60)), ValueError, "npy|truncated"),
     "nan": (lambda root: write_cmd(root, maps=np.where(np.arange(60 * 256).reshape(60, 16, 16) == 10_000, np.nan, 1).astype(np.float32)), ValueError, "map 39, pixel"),
     "infinite": (lambda root: write_cmd(root, maps=np.full((60, 16, 16), np.inf, np.float32)), ValueError, "not finite"),
     "negative": (lambda root: write_cmd(root, maps=np.full((60, 16, 16), -1, np.float32)), ValueError, "negative"),
     "rows": (lambda root: write_cmd(root, n_maps=59), ValueError, "59 maps, its table 4 rows"),
     "table of words": (lambda root: param_path(root, "Astrid", "LH").write_text("a b\n"), ValueError, "table of numbers"),
+    "table with nan": (lambda root: np.savetxt(param_path(root, "Astrid", "LH"), [[0.3, 0.8, 1]] * 3 + [[0.3, 0.8, np.nan]]), ValueError, "row 4, column 3 is nan; expected finite"),
+    "table with zero": (lambda root: np.savetxt(param_path(root, "Astrid", "LH"), [[0.3, 0.8, 0]] * 3 + [[0.3, 0, 0]]), ValueError, "row 4, column 2 is 0.0; .*above 0"),
     "one column": (lambda root: write_cmd(root, columns=1), ValueError, "at least the columns"),
 }
 
 
+@pytest.mark.filterwarnings("ignore:.*converted")
 @pytest.mark.parametrize("what", BAD)
 def test_bad_files_are_named(tmp_path, what):
     write_cmd(tmp_path)
@@ -90,6 +95,7 @@ def test_bad_files_are_named(tmp_path, what):
 
 def test_bad_arguments(tmp_path):
     write_cmd(tmp_path)
+    with pytest.raises(ValueError, match=r"sims=5: expected a slice"): open_maps("Astrid", "LH", tmp_path, sims=5)
     with pytest.raises(ValueError, match="suite='Illustris' is unknown"): open_maps("Illustris", "LH", tmp_path)
     with pytest.raises(ValueError, match="set='lh' is unknown"): open_maps("Astrid", "lh", tmp_path)
     with pytest.raises(ValueError, match="root is needed"): open_maps("Astrid", "LH")
@@ -98,6 +104,60 @@ def test_bad_arguments(tmp_path):
     with pytest.raises(ValueError, match="divisor"): open_maps("Astrid", "LH", tmp_path, pixels=7)
     with pytest.raises(ValueError, match="at least one"): Normalizer.fit(np.ones((0, 8, 8), np.float32))
     with pytest.raises(ValueError, match="constant"): Normalizer.fit(np.ones((2, 8, 8), np.float32))
+
+
+def test_pixels_are_checked_before_any_value_is_read(tmp_path):
+    write_cmd(tmp_path, maps=np.full((60, 16, 16), -1, np.float32))
+    for pixels in (0, 7, -2, 2.0, 32):
+        with pytest.raises(ValueError, match=f"pixels={pixels}: expected a divisor of the maps' side, 16"): open_maps("Astrid", "LH", tmp_path, pixels=pixels)
+
+
+ODD = {"double": lambda maps: maps.astype(np.float64), "half": lambda maps: (maps * 1e-9).clip(max=6e4).astype(np.float16), "big-endian": lambda maps: maps.astype(">f4"),
+       "big-endian double": lambda maps: maps.astype(">f8"), "Fortran": np.asfortranarray, "Fortran double": lambda maps: np.asfortranarray(maps, np.float64)}
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_other_real_numbers_are_converted_when_they_are_read(tmp_path, kind):
+    stored = ODD[kind](write_cmd(tmp_path, sims=10))
+    expected = np.ascontiguousarray(stored, np.float32)
+    np.save(map_path(tmp_path, "Astrid", "LH"), stored)
+    with pytest.warns(UserWarning, match=f"holds {stored.dtype}.*: every map is converted") as notes: data = open_maps("Astrid", "LH", tmp_path)
+    assert len(notes) == 1 and notes[0].filename == __file__ and ("Fortran" in str(notes[0].message)) == ("Fortran" in kind)
+    assert isinstance(data.maps.base, np.memmap) and data.maps.dtype == np.float32 and data.maps.nbytes == expected.nbytes
+    one = data[31][0]
+    assert one.dtype == np.float32 and one.flags.c_contiguous and one.dtype.isnative
+    np.testing.assert_array_equal(one, expected[31])
+    np.testing.assert_array_equal(data.maps, expected)
+    train = data.split()[0].maps
+    assert train.dtype == train[:3].dtype == np.float32 and train[:2].flags.c_contiguous
+    np.testing.assert_array_equal(train, expected[split_simulations(data)[0]])
+    assert Normalizer.fit(data.maps) == Normalizer.fit(expected)
+    with pytest.warns(UserWarning): some = open_maps("Astrid", "LH", tmp_path, sims=slice(1, 3), pixels=8)
+    np.testing.assert_array_equal(some.maps, lower_resolution(expected[15:45], 8))
+
+
+THERE = {
+    "another set": (("Astrid", "CV", None), "no such file; there are Astrid LH Mcdm in {root}, Nbody_SIMBA 1P Mtot in {root}: choose by suite=, .*--set"),
+    "another suite": (("SIMBA", "LH", None), "Nbody_SIMBA 1P Mtot"), "another field": (("Astrid", "LH", "Mgas"), "Astrid LH Mcdm"),
+}
+
+
+@pytest.mark.parametrize("what", THERE)
+@pytest.mark.parametrize("below", ("", "CMD"))
+def test_a_folder_with_other_maps_says_which(tmp_path, what, below):
+    root = tmp_path / below
+    root.mkdir(exist_ok=True)
+    for suite, set in (("Astrid", "LH"), ("Nbody_SIMBA", "1P")): map_path(root, suite, set).touch()
+    (root / "Maps_of_something.npy").touch()
+    (suite, set, field), message = THERE[what]
+    with pytest.raises(FileNotFoundError, match=message.format(root=root)): open_maps(suite, set, tmp_path, field)
+
+
+def test_a_folder_without_maps_says_so(tmp_path):
+    with pytest.raises(FileNotFoundError, match="there are no maps of CMD's kind: `cosmoflow download`"): open_maps("Astrid", "LH", tmp_path)
+    with pytest.raises(FileNotFoundError, match="nowhere is no folder: give that of the maps"): open_maps("Astrid", "LH", "nowhere")
+    for set in ("LH", "CV", "1P", "EX", "WDM", "CDM", "SB7"): map_path(tmp_path, "PM", set).touch()
+    with pytest.raises(FileNotFoundError, match="and 2 more: choose"): open_maps("Astrid", "LH", tmp_path)
 
 
 def fake(n_sims): return MapData(np.zeros((15 * n_sims, 1, 1), np.float32), np.zeros((n_sims, 2)), ("a", "b"), "PM", "LH", "Mcdm")
