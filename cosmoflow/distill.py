@@ -63,7 +63,7 @@ def lesson(
     "What a student is taught with: noise, fields, and where the teacher's flow has led after each long step."
     x0 = torch.randn(x1.shape, generator=generator, device=x1.device, dtype=x1.dtype)
     with torch.no_grad():
-        field = partly_pooled(teacher.encoder(x1), pooled)
+        field = partly_pooled(teacher.encoder(x1), round(pooled * len(x1)))
         return x0, field, flow_path(teacher, x0, field, fine * steps, "midpoint")[::fine]
 
 # %% ../nbs/course/13_distill.ipynb #9b3c3f95

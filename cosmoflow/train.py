@@ -8,14 +8,16 @@ Docs: https://cosmoflow.github.io/cosmoflow/course/train.html"""
 __all__ = ['TRAIN_PRESETS', 'TrainConfig', 'lr_factor', 'ema_update', 'save_checkpoint', 'read_checkpoint', 'fill', 'digest',
            'identify', 'differences', 'require_same_run', 'write_log', 'require_finite', 'Run', 'epoch_generator',
            'MapLoader', 'validation_loss', 'sibling_loss', 'epoch_order', 'partly_pooled', 'Objective', 'fast_bf16',
-           'train']
+           'best_precision', 'batch_share', 'share_statistics', 'train']
 
 # %% ../nbs/course/09_train.ipynb #da65566e
 import csv
 import json
 import math
+import os
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -26,8 +28,8 @@ from typing import Any, Self
 import numpy as np
 import torch
 import torch.nn.functional as F
-from accelerate import Accelerator, PartialState
-from accelerate.state import AcceleratorState
+from accelerate import Accelerator, DistributedDataParallelKwargs, PartialState
+from accelerate.state import AcceleratorState, GradientState
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -57,7 +59,7 @@ class TrainConfig:
     siblings: float = 0.0         # weight of the loss that asks which maps are of one simulation
     freeze_encoder: bool = False  # train the UNet alone; fields and summaries stay what they are
     ema: float = 0.0              # decay of the averaged weights; 0 keeps none
-    precision: str = "no"         # mixed precision: `no`, `bf16`, `fp16`, or `auto`: `bf16` where it is fast
+    precision: str = "no"         # mixed precision: `no`, `bf16`, `fp16`, or `auto`: what the device is fast in
     compile: bool = False         # torch.compile the model
     check_every: int = 1          # epochs from one validation and checkpoint to the next; more where an epoch takes seconds
     seed: int = 0                 # seed of initial weights, batches, times, noise and symmetries
@@ -244,9 +246,12 @@ class Run:
         data: MapData,                      # the maps it learns from
         model: Pretrained,                  # the network it trains
         teacher: Pretrained | None = None,  # the network it learns from
-        main: bool = True,                  # of several processes, the one that writes
+        main: bool | None = None,           # of several, the process that writes
     ):
-        self.out, self.main = Path(out), main
+        if main is None and (ranks := os.environ.get("WORLD_SIZE", "1")) != "1":
+            raise ValueError(f"WORLD_SIZE={ranks}: expected one process; this training "
+                             "does not share its work, start it without a launcher")
+        self.out, self.main = Path(out), main is not False
         self.identity = identify(settings, data, model, teacher)
         self.checkpoint = self.out / "checkpoint.safetensors"
         self.lock = FileLock(self.out / ".lock", timeout=0)
@@ -371,29 +376,29 @@ def epoch_order(
 # %% ../nbs/course/09_train.ipynb #51b11a97
 def partly_pooled(
     field: Tensor,  # compressed field, (B, C, h, w)
-    share: float,   # of the batch, its first rows
+    n: int,         # how many of the batch, its first rows
 ) -> Tensor:        # as `field`
-    "Leaves to a share of the batch only its summary, spread evenly over the field."
-    n = round(share * len(field))
+    "Leaves to some of the batch only their summary, spread evenly over the field."
     return torch.cat([summary(field[:n])[:, :, None, None].expand_as(field[:n]), field[n:]])
 
 
 class Objective(nn.Module):
     "The losses of one step: flow matching (paper, eq. 3), and the siblings' where asked."
-    def __init__(self, model: CosmoFlow, pooled: float, siblings: bool, compiled: bool = False):
+    def __init__(self, model: CosmoFlow, siblings: bool, compiled: bool = False):
         super().__init__()
-        self.model, self.pooled, self.siblings = model, pooled, siblings
+        self.model, self.siblings = model, siblings
         parts: Sequence[Callable[..., Tensor]] = (lambda x: model.encoder(x), model.velocity)  # apart, since the encoder compiles again where its BatchNorm is fixed
         if compiled: parts = [torch.compile(part, mode="reduce-overhead") for part in parts]  # on a GPU: CUDA graphs
         self.encode, self.velocity = parts
 
     def forward(self,
-        x1: Tensor,  # normalised maps, (B, 1, H, W); with siblings, in pairs of one simulation
-        t: Tensor,   # flow times, (B,)
-        x0: Tensor,  # noise, as x1
+        x1: Tensor,   # normalised maps, (B, 1, H, W); with siblings, in pairs of one simulation
+        t: Tensor,    # flow times, (B,)
+        x0: Tensor,   # noise, as x1
+        pooled: int,  # maps that are decoded from their summary alone, the first rows
     ) -> tuple[Tensor, Tensor]:
         field = self.encode(x1)
-        shown = partly_pooled(field, self.pooled)
+        shown = partly_pooled(field, pooled)
         flow = flow_matching_loss(lambda x, t, x1: self.velocity(x, t, shown), x1, t=t, x0=x0)
         return flow, sibling_loss(summary(field)) if self.siblings else torch.zeros_like(flow)
 
@@ -404,14 +409,75 @@ def fast_bf16(device: torch.device) -> bool:
     return device.type == "cpu" and torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
-def _accelerator(
+def best_precision(
+    device: torch.device,  # that is to train
+) -> str:                  # `bf16`, `fp16` or `no`
+    "The mixed precision that the device multiplies in hardware, or none."
+    if fast_bf16(device): return "bf16"
+    if device.type != "cuda": return "no"
+    return "fp16" if torch.cuda.get_device_capability(device)[0] == 7 else "no"
+
+# %% ../nbs/course/09_train.ipynb #5c90be17
+def _check_environment(precision: str) -> None:
+    "Raises `ValueError` for a setting of `accelerate launch` that a run does not keep."
+    kept = {"MIXED_PRECISION": ("no", precision), "GRADIENT_ACCUMULATION_STEPS": ("1",),
+            "DYNAMO_BACKEND": ("no",), "USE_FSDP": ("false",),
+            "USE_DEEPSPEED": ("false",), "USE_MEGATRON_LM": ("false",),
+            "USE_PARALLELISM_CONFIG": ("false",)}
+    for name, values in kept.items():
+        found = os.environ.get(f"ACCELERATE_{name}", values[0])
+        if found.lower() not in values: raise ValueError(
+            f"ACCELERATE_{name}={found}: expected {' or '.join(dict.fromkeys(values))}; "
+            "the settings of the training decide this, so leave it out at the launch")
+
+
+@contextmanager
+def _accelerating(
     precision: str,  # as `TrainConfig` has it
-) -> Accelerator:
-    "Device, processes and precision of a run."
-    AcceleratorState._reset_state()  # else a second run keeps the first one's precision
-    fast = precision == "auto" and fast_bf16(PartialState().device)
-    if precision == "auto": precision = "bf16" if fast else "no"
-    return Accelerator(mixed_precision=precision)
+) -> Iterator[Accelerator]:
+    "Device, processes and precision of a run; the caller's own settings come back."
+    states = PartialState, AcceleratorState, GradientState
+    before = [dict(state._shared_state) for state in states]
+    try:
+        if precision == "auto": precision = best_precision(PartialState().device)
+        _check_environment(precision)
+        for state in states[1:]: state._reset_state()  # device and processes stay
+        ours = DistributedDataParallelKwargs(broadcast_buffers=False)
+        yield Accelerator(mixed_precision=precision, kwargs_handlers=[ours])
+    finally:
+        for state, was in zip(states, before):
+            state._shared_state.clear()
+            state._shared_state.update(was)
+
+# %% ../nbs/course/09_train.ipynb #90d2c7fb
+def batch_share(
+    batch_size: int,  # maps a step, of all processes together
+    n: int,           # maps an epoch
+    ranks: int,       # how many processes
+    rank: int,        # which of them, from 0
+    pairs: bool,      # two maps of one simulation side by side
+) -> slice:           # of each batch
+    "Which part of a batch is this process's. Raises `ValueError` if parts are unequal."
+    each = batch_size // ranks
+    if ranks > 1 and (batch_size % ranks or batch_size > n): raise ValueError(
+        f"batch_size={batch_size}: expected a multiple of the {ranks} processes, and "
+        f"at most the {n} maps of an epoch")
+    if pairs and each % 2: raise ValueError(
+        f"batch_size={batch_size}: expected an even number of maps a process, "
+        "for pairs of siblings")
+    return slice(rank * each, (rank + 1) * each)
+
+
+def share_statistics(
+    module: nn.Module,         # counts running statistics in each process for itself
+    accelerator: Accelerator,  # knows the processes
+) -> None:
+    "Gives each process the mean of the running statistics of all."
+    if accelerator.num_processes == 1: return
+    counts = [b for b in module.buffers() if b.is_floating_point()]
+    mean = accelerator.reduce(torch.cat([b.flatten() for b in counts]), "mean")
+    for count, part in zip(counts, mean.split([b.numel() for b in counts])):
+        count.copy_(part.view_as(count))
 
 # %% ../nbs/course/09_train.ipynb #930df992
 def train(
@@ -424,42 +490,43 @@ def train(
     """Trains a model; every check leaves log, weights and a whole checkpoint in `out`.
 
     Raises `FileExistsError` for a run that is there and not resumed, `ValueError` for
-    one with other settings, maps or normaliser, and for a distilled model,
-    `BlockingIOError` if another training is at work in `out`, `FloatingPointError` if
-    the loss is not a number any more: the folder keeps what it held before.
+    one with other settings, maps or normaliser, for a distilled model, for a batch that
+    several processes cannot share, and for settings of `accelerate launch` that a run
+    does not keep, `BlockingIOError` if another training is at work in `out`,
+    `FloatingPointError` if the loss is not a number any more: the folder keeps what it
+    held before.
     """
     model.require_flow()
-    accelerator = _accelerator(config.precision)
-    device, ranks = accelerator.device, accelerator.num_processes
-    batch = max(1, config.batch_size // ranks)
-    if config.siblings and batch % 2: raise ValueError(
-        f"batch_size={config.batch_size}: expected an even number of maps a process, "
-        "for pairs of siblings")
     training, validation, _ = data.split()  # what is held out once is held out always
-    with Run(out, asdict(config), data, model, main=accelerator.is_main_process) as run:
+    order = partial(epoch_order, len(training), config.siblings > 0)
+    n, batch = len(order(torch.Generator())), config.batch_size
+    with ExitStack() as stack:
+        accelerator = stack.enter_context(_accelerating(config.precision))
+        device, ranks = accelerator.device, accelerator.num_processes
+        share = batch_share(batch, n, ranks, accelerator.process_index, config.siblings > 0)
+        run = stack.enter_context(Run(out, asdict(config), data, model,
+                                      main=accelerator.is_main_process))
         if run.checkpoint.exists() and not resume: raise FileExistsError(
             f"{run.checkpoint} is there already: resume that run, "
             "or choose another folder")
         loader = MapLoader(training, model.normalizer, device)
         val = MapLoader(validation, model.normalizer, device)
         model.register_buffer("prior", None)  # the trained weights will have their own
-        average = deepcopy(model).to(device) if config.ema else None
-        trained = average or model
         model.encoder.requires_grad_(not config.freeze_encoder)
         optimizer = torch.optim.AdamW(model.parameters(), config.lr,
                                       weight_decay=config.weight_decay, fused=True)
-        objective = Objective(model, config.pooled, config.siblings > 0, config.compile)
+        objective = Objective(model, config.siblings > 0, config.compile)
         objective, optimizer = accelerator.prepare(objective, optimizer)
         adamw = optimizer.optimizer
+        average = deepcopy(model) if config.ema else None
+        trained = average or model
         plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
             adamw, factor=0.5, patience=config.patience)
         models = {"model": model} | ({"average": average} if average else {})
         run.resume(models, adamw, plateau=plateau, scaler=accelerator.scaler)
 
-        order = partial(epoch_order, len(loader), config.siblings > 0)
-        steps = max(1, len(order(torch.Generator())) // (batch * ranks))
-        total_steps, first = config.epochs * steps, accelerator.process_index * batch
-        share = slice(first, first + batch)  # every process draws for all of them
+        steps = max(1, n // batch)
+        total_steps = config.epochs * steps
         bar = progress(total=total_steps, initial=run.epoch * steps, every=steps,
                        unit="step", desc="training", disable=not run.main)
         for epoch in range(run.epoch, config.epochs):
@@ -471,7 +538,8 @@ def train(
             generator = epoch_generator(config.seed, epoch, 0, device)
             seen = f"{run.history[-1]['val_loss']:.3f}" if run.history else "-"
             for step in range(epoch * steps, (epoch + 1) * steps):
-                which = maps[step % steps * batch * ranks:][:batch * ranks]
+                which = maps[step % steps * batch:][:batch]
+                pooled = range(round(config.pooled * len(which)))  # the first rows
                 x1 = augment(loader(which), generator)
                 t = torch.rand(len(x1), generator=generator, device=device, dtype=x1.dtype)
                 x0 = torch.randn(x1.shape, generator=generator, device=device,
@@ -480,7 +548,8 @@ def train(
                     lr = config.lr * lr_factor(step, total_steps)
                     for group in adamw.param_groups: group["lr"] = lr
                 with accelerator.autocast():
-                    flow, sibling = objective(x1[share], t[share], x0[share])
+                    flow, sibling = objective(
+                        x1[share], t[share], x0[share], len(pooled[share]))
                 accelerator.backward(flow + config.siblings * sibling)
                 accelerator.clip_grad_norm_(objective.parameters(), config.clip)
                 optimizer.step()
@@ -491,11 +560,13 @@ def train(
                 bar.update()
                 if step % steps % 10 == 0: bar.set_postfix(
                     epoch=epoch + 1, loss=f"{flow.item():.3f}", val=seen)
+            for m in models.values(): share_statistics(m.encoder, accelerator)
             if (epoch + 1) % config.check_every and epoch + 1 < config.epochs: continue
-            total = accelerator.reduce(total / steps / (epoch + 1 - run.epoch), "mean")
             # The same noise in every run, so that validation losses compare.
             val_loss = validation_loss(trained, val, epoch_generator(0, 0, 0, device))
-            train_loss, siblings_loss = total.tolist()
+            losses = *total / steps / (epoch + 1 - run.epoch), total.new_tensor(val_loss)
+            losses = accelerator.reduce(torch.stack(losses), "mean")  # the same for all
+            train_loss, siblings_loss, val_loss = losses.tolist()
             row = {"epoch": epoch + 1, "train_loss": train_loss, "val_loss": val_loss,
                    "siblings_loss": siblings_loss, "lr": adamw.param_groups[0]["lr"],
                    "seconds": round(time.time() - start, 1)}
@@ -504,4 +575,5 @@ def train(
         bar.close()
         trained.eval().fit_prior(training.maps)
         if run.main: trained.save_pretrained(run.out)
+        accelerator.wait_for_everyone()
     return trained

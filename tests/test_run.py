@@ -216,6 +216,13 @@ def test_two_trainings_into_one_folder(name, data, whole, tmp_path):
     with FileLock(tmp_path / ".lock", timeout=0): pass  # a run that has ended lets go
 
 
+@pytest.mark.parametrize("name", ["vae", "distill"])
+def test_what_takes_one_process_says_so_to_several(name, data, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="^WORLD_SIZE=2: expected one process; .* without a launcher"): work(name, data, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_rate_and_loss_scaler_go_on(data, tmp_path):
     "fp16 scales its losses by a number that it has learnt; the GPU's own scaler, on the CPU."
     def run_and_scaler():

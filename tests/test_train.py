@@ -1,17 +1,21 @@
 """Training: what a resumed run must keep, and what a checkpoint holds."""
 import csv
+import json
 import os
 import subprocess
+from pathlib import Path
 
 import pytest
 import torch
+from accelerate import Accelerator, PartialState
+from accelerate.state import AcceleratorState, GradientState
 from conftest import COSMOFLOW, kill_when, randomised
 from safetensors.torch import load_file
 
 from cosmoflow import CosmoFlow
 from cosmoflow.data import Normalizer, open_maps
 from cosmoflow.flow import flow_matching_loss
-from cosmoflow.train import Objective, TrainConfig, ema_update, epoch_order, lr_factor, sibling_loss, train, validation_loss
+from cosmoflow.train import Objective, TrainConfig, _check_environment, batch_share, best_precision, ema_update, epoch_order, lr_factor, share_statistics, sibling_loss, train, validation_loss
 
 ARGS = ["train", "--preset", "tiny", "--sims", "0:20", "--epochs", "4", "--schedule", "plateau", "--patience", "0", "--lr", "3e-3", "--ema", "0.9", "--batch-size", "60"]
 
@@ -118,10 +122,10 @@ def test_objective_is_flow_matching_unless_asked():
     model, x1 = randomised(), torch.randn(6, 1, 64, 64)
     generator = torch.Generator().manual_seed(0)
     t, x0 = torch.rand(6, generator=generator), torch.randn(x1.shape, generator=generator)
-    flow, siblings = Objective(model, 0.0, False)(x1, t, x0)
+    flow, siblings = Objective(model, False)(x1, t, x0, 0)
     torch.testing.assert_close(flow, flow_matching_loss(model, x1, torch.Generator().manual_seed(0)))
     assert siblings == 0
-    flow_too, siblings = Objective(model, 0.0, True)(x1, t, x0)
+    flow_too, siblings = Objective(model, True)(x1, t, x0, 0)
     assert flow_too == flow
     torch.testing.assert_close(siblings, sibling_loss(model.encoder(x1).mean((2, 3))))
 
@@ -130,7 +134,7 @@ def test_pooled_maps_see_only_their_summary():
     model, fields = randomised(), []
     hook = model.encoder.register_forward_hook(lambda module, args, field: (field.retain_grad(), fields.append(field))[0])
     x1, t, x0 = torch.randn(4, 1, 64, 64), torch.full((4,), 0.1), torch.randn(4, 1, 64, 64)  # every channel is live
-    flow, _ = Objective(model, 0.5, False)(x1, t, x0)
+    flow, _ = Objective(model, False)(x1, t, x0, 2)
     flow.backward()
     hook.remove()
     field, = fields
@@ -210,14 +214,123 @@ def test_helpers():
     with pytest.raises(ValueError, match="pooled=1.5"): TrainConfig(pooled=1.5)
 
 
+LAUNCH = [COSMOFLOW.with_name("accelerate"), "launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+
+
+def launched(*args):
+    "Two processes on the CPU."
+    return subprocess.run([*LAUNCH, *args], env=os.environ | {"ACCELERATE_USE_CPU": "true"}, capture_output=True, text=True)
+
+
 def test_two_processes_train_as_one(tmp_path):
     "`accelerate launch` on two CPU processes against one process with the summed batch; fixed batch statistics, which each process would count for itself."
-    run = [COSMOFLOW, "train", "--preset", "tiny", "--sims", "0:10", "--epochs", "2", "--batch-size", "40", "--norm-epochs", "0", "--out"]
-    launch = [COSMOFLOW.with_name("accelerate"), "launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    run = [COSMOFLOW, "train", "--preset", "tiny", "--sims", "0:10", "--epochs", "2", "--batch-size", "40", "--norm-epochs", "0", "--pooled", "0.075", "--out"]
     subprocess.run([*run, tmp_path / "one"], check=True, capture_output=True)
-    done = subprocess.run([*launch, *run, tmp_path / "two"], env=os.environ | {"ACCELERATE_USE_CPU": "true"}, capture_output=True, text=True)
+    done = launched(*run, tmp_path / "two")
     assert done.returncode == 0, done.stderr[-3000:]
     one, two = epochs(tmp_path / "one"), epochs(tmp_path / "two")
     assert [e["train_loss"] for e in one] != [e["train_loss"] for e in two]  # sums in another order: it was really two processes
     for name in ("train_loss", "val_loss"):
         assert [float(e[name]) for e in two] == pytest.approx([float(e[name]) for e in one], rel=1e-4), name
+
+
+def test_all_processes_have_one_schedule_and_one_model(tmp_path):
+    "The paper's schedule, which acts, with statistics that move, then rest: rates, weights and statistics of both processes are equal, and as many maps are pooled as by one."
+    script = Path(__file__).with_name("two_processes.py")
+    done = launched(script, tmp_path / "run", tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
+    assert first["weights"] == second["weights"] and "prior" in first["weights"]
+    assert first["rates"] == second["rates"] and len(first["rates"]) == 30 and len(set(first["rates"])) > 1
+    assert [a + b for a, b in zip(first["pooled"], second["pooled"], strict=True)] == 30 * [3]  # 0.12 of 24; a process alone would round 1.44 to 1
+    assert first["files"] == second["files"] and "model.safetensors" in first["files"]
+
+
+@pytest.mark.parametrize(("batch", "n", "ranks", "pairs"), [(32, 4800, 3, False), (32, 30, 2, False), (30, 4800, 2, True), (15, 4800, 1, True)])
+def test_a_batch_that_processes_cannot_share_is_refused(batch, n, ranks, pairs):
+    with pytest.raises(ValueError, match=f"^batch_size={batch}: expected"): batch_share(batch, n, ranks, 0, pairs)
+
+
+def test_shares_make_up_the_batch():
+    whole = list(range(24))
+    for ranks in (1, 2, 4): assert sum((whole[batch_share(24, 96, ranks, rank, True)] for rank in range(ranks)), []) == whole
+    assert whole[batch_share(64, 24, 1, 0, False)] == whole
+
+
+class Elsewhere:
+    "Another process, in which all is 2."
+    num_processes = 2
+
+    def reduce(self, values, how): return (values + 2) / 2 if how == "mean" else None
+
+
+def test_statistics_become_the_mean_of_all_processes():
+    net = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 1), torch.nn.BatchNorm2d(2), torch.nn.BatchNorm2d(3))
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    share_statistics(net, Elsewhere())
+    for name, value in net.state_dict().items():
+        assert torch.equal(value, (before[name] + 2) / 2 if "running" in name else before[name]), name
+
+
+GPUS = {(6, 1): "no", (7, 0): "fp16", (7, 5): "fp16", (8, 0): "bf16", (9, 0): "bf16"}
+
+
+@pytest.mark.parametrize("capability", GPUS)
+def test_precision_that_suits_the_gpu(capability, monkeypatch):
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda device: capability)
+    assert best_precision(torch.device("cuda")) == GPUS[capability]
+
+
+def test_precision_of_what_is_no_gpu_of_nvidia(monkeypatch):
+    assert best_precision(torch.device("mps")) == "no"
+    for fast, name in ((True, "bf16"), (False, "no")):
+        monkeypatch.setattr("cosmoflow.train.fast_bf16", lambda device, fast=fast: fast)
+        assert best_precision(torch.device("cpu")) == name
+
+
+@pytest.fixture(scope="module")
+def small(): return open_maps("PM", "LH", sims=slice(0, 10), pixels=16)
+
+
+def test_auto_takes_the_best_precision(tmp_path, small, monkeypatch):
+    "A run with the precision that the device asks for is the run that names it."
+    for precision in ("no", "bf16"):
+        monkeypatch.setattr("cosmoflow.train.best_precision", lambda device, precision=precision: precision)
+        named, auto = (train(fresh(small), small, tmp_path / precision / name, TrainConfig(epochs=1, lr=1e-3, precision=name)) for name in (precision, "auto"))
+        assert all(torch.equal(a, b) for a, b in zip(named.state_dict().values(), auto.state_dict().values()))
+
+
+def all_of_accelerate():
+    return [dict(state._shared_state) for state in (PartialState, AcceleratorState, GradientState)]
+
+
+def test_the_callers_accelerator_stays_as_it_is(tmp_path, small):
+    before = all_of_accelerate()
+    mine = Accelerator(mixed_precision="bf16", gradient_accumulation_steps=4)
+    try:
+        with_mine = all_of_accelerate()
+        here = train(fresh(small), small, tmp_path / "a", TrainConfig(epochs=1, lr=1e-3))
+        assert mine.mixed_precision == "bf16" and mine.gradient_accumulation_steps == 4 and all_of_accelerate() == with_mine
+        with pytest.raises(FileExistsError): train(fresh(small), small, tmp_path / "a", TrainConfig(epochs=1, lr=1e-3))
+        assert all_of_accelerate() == with_mine
+    finally:
+        for state, was in zip((PartialState, AcceleratorState, GradientState), before):
+            state._shared_state.clear()
+            state._shared_state.update(was)
+    alone = train(fresh(small), small, tmp_path / "b", TrainConfig(epochs=1, lr=1e-3))
+    assert all(torch.equal(a, b) for a, b in zip(here.state_dict().values(), alone.state_dict().values()))
+    assert all_of_accelerate() == before
+
+
+LAUNCHED = {"GRADIENT_ACCUMULATION_STEPS": "4", "MIXED_PRECISION": "bf16", "DYNAMO_BACKEND": "INDUCTOR", "USE_FSDP": "true", "USE_DEEPSPEED": "true", "USE_MEGATRON_LM": "true", "USE_PARALLELISM_CONFIG": "true"}
+
+
+@pytest.mark.parametrize("name", LAUNCHED)
+def test_a_setting_of_the_launcher_is_refused_by_name(name, tmp_path, small, monkeypatch):
+    "What would change the run, or what the run would ignore; settings that agree go through."
+    monkeypatch.setenv(f"ACCELERATE_{name}", LAUNCHED[name])
+    with pytest.raises(ValueError, match=f"^ACCELERATE_{name}={LAUNCHED[name]}: expected .* leave it out"): train(fresh(small), small, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    for harmless in {"GRADIENT_ACCUMULATION_STEPS": ["1"], "MIXED_PRECISION": ["no", "fp16"], "DYNAMO_BACKEND": ["NO", "no"]}.get(name, ["false"]):
+        monkeypatch.setenv(f"ACCELERATE_{name}", harmless)
+        _check_environment("fp16")
