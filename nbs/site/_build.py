@@ -3,6 +3,7 @@
 Use: python nbs/site/_build.py [--quarto]
 """
 import argparse
+import ast
 import builtins
 import importlib
 import inspect
@@ -69,6 +70,58 @@ def api_reference() -> str:
     return "\n\n".join(text) + "\n"
 
 
+def is_ceremony(
+    cell: dict,  # of a notebook
+) -> bool:
+    "Whether a code cell only installs and imports."
+    if cell["cell_type"] != "code" or cell.get("outputs"): return False
+    source = "".join(cell["source"])
+    if 'find_spec("cosmoflow")' in source: return True
+    try: lines = ast.parse(source).body
+    except SyntaxError: return False
+    return all(isinstance(line, ast.Import | ast.ImportFrom) for line in lines)
+
+
+def fold(
+    cell: dict,    # changed in place
+    summary: str,  # what stands in its place
+) -> None:
+    "Folds a code cell to one line that opens at a click."
+    source = re.sub(r"^#\| ?(?:code-fold|code-summary|exports?)\b.*\n", "", "".join(cell["source"]), flags=re.M)
+    cell["source"] = f'#| code-fold: true\n#| code-summary: "{summary}"\n' + source
+
+
+def arrange(
+    cells: list[dict],  # of a notebook, as nbdev has documented it
+    lesson: bool,       # a chapter, whose code is read; else its names are looked up
+) -> list[dict]:        # as the site shows them
+    """Folds what is the same on every page, and shows each signature once.
+
+    A chapter shows the code itself, and what only serves it stays folded. Other pages
+    show the documentation that nbdev makes, with the source folded.
+    """
+    found: list[dict] = []
+    for cell in cells:
+        source = "".join(cell["source"])
+        if is_ceremony(cell):
+            bare = re.sub(r"^#\|.*\n", "", source, flags=re.M)
+            if found and is_ceremony(found[-1]):
+                found[-1]["source"] += "\n\n" + bare
+                continue
+            cell["source"] = bare
+            fold(cell, "Set-up: imports, and installation on Colab")
+        elif lesson and source.startswith("#| echo: false") and "show_doc(" in source:
+            continue
+        elif "#| exports" in source:
+            name = re.search(r"^(?:class|def) (\w+)", source, re.M)
+            if not lesson or name and name[1].startswith("_"):
+                fold(cell, f"Source of {name[1]}" if name else "Source")
+            else:
+                cell["source"] = re.sub(r"^#\| ?(?:code-fold|code-summary|exports?)\b.*\n", "", source, flags=re.M)
+        found.append(cell)
+    return found
+
+
 def process() -> None:
     """Fills _proc with the notebooks as nbdev documents them.
 
@@ -77,6 +130,10 @@ def process() -> None:
     builtins.matplotlib = matplotlib  # show_doc evaluates annotations, where functions import it only when called
     shutil.rmtree(PROCESSED, ignore_errors=True)
     proc_nbs(str(ROOT / "nbs"), n_workers=0, force=True)
+    for path in PROCESSED.rglob("*.ipynb"):
+        notebook = json.loads(path.read_text())
+        notebook["cells"] = arrange(notebook["cells"], lesson=path.parent.name == "course")
+        path.write_text(json.dumps(notebook))
     (PROCESSED / "site" / "references.md").write_text(references())
     (PROCESSED / "site" / "api.md").write_text(api_reference())
     for path in [p for p in PROCESSED.rglob("*") if p.suffix in (".ipynb", ".md")]:
