@@ -10,9 +10,12 @@ __all__ = ['Inputs', 'spectrum_features', 'Scaler', 'Regressor', 'fit_regressor'
 
 # %% ../nbs/course/10_inference.ipynb #9a862c40
 import math
-from collections.abc import Callable
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,13 +24,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .core import (BOX, MAPS_PER_SIMULATION, Maps, as_stack, bars_move, evaluating,
-                            in_pieces, maps_at_once, progress, standard_error)
+from .core import (BOX, MAPS_PER_SIMULATION, Maps, as_stack, bars_move,
+                            check_counts, evaluating, in_pieces, maps_at_once, progress,
+                            standard_error)
 from .data import augment
 from .encoder import Encoder, EncoderBlock, summary
 from .layers import PeriodicConv
 from .spectra import power_spectrum
-from .train import MapLoader
+from .train import MapLoader, digest, require_same_run
 
 # %% ../nbs/course/10_inference.ipynb #92231cc4
 def spectrum_features(
@@ -179,6 +183,32 @@ def relative_error(
     return RelativeError(by_sim.mean(0), standard_error(error))
 
 # %% ../nbs/course/10_inference.ipynb #6b3a9c03
+@contextmanager
+def _sqlite(path: Path) -> Iterator[None]:
+    "Says what SQLite finds wrong with a file: `OSError`, or `ValueError` if damaged."
+    try:
+        yield
+    except Exception as e:  # Optuna wraps SQLAlchemy's errors, and that SQLite's
+        cause: BaseException | None = e
+        while cause and not isinstance(cause, sqlite3.Error): cause = cause.__cause__
+        if cause is None: raise
+        kind = OSError if isinstance(cause, sqlite3.OperationalError) else ValueError
+        raise kind(f"{path}: expected the SQLite file of a search, or the name of a "
+                   f"new one ({cause}); choose another file") from e
+
+# %% ../nbs/course/10_inference.ipynb #47f670ef
+def _try_settings(
+    trial: Any,  # Optuna's, which proposes the settings
+    x: Tensor, y: Tensor, x_val: Tensor, y_val: Tensor, epochs: int, seed: int,
+) -> float:      # validation loss
+    "Trains the MLP once, with the settings that a trial proposes."
+    settings = dict(hidden=trial.suggest_int("hidden", 64, 4096, log=True),
+                    lr=trial.suggest_float("lr", 1e-5, 1e-2, log=True),
+                    weight_decay=trial.suggest_float("weight_decay", 1e-8, 1e-1, log=True))
+    model = fit_mlp(x, y, x_val, y_val, epochs=epochs, seed=seed, **settings)
+    return F.mse_loss(model.y_scaler(model.predict(x_val)), model.y_scaler(y_val)).item()
+
+# %% ../nbs/course/10_inference.ipynb #0dac39c8
 def search_mlp(
     x: Tensor, y: Tensor,          # training features (n, F), parameters (n, P)
     x_val: Tensor, y_val: Tensor,  # validation part, which decides
@@ -186,25 +216,42 @@ def search_mlp(
     trials: int = 50,              # settings to try in all
     epochs: int = 200,             # passes over the training part, a trial
     seed: int = 0,                 # of the search and of each network
-) -> dict:                         # the best `hidden`, `lr` and `weight_decay`, for `fit_mlp`
-    "Looks for the settings of the MLP with Optuna. Raises `ImportError` without the extra `search`. Source: paper, A.3.1; Akiba et al. 2019."
+    origin: Mapping[str, Mapping] | None = None,  # of the features, as from `identify`
+) -> dict:                         # the best `hidden`, `lr` and `weight_decay`
+    """Looks for the settings of `fit_mlp` with Optuna; a stopped search goes on.
+
+    Raises `ImportError` without the extra `search`, `ValueError` if the file holds a
+    search of other data or settings, or is damaged, and `OSError` if SQLite cannot use
+    it. Source: paper, A.3.1; Akiba et al. 2019.
+    """
     try:
         import optuna
+        from sqlalchemy import URL
     except ImportError as e:
-        raise ImportError('the search needs the extra `search`: pip install "cosmoflow[search]"') from e
-
-    def loss(trial: "optuna.Trial") -> float:
-        settings: dict[str, Any] = dict(hidden=trial.suggest_int("hidden", 64, 4096, log=True), lr=trial.suggest_float("lr", 1e-5, 1e-2, log=True),
-                                        weight_decay=trial.suggest_float("weight_decay", 1e-8, 1e-1, log=True))
-        model = fit_mlp(x, y, x_val, y_val, epochs=epochs, seed=seed, **settings)
-        return F.mse_loss(model.y_scaler(model.predict(x_val)), model.y_scaler(y_val)).item()
-
-    Path(storage).parent.mkdir(parents=True, exist_ok=True)
-    study = optuna.create_study(storage=f"sqlite:///{storage}", study_name="mlp", load_if_exists=True)
-    done = len(study.get_trials(states=[optuna.trial.TrialState.COMPLETE]))
-    study.sampler = optuna.samplers.TPESampler(seed=seed + done)  # a search that goes on does not draw the same settings again
-    study.optimize(loss, n_trials=max(0, trials - done), catch=(FloatingPointError,), show_progress_bar=bars_move())  # a rate may be too high
-    return study.best_params
+        raise ImportError('the search needs the extra `search`: '
+                          'pip install "cosmoflow[search]"') from e
+    check_counts(trials=trials, epochs=epochs)
+    run = {**(origin or {}), "settings": {"epochs": epochs, "seed": seed},
+           "features": {"training": digest([x]), "validation": digest([x_val])},
+           "parameters": {"training": digest([y]), "validation": digest([y_val])}}
+    loss = partial(_try_settings, x=x, y=y, x_val=x_val, y_val=y_val, epochs=epochs,
+                   seed=seed)
+    path = Path(storage)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _sqlite(path):
+        url = URL.create("sqlite", database=str(path)).render_as_string()
+        study = optuna.create_study(storage=url, study_name="mlp", load_if_exists=True)
+        if study.trials: require_same_run(path, study.user_attrs, run)
+        study.set_user_attr("run", run)
+        complete = [optuna.trial.TrialState.COMPLETE]
+        done = len(study.get_trials(states=complete))
+        # A search that goes on does not draw the same settings again.
+        study.sampler = optuna.samplers.TPESampler(seed=seed + done)
+        study.optimize(loss, n_trials=max(0, trials - done), show_progress_bar=bars_move(),
+                       catch=(FloatingPointError,))  # a learning rate may be too high
+        if not study.get_trials(states=complete): raise FloatingPointError(
+            "x, y: the loss of every trial is not a number; look at these for NaN")
+        return study.best_params
 
 # %% ../nbs/course/10_inference.ipynb #6b3a9c05
 class _PooledEncoder(nn.Module):

@@ -1,11 +1,17 @@
 """Regression: known answers, the search that goes on, and the networks' symmetries."""
+import sqlite3
+from dataclasses import replace
+
 import optuna
 import pytest
 import torch
+from conftest import randomised
 
 from cosmoflow import inference
+from cosmoflow.data import Normalizer, open_maps
 from cosmoflow.inference import fit_mlp, fit_resnet18, relative_error, search_mlp
 from cosmoflow.results import Result, read_record, read_records, record, results_table
+from cosmoflow.train import identify
 
 
 def linear(n, seed):
@@ -29,6 +35,94 @@ def test_search_goes_on_and_finds_something_sensible(tmp_path):
     assert len(study.trials) == 5 and study.best_params == best
     assert len({trial.params["lr"] for trial in study.trials}) == 5          # nothing was drawn twice
     assert study.best_value == min(trial.value for trial in study.trials)
+
+
+def origin(data, model): return identify({}, data, model, teacher=model)
+
+
+def other_weights():
+    model = randomised()
+    torch.nn.init.zeros_(next(model.parameters()))
+    return model
+
+
+def other_norm():
+    model = randomised()
+    model.normalizer = Normalizer(11.0, 0.6, 1e8)
+    return model
+
+
+CV = open_maps("PM", "CV")
+(X, Y), (X_VAL, Y_VAL) = linear(120, 0), linear(60, 1)
+ORIGIN = origin(CV, randomised())
+OTHER = {  # what a search goes on with, and how the refusal names it
+    "suite": (dict(origin=origin(replace(CV, suite="Astrid"), randomised())), "data suite is 'PM' there and 'Astrid' here"),
+    "set": (dict(origin=origin(replace(CV, set="LH"), randomised())), "data set is 'CV' there and 'LH' here"),
+    "field": (dict(origin=origin(replace(CV, field="Mtot"), randomised())), "data field is 'Mcdm' there and 'Mtot' here"),
+    "pixels": (dict(origin=origin(open_maps("PM", "CV", pixels=32), randomised())), "data pixels is 64 there and 32 here"),
+    "number of simulations": (dict(origin=origin(open_maps("PM", "CV", sims=slice(0, 2)), randomised())), "data simulations is"),
+    "simulations": (dict(origin=origin(replace(CV, params=CV.params + 1e-6), randomised())), "data parameters is"),
+    "normaliser": (dict(origin=origin(CV, other_norm())), "normalizer std is 0.5 there and 0.6 here"),
+    "model": (dict(origin=origin(CV, randomised(width=16))), "model width is 8 there and 16 here"),
+    "weights": (dict(origin=origin(CV, other_weights())), "teacher weights is"),
+    "features": (dict(x=X + 1e-6), "features training is"), "validation features": (dict(x_val=-X_VAL), "features validation is"),
+    "parameters": (dict(y=Y + 1), "parameters training is"), "validation parameters": (dict(y_val=Y_VAL + 1), "parameters validation is"),
+    "epochs": (dict(epochs=4), "settings epochs is 3 there and 4 here"), "seed": (dict(seed=1), "settings seed is 0 there and 1 here"),
+}
+SEARCH = dict(x=X, y=Y, x_val=X_VAL, y_val=Y_VAL, trials=1, epochs=3, origin=ORIGIN)
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory):
+    "A search of one trial."
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    path = tmp_path_factory.mktemp("search") / "50% done? #1.db"
+    search_mlp(**SEARCH, storage=path)
+    assert [p.name for p in path.parent.iterdir()] == [path.name]  # no part of the name was read as a query
+    return path
+
+
+@pytest.mark.parametrize("what", OTHER)
+def test_a_search_goes_on_with_nothing_else(what, searched):
+    change, message = OTHER[what]
+    before = searched.read_bytes()
+    with pytest.raises(ValueError, match=f"another run: .*{message}.*choose another folder"): search_mlp(**SEARCH | change | {"trials": 2}, storage=searched)
+    assert searched.read_bytes() == before
+
+
+def test_a_search_that_does_not_say_what_it_is_of_is_not_gone_on_with(tmp_path):
+    study = optuna.create_study(storage=f"sqlite:///{tmp_path / 'search.db'}", study_name="mlp")
+    study.optimize(lambda trial: trial.suggest_float("lr", 0, 1), n_trials=1)
+    with pytest.raises(ValueError, match="search.db does not say what it was trained on, since an older version"): search_mlp(**SEARCH, storage=tmp_path / "search.db")
+
+
+def damaged(path, searched): path.write_bytes(searched.read_bytes()[:20_000])
+
+
+def locked(path, searched):
+    path.write_bytes(searched.read_bytes())
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("BEGIN EXCLUSIVE")
+    return connection
+
+
+FILES = {"a folder": (lambda path, _: path.mkdir(), OSError, "unable to open"), "a text": (lambda path, _: path.write_text("trials" * 999), ValueError, "not a database"),
+         "a part": (damaged, ValueError, "malformed"), "in use": (locked, OSError, "locked")}
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_what_sqlite_cannot_use_is_said_in_our_words(kind, searched, tmp_path, monkeypatch):
+    make, error, words = FILES[kind]
+    path = tmp_path / "search.db"
+    connect = sqlite3.dbapi2.connect
+    monkeypatch.setattr(sqlite3.dbapi2, "connect", lambda *args, **kwargs: connect(*args, **kwargs | {"timeout": 0.1}))
+    kept = make(path, searched)
+    with pytest.raises(error, match=f"^{path}: expected the SQLite file of a search.*{words}.*; choose another file$"): search_mlp(**SEARCH, storage=path)
+    del kept
+
+
+def test_features_that_are_not_numbers_are_named(tmp_path):
+    with pytest.raises(FloatingPointError, match="^x, y: the loss of every trial"): search_mlp(**SEARCH | {"x": X * torch.nan}, storage=tmp_path / "search.db")
 
 
 def test_a_loss_that_is_not_a_number_is_no_fit():
