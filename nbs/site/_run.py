@@ -3,6 +3,7 @@
 Use: python nbs/site/_run.py [--out FOLDER] NOTEBOOK...    (without --out, in place)
 """
 import argparse
+import re
 from base64 import b64decode, b64encode
 from io import BytesIO
 from pathlib import Path
@@ -39,6 +40,19 @@ def shrink_pictures(
         if "image/png" in data: data["image/png"] = smaller(data["image/png"])
 
 
+def drop_bars(
+    notebook: NotebookNode,  # changed in place
+) -> None:
+    "Takes out progress bars, which say nothing once a run has ended."
+    plain = lambda output: output.get("data", {}).get("text/plain", "")
+    for cell in notebook.cells:
+        if "outputs" not in cell: continue
+        cell.outputs = [o for o in cell.outputs if not re.search(r"\d%\|", plain(o))]
+    widget = "application/vnd.jupyter.widget-view+json"
+    alive = any(widget in o.get("data", {}) for c in notebook.cells for o in c.get("outputs", []))
+    if not alive: notebook.metadata.pop("widgets", None)
+
+
 def run(
     path: Path,  # notebook
     out: Path,   # where the run one goes; may be the same
@@ -48,6 +62,7 @@ def run(
     client = NotebookClient(notebook, timeout=None, kernel_name="python3", coalesce_streams=True, resources={"metadata": {"path": str(path.parent)}})
     client.widget_registry = {"@jupyter-widgets/output": {"OutputModel": SilentOutput}}
     client.execute()
+    drop_bars(notebook)
     shrink_pictures(notebook)
     nbformat.write(notebook, out)
 
