@@ -7,7 +7,8 @@ Docs: https://cosmoflow.github.io/cosmoflow/tools/core.html"""
 # %% auto #0
 __all__ = ['BOX', 'SLABS', 'MAPS_PER_SIMULATION', 'Maps', 'Fields', 'release', 'MapView', 'as_stack', 'to_tensor', 'check_counts',
            'noise_source', 'maps_at_once', 'in_pieces', 'atomic_path', 'check_folder', 'write_json', 'read_json',
-           'bars_move', 'progress', 'standard_error', 'evaluating']
+           'bars_move', 'progress', 'alone', 'digest', 'differences', 'require_same_run', 'standard_error',
+           'evaluating']
 
 # %% ../nbs/tools/core.ipynb #a3c818e9
 import glob
@@ -20,8 +21,9 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from hashlib import sha256
 from numbers import Integral
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -29,6 +31,7 @@ from typing import Any, Self
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from tqdm.auto import tqdm
@@ -354,6 +357,66 @@ def progress(
     "A progress bar, or lines where no bar can move."
     if bars_move(): return tqdm(items, **options)
     return _Lines(items or (), every=every, **options)
+
+# %% ../nbs/tools/core.ipynb #a07dc627
+@contextmanager
+def alone(
+    path: Path,  # the file to be made
+    work: str,   # what is at work on it: a download, a simulation
+) -> Iterator[None]:
+    "Keeps a second process away. Raises `BlockingIOError`; a dead one is no hindrance."
+    lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise BlockingIOError(
+            f"{path}: another {work} is at work on this file; wait for its end, "
+            "then run the same command again") from None
+    try:
+        yield
+    finally:
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
+
+# %% ../nbs/tools/core.ipynb #75e748ab
+def digest(
+    values: Iterable[Maps],  # arrays or tensors
+) -> str:                    # twelve hexadecimal digits
+    "A short name for many numbers: if one of them changes, so does the name."
+    found = sha256()
+    for value in values:
+        numbers = to_tensor(value).detach().cpu().double().contiguous().numpy()
+        found.update(numbers.astype("<f8", copy=False).data)
+    return found.hexdigest()[:12]
+
+# %% ../nbs/tools/core.ipynb #edea7dcc
+def differences(
+    there: Mapping[str, Mapping],  # what a file says of its run
+    here: Mapping[str, Mapping],   # what this run is
+) -> str:                          # empty if they are the same
+    "Names what differs between two runs, with both values."
+    found = []
+    for kind in here:
+        a, b = there.get(kind, {}), here[kind]
+        for name in dict.fromkeys([*a, *b]):
+            old, new = a.get(name), b.get(name)
+            if old == new: continue
+            found.append(f"{kind} {name} is {old!r} there and {new!r} here")
+    return "; ".join(found)
+
+# %% ../nbs/tools/core.ipynb #6f438c69
+def require_same_run(
+    path: Path,                   # of a file that a run keeps
+    state: Mapping,               # what it holds
+    here: Mapping[str, Mapping],  # what this run is
+) -> None:
+    "Raises `ValueError` unless what a run has kept is this run's."
+    if "run" not in state: raise ValueError(
+        f"{path} does not say what run it is of, since an older version wrote it: "
+        "finish it with that version, or choose another folder")
+    found = differences(state["run"], here)
+    if found: raise ValueError(f"{path} is of another run: {found}. "
+                               "Go on with what that run had, or choose another folder")
 
 # %% ../nbs/tools/core.ipynb #dd4ab91f
 def standard_error(

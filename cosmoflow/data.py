@@ -18,7 +18,6 @@ import re
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, astuple, dataclass, replace
 from email.message import Message
 from email.utils import parsedate_to_datetime
@@ -35,12 +34,11 @@ from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 from torch import Tensor
 
-from .core import (MAPS_PER_SIMULATION, Fields, Maps, MapView, as_stack,
-                            check_folder, in_pieces, maps_at_once, progress, read_json,
-                            to_tensor, write_json)
+from .core import (MAPS_PER_SIMULATION, Fields, Maps, MapView, alone,
+                            as_stack, check_folder, in_pieces, maps_at_once, progress,
+                            read_json, to_tensor, write_json)
 
 # %% ../nbs/course/02_data.ipynb #a7a789c7
 HYDRO_SUITES = ("IllustrisTNG", "SIMBA", "Astrid", "EAGLE")
@@ -584,22 +582,6 @@ def _fetch(
     advice = f"; {part} keeps what has come" if part.exists() else ""
     raise ConnectionError(f"{url}: {problem}{advice}; run the same command again later")
 
-# %% ../nbs/course/02_data.ipynb #13b89833
-@contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    "Keeps a second download away from the same file."
-    lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise BlockingIOError(
-            f"{path}: another download is at work on this file; wait for its end, "
-            "then run the same command again") from None
-    try:
-        yield
-    finally:
-        lock.release()
-
 # %% ../nbs/course/02_data.ipynb #025d6e78
 def _fetch_any(
     places: dict[str, Path],          # addresses, and where their files go
@@ -608,7 +590,7 @@ def _fetch_any(
     wait: float,                      # seconds before the second attempt; doubles
 ) -> None:
     "Downloads the first file that the server has, if there is none here yet."
-    with _alone(next(iter(places.values()))):
+    with alone(next(iter(places.values())), "download"):
         if any(path.exists() for path in places.values()): return
         for url, path in places.items():
             if _fetch(url, path, check, tries, wait): return

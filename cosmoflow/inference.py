@@ -25,13 +25,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .core import (BOX, MAPS_PER_SIMULATION, Maps, as_stack, bars_move,
-                            check_counts, evaluating, in_pieces, maps_at_once, progress,
-                            standard_error)
+                            check_counts, digest, evaluating, in_pieces, maps_at_once,
+                            progress, require_same_run, standard_error)
 from .data import augment
 from .encoder import Encoder, EncoderBlock, summary
 from .layers import PeriodicConv
 from .spectra import power_spectrum
-from .train import MapLoader, digest, require_same_run
+from .train import MapLoader
 
 # %% ../nbs/course/10_inference.ipynb #92231cc4
 def spectrum_features(

@@ -15,10 +15,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from cosmoflow.bench import untrained
+from cosmoflow.core import differences, digest
 from cosmoflow.data import Normalizer, augment, open_maps
 from cosmoflow.distill import distill
 from cosmoflow.model import CosmoFlow
-from cosmoflow.train import Run, TrainConfig, differences, digest, train
+from cosmoflow.train import Run, TrainConfig, train
 from cosmoflow.vae import VAE, train_vae
 
 NORMALIZER = Normalizer(11.0, 0.5, 1e8)

@@ -7,8 +7,9 @@ import torch
 
 import cosmoflow.train
 from cosmoflow import CosmoFlow
+from cosmoflow.core import digest
 from cosmoflow.data import Normalizer, open_maps
-from cosmoflow.train import TrainConfig, digest, partly_pooled, train
+from cosmoflow.train import TrainConfig, partly_pooled, train
 
 out, results = map(Path, sys.argv[1:])
 pooled, rates = [], []
