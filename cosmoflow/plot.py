@@ -81,7 +81,7 @@ def _draw(
         if i == 0 and j < len(titles): ax.set_title(titles[j])
         if j == 0 and i < len(rows): ax.set_ylabel(rows[i])
     axes[-1, 0].set_xlabel(f"{box:g} Mpc/h")
-    label = "log$_{10}$ surface density [(M$_\\odot$/h)/(Mpc/h)$^2$]"
+    label = "log$_{10}$ surface density\n[(M$_\\odot$/h)/(Mpc/h)$^2$]"
     fig.colorbar(image, ax=axes, label=label, shrink=0.9)
 
 # %% ../nbs/tools/plot.ipynb #b53ec919

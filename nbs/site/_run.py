@@ -26,7 +26,7 @@ def smaller(
     "A picture in at most 256 colours, or as it came where that is no smaller."
     image = Image.open(BytesIO(b64decode(picture))).convert("RGB")
     file = BytesIO()
-    image.quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE).save(
+    image.quantize(256, Image.Quantize.MAXCOVERAGE, 2, dither=Image.Dither.NONE).save(
         file, "PNG", optimize=True)
     return min(b64encode(file.getvalue()).decode(), picture, key=len)
 
