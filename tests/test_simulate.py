@@ -28,6 +28,16 @@ def test_any_order_gives_the_same_bytes(tmp_path):
     assert manifest["simulations"] == [0, 1, 2, 3] and manifest["versions"]["pmpp"] and manifest["settings"]["particles"] == 16
 
 
+def test_some_simulations_keep_their_own_parameters(tmp_path):
+    simulate("LH", tmp_path, slice(5, 7), **SMALL)
+    data, table = open_maps("PM", "LH", tmp_path), simulation_table("LH")
+    np.testing.assert_allclose(data.params, table.params[5:7], atol=1e-5)
+    manifest = json.loads((tmp_path / "manifest_LH.json").read_text())
+    assert manifest["simulations"] == [5, 6] and manifest["seeds"] == table.seeds[5:7].tolist()
+    expected = (data.params[:, 0] - OMEGA_B) * RHO_CRIT * 5
+    np.testing.assert_allclose(data.maps.reshape(2, -1).mean(1), expected, rtol=1e-4)
+
+
 def test_killed_run_goes_on(tmp_path):
     args = [COSMOFLOW, "simulate", "--set", "LH", "--sims", "0:12", "--particles", "32", "--pixels", "16", "--out", str(tmp_path / "cut")]
     parts = tmp_path / "cut" / "parts" / "LH"

@@ -1,0 +1,343 @@
+"""Breaks the package in many small ways, one at a time, and asks if a test notices.
+
+Use: python tests/mutate.py [WORD ...]    (those whose module or tests hold a WORD; all)
+
+A mutant is a copy of the package in which one text is replaced by another. The tests
+named beside it run against the copy, and one of them must fail. It ends with status 1
+if a mutant survives, or if the text that it replaces is not there once.
+"""
+import os
+import sys
+from collections import Counter
+from importlib import import_module
+from pathlib import Path
+from shutil import copytree, ignore_patterns
+from tempfile import TemporaryDirectory
+from time import time
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "cosmoflow"
+DATA = "suite", "weights", "camels"  # folders that no mutant changes
+LOADED_ONCE = ("accelerate.accelerator", "matplotlib.pyplot", "torch._dynamo",
+               "torchdiffeq", "huggingface_hub", "safetensors.torch", "jax")
+
+MUTANTS = [  # module, old text, new text, tests of which one must fail
+    ("core", "by_sim.std(0, ddof=1)", "by_sim.std(0)", "errors: standard_error"),
+    ("core", "by_sim.std(0) if",
+     "by_sim.std(0, correction=0) if", "errors: standard_error"),
+    ("core", "values.reshape(-1, each, *values.shape[1:]).mean(1)",
+     "values", "errors: standard_error"),
+    ("core", "spread / len(by_sim) ** 0.5",
+     "spread / len(values) ** 0.5", "errors: standard_error"),
+    ("core", "spread / len(by_sim) ** 0.5", "spread", "errors: standard_error"),
+    ("core", "module.training = mode", "module.training = True", "values: every_mode"),
+
+    ("data", "np.repeat(self.params, MAPS_PER_SIMULATION, axis=0)",
+     "np.tile(self.params, (MAPS_PER_SIMULATION, 1))", "data: reads_cmd"),
+    ("data", "params=self.params[sims]",
+     "params=self.params[np.sort(sims)[::-1]]", "data: parts_hold"),
+    ("data", "b.reshape(-1, pixels, f, pixels, f).mean((2, 4))",
+     "b.reshape(-1, f, pixels, f, pixels).mean((1, 3))", "values: lower_resolution"),
+    ("data", "(maps.clamp_min(self.floor).log10()",
+     "(maps.clamp_min(1e-30).log10()", "values"),
+    ("data", "((log - mean) ** 2).sum()",
+     "((log - mean) ** 2).sum() * 1.1", "data: normalizer"),
+    ("data", "1e-3 * sum(b.sum", "1e-2 * sum(b.sum", "data: normalizer"),
+    ("data", "10 ** (x[:, 0] * self.std + self.mean)",
+     "10 ** ((x[:, 0] + self.mean) * self.std)", "values: normaliser"),
+    ("data", "cols = (shift_c + sign_c", "cols = (shift_c + sign_r", "data: augment"),
+    ("data", "torch.where(swap[..., None].bool(), y.mT, y)", "y", "data: augment"),
+    ("data", "params[start:stop]", "params[:stop - start]", "pairing: range_of"),
+
+    ("spectra", "power - ratio * reference", "power - reference", "errors: ratio"),
+    ("spectra", "(power - ratio * reference) / reference.mean(0)",
+     "power / reference", "errors: ratio"),
+    ("spectra", "ratio = power.mean(0) / reference.mean(0)\n    return",
+     "ratio = (power / reference).mean(0)\n    return", "errors: ratio"),
+    ("spectra", "weight[:, 0] = 1 ", "weight[:, 0] = 2 ", "spectra: numpy"),
+    ("spectra", "if side % 2 == 0: weight[:, -1] = 1", "pass", "spectra: numpy"),
+    ("spectra", "length.round().long()", "length.long()", "spectra: numpy"),
+    ("spectra", "[..., 1 : side // 2 + 1]", "[..., : side // 2]", "spectra: numpy"),
+    ("spectra", "2 * math.pi / box * ring_mean",
+     "math.pi / box * ring_mean", "spectra: numpy"),
+    ("spectra", "(box / delta.shape[-1] ** 2)",
+     "(box / delta.shape[-1])", "spectra: numpy"),
+    ("spectra", "ring_mean(modes(delta, box).abs()",
+     "ring_mean(modes(delta).abs()", "values: larger_box"),
+    ("spectra", "wavenumbers(delta.shape[-1], box)",
+     "wavenumbers(delta.shape[-1])", "values: larger_box"),
+    ("spectra", "(a * b.conj()).real", "(a * b).real", "spectra: cross_correlation"),
+    ("spectra", "(a * b.conj()).real",
+     "(a * b.conj()).abs()", "spectra: cross_correlation"),
+    ("spectra", "power_spectrum(maps_a, box, of)[1] / power_spectrum(maps_b, box, of)[1]",
+     "power_spectrum(maps_b, box, of)[1] / power_spectrum(maps_a, box, of)[1]", "spectra: cross_correlation"),
+    ("spectra", "k <= 0.8 * k[-1]", "k <= 0.4 * k[-1]", "values: judged"),
+    ("spectra", "(number + 0.5) * (high - low)",
+     "number * (high - low)", "spectra: one_point"),
+    ("spectra", "a, b = (m.flatten(1).clamp_min(1.0).log10().sort(1).values",
+     "a, b = (m.flatten(1).clamp_min(1.0).log10()", "values: no_places"),
+
+    ("layers", "[..., 4:4 + h, 4:4 + w]",
+     "[..., 3:3 + h, 3:3 + w]", "values: transposed"),
+    ("layers", "inner.narrow(dim, size - n, n).add_(grad.narrow(dim, 0, n))",
+     "inner.narrow(dim, size - n, n).add_(grad.narrow(dim, n + size, n))", "values: padding"),
+    ("layers", "x[..., factor:-factor, factor:-factor]",
+     "x[..., factor - 1:-factor - 1, factor:-factor]", "values: upsampling"),
+
+    ("encoder", "F.relu(self.shortcut(x) + self.residual(x))",
+     "F.relu(self.residual(x))", "values: block_adds"),
+    ("encoder", "return field.mean((-2, -1))",
+     "return field.amax((-2, -1))", "values: summary_is"),
+
+    ("unet", "(1 + z_s) * t_b + z_b", "t_b + z_b", "values: formulas"),
+    ("unet", "torch.logspace(0, 3, dim // 2",
+     "torch.logspace(0, 2, dim // 2", "values: formulas"),
+    ("unet", "return h + self.out(a", "return self.out(a", "values: attention"),
+    ("unet", "upsample(h, 2), skips.pop()",
+     "upsample(h, 2), skips.pop().flip(-1)", "model: shipped_weights"),
+
+    ("flow", "channels - (channels * t).floor()",
+     "channels - (channels * t).ceil()", "values: mask"),
+    ("flow", "device=t.device) < live",
+     "device=t.device) >= channels - live", "values: mask"),
+    ("flow", ".floor()).clamp_min(1)", ".floor())", "values: mask"),
+    ("flow", "(1 - s) * x0 + s * x1", "s * x0 + (1 - s) * x1", "model: equation"),
+    ("flow", "(x1 - x0)).square()", "(x0 - x1)).square()", "model: equation"),
+    ("flow", "if t is None: t = torch.rand(len(x1),",
+     "if t is None: t = 0.5 * torch.rand(len(x1),", "steps: times"),
+    ("flow", "if t is None: t = torch.rand(len(x1),",
+     "if t is None: t = torch.rand(1,", "steps: times"),
+
+    ("model", ".repeat_interleave(samples, 0)",
+     ".repeat(samples, 1, 1, 1)", "pairing: samples"),
+    ("model", "field * mask", "field", "values: live_channels"),
+    ("model", "zip(x0.split(batch_size), field.split(batch_size))",
+     "zip(x0.split(batch_size), field.split(batch_size)[::-1])", "pairing: samples"),
+    ("model", "maps.unflatten(1, (n, samples))",
+     "maps.unflatten(1, (samples, n)).mT.mT.transpose(1, 2)", "pairing: samples"),
+    ("model", "maps[start:start + batch_size]",
+     "maps[start:start + batch_size][::-1]", "pairing: fields_and"),
+    ("model", "range(0, len(maps), batch_size)",
+     "range(0, len(maps) - len(maps) % batch_size or 1, batch_size)", "pairing: fields_and"),
+    ("model", "modes.conj()) / len(field)",
+     "modes.conj()) / (4 * len(field))", "values: prior"),
+    ("model", "\"nchw,ndhw->hwcd\"", "\"nchw,ndhw->hwdc\"", "values: prior"),
+    ("model", "field - mean[:, None, None]", "field", "values: prior"),
+    ("model", "\"hwcd,ndhw->nchw\"", "\"hwdc,ndhw->nchw\"", "values: prior"),
+    ("model", "norm=\"ortho\").real + mean[:, None, None]",
+     "norm=\"ortho\").real", "values: prior"),
+    ("model", "summary(self.encode(maps, batch_size, check))",
+     "self.encode(maps, batch_size, check)[:, :, 0, 0]", "pairing: fields_and"),
+    ("model", "return self.decode(field, generator=generator, **kwargs)",
+     "return self.decode(field.flip(0), generator=generator, **kwargs)", "pairing: new_maps"),
+
+    ("train", "accelerator.clip_grad_norm_(objective.parameters(), config.clip)",
+     "pass", "steps: longer"),
+    ("train", "objective.parameters(), config.clip)",
+     "objective.parameters(), 1.0)", "steps: longer"),
+    ("train", "epoch_generator(0, 0, 0, device)",
+     "epoch_generator(0, epoch, 0, device)", "steps: still"),
+    ("train", "generator).item() * len(which)",
+     "generator).item() * batch_size", "steps: mean_over"),
+    ("train", "validation_loss(trained, val,",
+     "validation_loss(model, val,", "steps: kept_weights"),
+    ("train", "validation_loss(trained, val,",
+     "validation_loss(trained, loader,", "steps: kept_weights"),
+    ("train", "total / steps / (epoch + 1 - run.epoch)",
+     "total / (epoch + 1 - run.epoch)", "steps: mean_of"),
+    ("train", "flow + config.siblings * sibling", "flow + sibling", "steps: siblings"),
+    ("train", "torch.stack([flow, sibling])",
+     "torch.stack([sibling, flow])", "steps: mean_of"),
+    ("train", "x1 = augment(loader(which), generator)",
+     "x1 = loader(which)", "pairing: epoch_meets"),
+    ("train", "t = torch.rand(len(x1), generator",
+     "t = torch.rand(1, generator", "steps: times"),
+    ("train", "t = torch.rand(len(x1), generator",
+     "t = 0.9 * torch.rand(len(x1), generator", "steps: times"),
+    ("train", "lr = config.lr * lr_factor(step, total_steps)",
+     "lr = config.lr * lr_factor(step % steps, steps)", "steps: rates"),
+    ("train", "plateau.step(val_loss)", "plateau.step(train_loss)", "steps: follows"),
+    ("train", "weight_decay=config.weight_decay,",
+     "weight_decay=0.01,", "steps: rates"),
+    ("train", "min(config.ema, (1 + step) / (10 + step))",
+     "config.ema", "steps: averaged"),
+    ("train", "get_ema_multi_avg_fn(decay)",
+     "get_ema_multi_avg_fn(1 - decay)", "train: helpers"),
+    ("train", "field = self.encode(x1)\n",
+     "field = self.encode(x1).detach()\n", "steps: encoder"),
+    ("train", "- b).square().sum(-1)",
+     "- b).square().mean(-1)", "train: against_a_loop"),
+    ("train", "F.cross_entropy(logits.mT, answer)",
+     "F.cross_entropy(logits, answer)", "train: against_a_loop"),
+    ("train", "siblings.gather(1, order)",
+     "torch.arange(n)[torch.randperm(n, generator=generator)].view_as(order)", "pairing: epoch_meets"),
+    ("train", "(step - first) / max(1, total - first)",
+     "step / total", "steps: cosine"),
+    ("train", "torch.from_numpy(self.maps[which.cpu().numpy()])",
+     "torch.from_numpy(self.maps[np.sort(which.cpu().numpy())])", "pairing: loader"),
+    ("train", "fit_prior(training.maps)",
+     "fit_prior(validation.maps)", "steps: kept_weights"),
+
+    ("inference", "/ true.abs()", "/ predicted.abs()", "errors: relative"),
+    ("inference", "RelativeError(by_sim.mean(0), standard_error(error))",
+     "RelativeError(np.median(by_sim, 0), standard_error(error))", "errors: relative"),
+    ("inference", "x.std(0).clamp_min(1e-12)",
+     "x.std().clamp_min(1e-12)", "values: columns"),
+    ("inference", "x * self.std + self.mean",
+     "x * self.std - self.mean", "values: columns"),
+    ("inference", "if val_loss < best_loss: best", "if True: best", "values: best_is"),
+    ("inference", "target[i])", "target[i.flip(0)])", "pairing: belong_together"),
+    ("inference", "in x.split(batch_size)]))",
+     "in x.split(batch_size)][::-1]))", "pairing: estimates"),
+    ("inference", "log.std((1, 2))[:, None]",
+     "log.var((1, 2))[:, None]", "values: features"),
+
+    ("evaluate", "stacked_ratio(p_rec, p_true)",
+     "stacked_ratio(p_true, p_rec)", "errors: comparison"),
+    ("evaluate", "standard_error(r).numpy()",
+     "standard_error(r * r).numpy()", "errors: comparison"),
+    ("evaluate", "standard_error(pdf).item()",
+     "pdf.std().item()", "errors: comparison"),
+    ("evaluate", "self.k <= 0.8 * self.k[-1]", "self.k <= self.k[-1]", "errors: worst"),
+    ("evaluate", "part.targets[:, :2]",
+     "part.targets[:, [1, 0]]", "pairing: inference"),
+    ("evaluate", "fit(x_train, y_train, x_val, y_val, seed=seed)",
+     "fit(x_train, y_train, x_test, y_test, seed=seed)", "pairing: inference"),
+    ("evaluate", "to_tensor(test.maps)", "to_tensor(val.maps)", "pairing: test_maps"),
+    ("evaluate", "compare(true, rec)).items()",
+     "compare(rec, true)).items()", "pairing: test_maps"),
+
+    ("vae", "+ kl / x[0].numel()", "+ kl / x.numel()", "steps: vae_s_loss"),
+    ("vae", "+ kl / x[0].numel()", "+ 0.1 * kl / x[0].numel()", "steps: vae_s_loss"),
+    ("vae", "0.5 * mse.log()", "mse.log()", "steps: vae_s_loss"),
+    ("vae", "log_var.exp() - 1 - log_var", "log_var.exp() - 1", "steps: vae_s_loss"),
+    ("vae", "(0.5 * log_var).exp() * noise", "log_var.exp() * noise", "steps: latents"),
+    ("vae", "epoch_generator(seed, 0, 2, device)",
+     "epoch_generator(seed, epoch, 2, device)", "steps: still"),
+    ("vae", "nn.utils.clip_grad_norm_(model.parameters(), 1.0)",
+     "pass", "steps: longer"),
+    ("vae", ".item() * len(i)", ".item() * batch_size", "steps: vae_s_val"),
+    ("vae", "train_loss, mse, kl = total.tolist()",
+     "train_loss, kl, mse = total.tolist()", "steps: vae_s_log"),
+    ("vae", "noise[i]))[0]", "noise[:len(i)]))[0]", "steps: vae_s_val"),
+
+    ("distill", "(len(path) - 1) ** 2 * ", "", "steps: by_hand"),
+    ("distill", "(path - true)[1:].square()",
+     "(path - true).square()", "steps: by_hand"),
+    ("distill", "(a / b).log().square().mean()",
+     "(a / b).log().mean().square()", "steps: by_hand"),
+    ("distill", ".square()).mean(0) for m in (x, true))",
+     ".square()).log().mean(0).exp() for m in (x, true))", "steps: by_hand"),
+    ("distill", "fine * steps, \"midpoint\")[::fine]",
+     "steps, \"midpoint\")", "steps: lesson"),
+    ("distill", "(by_path + spectral * by_spectrum)",
+     "(by_path + by_spectrum)", "steps: student_s_step"),
+    ("distill", "nn.utils.clip_grad_norm_(student.unet.parameters(), 1.0)",
+     "pass", "steps: longer"),
+    ("distill", "chosen += torch.randint(each, (sims,), generator=draw)",
+     "pass", "pairing: student"),
+    ("distill", "val_path = path_loss(path, val_true)",
+     "val_path = path_loss(path[1:], val_true[1:])", "steps: student_s_val"),
+    ("distill", "flow_path(average, val_x0",
+     "flow_path(student, val_x0", "steps: student_s_val"),
+
+    ("scales", "(t**2 * power + (1 - t) ** 2)",
+     "(t**2 * power + (1 - t))", "values: conditional"),
+    ("scales", "root * until / (1 - until)", "root * until", "values: integral"),
+    ("scales", "live / (noise**2 * power)", "live / noise**2", "values: conditional"),
+    ("scales", "alone * (1 - live)", "alone * live", "values: conditional"),
+    ("scales", "orders[total.argmin()]",
+     "orders[total.argmax()]", "values: best_order"),
+    ("scales", "rows) / noise**2", "rows) / noise", "values: mixture"),
+    ("scales", "mixed[:, c] = other[:, c]",
+     "mixed[:, c] = other[:, 0]", "values: swapped"),
+    ("scales", "1 - 6 * distance", "1 - 3 * distance", "values: ranks"),
+    ("scales", "(n * (n**2 - 1))", "(n * (n**2 + 1))", "values: ranks"),
+    ("scales", "k.log() - mean[:, None]", "k.log()", "values: moments"),
+
+    ("simulate", "(pixels / BOX) - 0.5", "(pixels / BOX)", "values: particle_paints"),
+    ("simulate", "(0, 1, (1 - du) * dv), (1, 0, du * (1 - dv))",
+     "(1, 0, (1 - du) * dv), (0, 1, du * (1 - dv))", "values: particle_paints"),
+    ("simulate", "(v + j) % pixels", "(v - j) % pixels", "values: particle_paints"),
+    ("simulate", ".add(weight * count)", ".add(weight)", "values: empty_room"),
+    ("simulate", "pos[:, axis] * (SLABS / BOX)",
+     "pos[:, axis - 1] * (SLABS / BOX)", "values: centre_of"),
+    ("simulate", "(particle_mass / (BOX / pixels) ** 2)",
+     "(particle_mass / (BOX / pixels))", "simulate: any_order"),
+    ("simulate", "(omega_m - OMEGA_B) * RHO_CRIT * (BOX",
+     "omega_m * RHO_CRIT * (BOX", "simulate: any_order"),
+    ("simulate", "(-5 / 1.2)", "(-5 / 2.4)", "values: warm"),
+    ("simulate", "mass**-1.15", "mass**-1.11", "values: warm"),
+    ("simulate", "(1 << (drop - 1)) - 1 + ",
+     "(1 << (drop - 1)) + ", "values: rounding"),
+    ("simulate", "fmt=\"%.5f\"", "fmt=\"%.3f\"", "simulate: any_order"),
+    ("simulate", "np.savetxt(tmp, table.params[sims]",
+     "np.savetxt(tmp, table.params[:len(sims)]", "simulate: some_simulations"),
+
+    ("results", "1 - floor(log10(error))",
+     "-floor(log10(error))", "errors: two_figures"),
+    ("results", "(\"Omega_m\", 1.06), (\"sigma_8\", 1.37)",
+     "(\"sigma_8\", 1.06), (\"Omega_m\", 1.37)", "errors: table"),
+
+    ("bench", "times[:, :1] / times", "times / times[:, :1]", "values: race"),
+    ("bench", "seconds(call, device) / items", "seconds(call, device)", "values: race"),
+
+    ("cli", "network.decode(array, seed=seed, **options)",
+     "network.decode(array, seed=0, **options)", "pairing: files"),
+]
+
+
+def copy_package(folder: Path) -> Path:
+    "The package's code in another folder, with links to its data."
+    copy = copytree(PACKAGE, folder / "cosmoflow", ignore=ignore_patterns(*DATA, "__*__"))
+    for name in ("__init__.py", "__main__.py"):
+        (copy / name).write_bytes((PACKAGE / name).read_bytes())
+    for name in DATA: (copy / name).symlink_to(PACKAGE / name)
+    return copy
+
+
+def run_tests(folder: Path, tests: str) -> int:
+    "Runs tests against the package in a folder; gives pytest's status."
+    import pytest
+
+    child = os.fork()  # torch is loaded already, the package is not
+    if child: return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    os.environ["PYTHONPATH"] = str(folder)
+    sys.path.insert(0, str(folder))
+    sys.stdout = sys.stderr = open(folder / "log.txt", "w")
+    for number in (1, 2): os.dup2(sys.stdout.fileno(), number)
+    file, _, words = tests.partition(": ")
+    options = ["-qx", "-p", "no:cacheprovider", *(["-k", words] if words else [])]
+    os._exit(pytest.main([str(ROOT / "tests" / f"test_{file}.py"), *options]))
+
+
+def judge(folder: Path, module: str, old: str, new: str, tests: str) -> str:
+    "Makes a mutant, asks its tests, and mends it; what came of it, in a word."
+    path = folder / "cosmoflow" / f"{module}.py"
+    code = path.read_text(encoding="utf-8")
+    if code.count(old) != 1: return "OUTDATED"
+    path.write_text(code.replace(old, new), encoding="utf-8")
+    try:
+        status = run_tests(folder, tests)
+    finally:
+        path.write_text(code, encoding="utf-8")
+    return {0: "SURVIVED", 1: "caught"}.get(status, f"BROKEN ({status})")
+
+
+def main(words: list[str]) -> None:
+    for slow in LOADED_ONCE: import_module(slow)
+    found: Counter[str] = Counter()
+    with TemporaryDirectory() as name:
+        copy_package(folder := Path(name))
+        for module, old, new, tests in MUTANTS:
+            if words and not any(w in f"{module} {tests}" for w in words): continue
+            start, result = time(), judge(folder, module, old, new, tests)
+            found[result] += 1
+            one = lambda text: " ".join(text.split())
+            print(f"{result:8} {time() - start:5.1f} s  {module}: {one(old)} -> {one(new)}"
+                  f"  ({tests})", flush=True)
+    print(", ".join(f"{n} {result}" for result, n in found.items()))
+    sys.exit(found.keys() != {"caught"})
+
+
+if __name__ == "__main__": main(sys.argv[1:])
