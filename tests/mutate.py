@@ -31,13 +31,19 @@ MUTANTS = [  # module, old text, new text, tests of which one must fail
      "spread / len(values) ** 0.5", "errors: standard_error"),
     ("core", "spread / len(by_sim) ** 0.5", "spread", "errors: standard_error"),
     ("core", "module.training = mode", "module.training = True", "values: every_mode"),
+    ("core", "range(0, len(stacks[0]), size)",
+     "range(0, len(stacks[0]) - 1, size)", "pairing: pieces"),
+    ("core", "to_tensor(stack[start:start + size])",
+     "to_tensor(stack[start:start + size][::-1])", "pairing: pieces"),
+    ("core", "to_tensor(stack[start:start + size]) for",
+     "to_tensor(stack[:size]) for", "pairing: pieces"),
 
     ("data", "np.repeat(self.params, MAPS_PER_SIMULATION, axis=0)",
      "np.tile(self.params, (MAPS_PER_SIMULATION, 1))", "data: reads_cmd"),
     ("data", "params=self.params[sims]",
      "params=self.params[np.sort(sims)[::-1]]", "data: parts_hold"),
-    ("data", "b.reshape(-1, pixels, f, pixels, f).mean((2, 4))",
-     "b.reshape(-1, f, pixels, f, pixels).mean((1, 3))", "values: lower_resolution"),
+    ("data", "block.mean((2, 4)) for",
+     "block[:, :, 0, :, 0] for", "values: lower_resolution"),
     ("data", "(maps.clamp_min(self.floor).log10()",
      "(maps.clamp_min(1e-30).log10()", "values"),
     ("data", "((log - mean) ** 2).sum()",
@@ -62,15 +68,13 @@ MUTANTS = [  # module, old text, new text, tests of which one must fail
      "math.pi / box * ring_mean", "spectra: numpy"),
     ("spectra", "(box / delta.shape[-1] ** 2)",
      "(box / delta.shape[-1])", "spectra: numpy"),
-    ("spectra", "ring_mean(modes(delta, box).abs()",
-     "ring_mean(modes(delta).abs()", "values: larger_box"),
-    ("spectra", "wavenumbers(delta.shape[-1], box)",
-     "wavenumbers(delta.shape[-1])", "values: larger_box"),
-    ("spectra", "(a * b.conj()).real", "(a * b).real", "spectra: cross_correlation"),
-    ("spectra", "(a * b.conj()).real",
-     "(a * b.conj()).abs()", "spectra: cross_correlation"),
-    ("spectra", "power_spectrum(maps_a, box, of)[1] / power_spectrum(maps_b, box, of)[1]",
-     "power_spectrum(maps_b, box, of)[1] / power_spectrum(maps_a, box, of)[1]", "spectra: cross_correlation"),
+    ("spectra", "modes(contrast(maps, of), box).abs()",
+     "modes(contrast(maps, of)).abs()", "values: larger_box"),
+    ("spectra", "wavenumbers(maps.shape[-1], box).to",
+     "wavenumbers(maps.shape[-1]).to", "values: larger_box"),
+    ("spectra", "(a * b.conj()).real", "(a * b).real", "spectra: transfer"),
+    ("spectra", "(a * b.conj()).real", "(a * b.conj()).abs()", "spectra: transfer"),
+    ("spectra", "(a / b).sqrt()", "(b / a).sqrt()", "spectra: transfer"),
     ("spectra", "k <= 0.8 * k[-1]", "k <= 0.4 * k[-1]", "values: judged"),
     ("spectra", "(number + 0.5) * (high - low)",
      "number * (high - low)", "spectra: one_point"),
@@ -80,7 +84,8 @@ MUTANTS = [  # module, old text, new text, tests of which one must fail
     ("layers", "[..., 4:4 + h, 4:4 + w]",
      "[..., 3:3 + h, 3:3 + w]", "values: transposed"),
     ("layers", "inner.narrow(dim, size - n, n).add_(grad.narrow(dim, 0, n))",
-     "inner.narrow(dim, size - n, n).add_(grad.narrow(dim, n + size, n))", "values: padding"),
+     "inner.narrow(dim, size - n, n).add_(grad.narrow(dim, n + size, n))",
+     "values: padding"),
     ("layers", "x[..., factor:-factor, factor:-factor]",
      "x[..., factor - 1:-factor - 1, factor:-factor]", "values: upsampling"),
 
@@ -98,15 +103,14 @@ MUTANTS = [  # module, old text, new text, tests of which one must fail
 
     ("flow", "channels - (channels * t).floor()",
      "channels - (channels * t).ceil()", "values: mask"),
-    ("flow", "device=t.device) < live",
-     "device=t.device) >= channels - live", "values: mask"),
+    ("flow", "order < live[:, None]",
+     "order >= channels - live[:, None]", "values: mask"),
     ("flow", ".floor()).clamp_min(1)", ".floor())", "values: mask"),
     ("flow", "(1 - s) * x0 + s * x1", "s * x0 + (1 - s) * x1", "model: equation"),
     ("flow", "(x1 - x0)).square()", "(x0 - x1)).square()", "model: equation"),
-    ("flow", "if t is None: t = torch.rand(len(x1),",
-     "if t is None: t = 0.5 * torch.rand(len(x1),", "steps: times"),
-    ("flow", "if t is None: t = torch.rand(len(x1),",
-     "if t is None: t = torch.rand(1,", "steps: times"),
+    ("flow", "t = torch.rand(len(x1),",
+     "t = 0.5 * torch.rand(len(x1),", "steps: times"),
+    ("flow", "t = torch.rand(len(x1),", "t = torch.rand(1,", "steps: times"),
 
     ("model", ".repeat_interleave(samples, 0)",
      ".repeat(samples, 1, 1, 1)", "pairing: samples"),
@@ -118,18 +122,18 @@ MUTANTS = [  # module, old text, new text, tests of which one must fail
     ("model", "maps[start:start + batch_size]",
      "maps[start:start + batch_size][::-1]", "pairing: fields_and"),
     ("model", "range(0, len(maps), batch_size)",
-     "range(0, len(maps) - len(maps) % batch_size or 1, batch_size)", "pairing: fields_and"),
-    ("model", "modes.conj()) / len(field)",
-     "modes.conj()) / (4 * len(field))", "values: prior"),
+     "range(0, len(maps) - len(maps) % batch_size or 1, batch_size)",
+     "pairing: fields_and"),
+    ("model", "modes.conj()) / n", "modes.conj()) / (4 * n)", "values: prior"),
     ("model", "\"nchw,ndhw->hwcd\"", "\"nchw,ndhw->hwdc\"", "values: prior"),
-    ("model", "field - mean[:, None, None]", "field", "values: prior"),
+    ("model", "double(piece) - mean[:, None, None]", "double(piece)", "values: prior"),
     ("model", "\"hwcd,ndhw->nchw\"", "\"hwdc,ndhw->nchw\"", "values: prior"),
     ("model", "norm=\"ortho\").real + mean[:, None, None]",
      "norm=\"ortho\").real", "values: prior"),
-    ("model", "summary(self.encode(maps, batch_size, check))",
-     "self.encode(maps, batch_size, check)[:, :, 0, 0]", "pairing: fields_and"),
+    ("model", "summary(f) for f in", "f[:, :, 0, 0] for f in", "model: round_trip"),
     ("model", "return self.decode(field, generator=generator, **kwargs)",
-     "return self.decode(field.flip(0), generator=generator, **kwargs)", "pairing: new_maps"),
+     "return self.decode(field.flip(0), generator=generator, **kwargs)",
+     "pairing: new_maps"),
 
     ("train", "accelerator.clip_grad_norm_(objective.parameters(), config.clip)",
      "pass", "steps: longer"),
@@ -170,7 +174,8 @@ MUTANTS = [  # module, old text, new text, tests of which one must fail
     ("train", "F.cross_entropy(logits.mT, answer)",
      "F.cross_entropy(logits, answer)", "train: against_a_loop"),
     ("train", "siblings.gather(1, order)",
-     "torch.arange(n)[torch.randperm(n, generator=generator)].view_as(order)", "pairing: epoch_meets"),
+     "torch.arange(n)[torch.randperm(n, generator=generator)].view_as(order)",
+     "pairing: epoch_meets"),
     ("train", "(step - first) / max(1, total - first)",
      "step / total", "steps: cosine"),
     ("train", "torch.from_numpy(self.maps[which.cpu().numpy()])",
@@ -187,10 +192,10 @@ MUTANTS = [  # module, old text, new text, tests of which one must fail
      "x * self.std - self.mean", "values: columns"),
     ("inference", "if val_loss < best_loss: best", "if True: best", "values: best_is"),
     ("inference", "target[i])", "target[i.flip(0)])", "pairing: belong_together"),
-    ("inference", "in x.split(batch_size)]))",
-     "in x.split(batch_size)][::-1]))", "pairing: estimates"),
-    ("inference", "log.std((1, 2))[:, None]",
-     "log.var((1, 2))[:, None]", "values: features"),
+    ("inference", "torch.arange(len(x)).split(size)]",
+     "torch.arange(len(x)).split(size)[::-1]]", "pairing: estimates"),
+    ("inference", "spread = log.std((1, 2))",
+     "spread = log.var((1, 2))", "values: features"),
 
     ("evaluate", "stacked_ratio(p_rec, p_true)",
      "stacked_ratio(p_true, p_rec)", "errors: comparison"),
@@ -203,9 +208,10 @@ MUTANTS = [  # module, old text, new text, tests of which one must fail
      "part.targets[:, [1, 0]]", "pairing: inference"),
     ("evaluate", "fit(x_train, y_train, x_val, y_val, seed=seed)",
      "fit(x_train, y_train, x_test, y_test, seed=seed)", "pairing: inference"),
-    ("evaluate", "to_tensor(test.maps)", "to_tensor(val.maps)", "pairing: test_maps"),
-    ("evaluate", "compare(true, rec)).items()",
-     "compare(rec, true)).items()", "pairing: test_maps"),
+    ("evaluate", "_reconstruct(model, test.maps",
+     "_reconstruct(model, val.maps", "pairing: test_maps"),
+    ("evaluate", "_measure(there, made)",
+     "_measure(made, there)", "pairing: test_maps"),
 
     ("vae", "+ kl / x[0].numel()", "+ kl / x.numel()", "steps: vae_s_loss"),
     ("vae", "+ kl / x[0].numel()", "+ 0.1 * kl / x[0].numel()", "steps: vae_s_loss"),
@@ -289,9 +295,8 @@ MUTANTS = [  # module, old text, new text, tests of which one must fail
 
 def copy_package(folder: Path) -> Path:
     "The package's code in another folder, with links to its data."
-    copy = copytree(PACKAGE, folder / "cosmoflow", ignore=ignore_patterns(*DATA, "__*__"))
-    for name in ("__init__.py", "__main__.py"):
-        (copy / name).write_bytes((PACKAGE / name).read_bytes())
+    ignored = ignore_patterns(*DATA, "__pycache__")
+    copy = copytree(PACKAGE, folder / "cosmoflow", ignore=ignored)
     for name in DATA: (copy / name).symlink_to(PACKAGE / name)
     return copy
 
@@ -333,9 +338,8 @@ def main(words: list[str]) -> None:
             if words and not any(w in f"{module} {tests}" for w in words): continue
             start, result = time(), judge(folder, module, old, new, tests)
             found[result] += 1
-            one = lambda text: " ".join(text.split())
-            print(f"{result:8} {time() - start:5.1f} s  {module}: {one(old)} -> {one(new)}"
-                  f"  ({tests})", flush=True)
+            text = " ".join(f"{module}: {old} -> {new} ({tests})".split())
+            print(f"{result:8} {time() - start:5.1f} s  {text}", flush=True)
     print(", ".join(f"{n} {result}" for result, n in found.items()))
     sys.exit(found.keys() != {"caught"})
 

@@ -6,7 +6,7 @@ from conftest import randomised
 
 from cosmoflow import cli, evaluate as evaluation, inference
 from cosmoflow.bench import untrained
-from cosmoflow.core import standard_error
+from cosmoflow.core import in_pieces, standard_error
 from cosmoflow.data import Normalizer, augment, batches, lower_resolution, open_maps
 from cosmoflow.distill import distill
 from cosmoflow.evaluate import compare, evaluate, infer_parameters
@@ -121,6 +121,15 @@ def test_rows_stay_with_their_maps(maps, name):
     there, back = PER_MAP[name](maps), PER_MAP[name](maps.flip(0)).flip(0)
     assert len(there) == 5 and not torch.allclose(there[0], there[-1])
     torch.testing.assert_close(there, back, rtol=1e-5, atol=1e-5)
+
+
+def test_pieces_of_several_stacks_belong_together():
+    "Two full pieces of 1,024 maps of this size, and one map more."
+    a = np.arange(2049, dtype=np.float32)[:, None, None] * np.ones((1, 16, 16), np.float32)
+    b = torch.from_numpy(10 * a)
+    rows = in_pieces(lambda a, b: torch.stack([a.mean((1, 2)), b.mean((1, 2))], 1), a, b)
+    expected = torch.arange(2049.0)
+    torch.testing.assert_close(rows, torch.stack([expected, 10 * expected], 1))
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 256])

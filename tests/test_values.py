@@ -17,8 +17,8 @@ from cosmoflow.flow import channel_mask
 from cosmoflow.inference import Scaler, fit_regressor, spectrum_features
 from cosmoflow.layers import PeriodicUp, periodic_pad, upsample
 from cosmoflow.model import draw_fields, field_prior
-from cosmoflow.scales import (ChannelScales, best_order, known_cost, mixture_cost, saving,
-                              spearman, swap_changes, unknown_cost)
+from cosmoflow.scales import (ChannelScales, best_order, known_cost, mixture_cost,
+                              saving, spearman, swap_changes, unknown_cost)
 from cosmoflow.simulate import _paint, round_mantissa, simulation_table, wdm_transfer
 from cosmoflow.spectra import (cross_correlation, pdf_distance, power_spectrum,
                                spectrum_error)
@@ -112,7 +112,7 @@ def test_lower_resolution_is_the_mean_of_blocks():
 def test_a_normaliser_by_hand():
     norm = Normalizer(11.0, 0.5, 1e9)
     maps = torch.tensor([[[1e11, 1e12], [1e9, 0.0]]])
-    expected = torch.tensor([[[[0.0, 2.0], [-4.0, -4.0]]]])  # below the floor: the floor
+    expected = torch.tensor([[[[0.0, 2.0], [-4.0, -4.0]]]])  # 0 is below the floor
     torch.testing.assert_close(norm(maps), expected)
     back = torch.tensor([[[1e11, 1e12], [1e9, 1e9]]])
     torch.testing.assert_close(norm.inverse(expected), back, rtol=1e-4, atol=0)
@@ -219,7 +219,7 @@ def test_attention_by_loops():
     q, k, v = (x.view(6, 2, 4) for x in layer.qkv(tokens).chunk(3, 1))
     heads = []
     for head in range(2):
-        weight = (q[:, head] @ k[:, head].T / 2).softmax(1)  # 2 is the root of 4 channels
+        weight = (q[:, head] @ k[:, head].T / 2).softmax(1)  # root of 4
         heads.append(weight @ v[:, head])
     expected = h + layer.out(torch.cat(heads, 1)).T.view(1, 8, 2, 3)
     torch.testing.assert_close(layer(h), expected, rtol=1e-4, atol=1e-4)
@@ -297,7 +297,7 @@ def test_features_of_a_spectrum_are_these():
 
 
 def test_the_epoch_that_does_best_is_kept():
-    "What is learnt is wrong for the validation part, so the first epoch does best there."
+    "What is learnt is wrong for the validation part: an early epoch does best there."
     torch.manual_seed(0)
     x, net, outputs = torch.randn(64, 3), torch.nn.Linear(3, 1), []
     y = x.sum(1, keepdim=True) + 5
