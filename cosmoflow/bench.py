@@ -32,7 +32,7 @@ from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 from torchdiffeq import odeint
 
-from .core import BOX, progress, write_json
+from .core import BOX, check_counts, check_folder, progress, write_json
 from .data import Normalizer, augment, open_maps
 from .flow import flow_matching_loss
 from .layers import periodic_pad
@@ -353,7 +353,9 @@ def bench(
     "Times jobs against a plain way, prints the ratios, and keeps them. Raises `ValueError` for unknown jobs, and sizes that are no multiples of 64."
     if unknown := set(jobs) - set(JOBS): raise ValueError(f"jobs: {', '.join(sorted(unknown))} not known: expected some of {', '.join(JOBS)}")
     if any(p % 64 or p < 64 for p in pixels): raise ValueError(f"pixels={pixels}: expected multiples of 64")
-    if rounds < 1: raise ValueError(f"rounds={rounds}: expected 1 or more")
+    if particles < 4: raise ValueError(f"particles={particles}: expected 4 or more")
+    check_counts(rounds=rounds, **({} if batch is None else {"batch": batch}))
+    check_folder(out)
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     threads = torch.get_num_threads()
     machine = hardware() if device.type != "cpu" else f"{threads} CPU core{'s' * (threads > 1)} {torch.backends.cpu.get_cpu_capability()}"

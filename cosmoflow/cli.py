@@ -15,8 +15,10 @@ import os
 import shlex
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from functools import cache
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 from zipfile import BadZipFile
@@ -196,6 +198,18 @@ def _parser() -> argparse.ArgumentParser:
 _FORESEEN = ValueError, OSError, ImportError, FloatingPointError
 
 
+def _spell_out() -> None:
+    "Lets a terminal that lacks a letter print its code; its encoding may be ASCII."
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _note(message: Warning | str, *_: Any) -> None:
+    "A warning as one line."
+    print(f"cosmoflow: note: {message}", file=sys.stderr)
+
+
 def _one_line(error: Exception) -> str:
     "An error as one line; if nobody foresaw it, its kind too."
     text = " ".join(str(error).split())
@@ -207,6 +221,7 @@ def main(
     argv: list[str] | None = None,  # arguments; those of the process when None
 ) -> None:
     "The console script: runs one command. An error ends it with one line and status 2."
+    _spell_out()
     given = vars(_parser().parse_args(argv))
     command, debug = COMMANDS[given.pop("command")], given.pop("debug")
     for name in ("pdb", "xtra"): given.pop(name)  # anno_parser adds them, hidden
@@ -215,7 +230,9 @@ def main(
         if isinstance(value, str | Path):
             options[name] = type(value)(os.path.expanduser(value))
     try:
-        command(**options)
+        with warnings.catch_warnings():
+            warnings.showwarning = _note  # type: ignore[assignment]
+            command(**options)
     except Exception as e:
         if debug: traceback.print_exc()
         print(f"cosmoflow: error: {_one_line(e)}", file=sys.stderr)
@@ -224,7 +241,7 @@ def main(
         sys.exit(f"\ncosmoflow: stopped. {_paragraphs(command)[2]}")
 
 # %% ../nbs/tools/cli.ipynb #cc236df7
-_takes_maps = _takes("data.open_maps", "root suite set sims pixels", {"root": "data"})
+_takes_maps = _takes("data.open_maps", "root suite set field sims pixels", {"root": "data"})
 
 
 def _only(function: Callable, options: dict[str, Any]) -> dict[str, Any]:
@@ -291,18 +308,23 @@ def _train(
     """
     import torch
 
+    from cosmoflow.core import check_folder
     from cosmoflow.data import Normalizer, open_maps
     from cosmoflow.model import CosmoFlow
-    from cosmoflow.train import TRAIN_PRESETS, TrainConfig, train
+    from cosmoflow.train import TRAIN_PRESETS, TrainConfig, require_new, train
 
     config = TrainConfig(**TRAIN_PRESETS[preset] | _only(TrainConfig, options))
-    data = open_maps(**_only(open_maps, options))
+    check_folder(options["out"])
+    if "resume" not in options: require_new(options["out"])
     torch.manual_seed(config.seed)
     if init:
         model = CosmoFlow.from_pretrained(init)
+        model.require_flow()
     else:
-        normalizer = Normalizer.fit(data.split()[0].maps)
-        model = CosmoFlow.from_preset(preset, normalizer, **_only(CosmoFlow, options))
+        unknown = Normalizer(0.0, 1.0, 1.0)  # until we have read the maps
+        model = CosmoFlow.from_preset(preset, unknown, **_only(CosmoFlow, options))
+    data = open_maps(**_only(open_maps, options))
+    if not init: model.normalizer = Normalizer.fit(data.split()[0].maps)
     train(model, data, config=config, **_only(train, options))
 
 # %% ../nbs/tools/cli.ipynb #c647a7c1
@@ -322,17 +344,19 @@ def _evaluate(
 
     Nothing is kept, and the same command starts again.
     """
-    from cosmoflow.core import atomic_path, write_json
+    from cosmoflow.core import atomic_path, check_folder, write_json
     from cosmoflow.data import open_maps
     from cosmoflow.evaluate import evaluate, report
     from cosmoflow.plot import figure
 
+    if out: check_folder(out)
+    network = _load_model(model)
+    network.sampling(**_only(network.sampling, options))  # refuses what it cannot do
     data = open_maps(**_only(open_maps, options))
     options = _only(evaluate, options)
-    result = evaluate(_load_model(model), data, raw_maps=not no_raw_maps, **options)
+    result = evaluate(network, data, raw_maps=not no_raw_maps, **options)
     print(report(result.metrics))
     if out is None: return
-    out.mkdir(parents=True, exist_ok=True)
     write_json(out / "metrics.json", result.metrics)
     maps = figure(result.true, {"reconstruction": result.rec})
     with atomic_path(out / "figure.png") as tmp: maps.savefig(tmp, dpi=110)
@@ -351,11 +375,16 @@ def _distill(
 
     Every finished epoch is kept, and the same command goes on from there.
     """
+    from cosmoflow.core import check_counts, check_folder
     from cosmoflow.data import open_maps
     from cosmoflow.distill import distill
 
+    check_counts(**{k: options[k] for k in ("steps", "epochs") if k in options})
+    check_folder(options["out"])
+    teacher = _load_model(model)
+    teacher.require_flow()
     data = open_maps(**_only(open_maps, options))
-    distill(_load_model(model), data, **_only(distill, options))
+    distill(teacher, data, **_only(distill, options))
 
 # %% ../nbs/tools/cli.ipynb #abaa9537
 def _load_array(path: Path, ndim: int, what: str) -> "np.ndarray":
@@ -365,7 +394,7 @@ def _load_array(path: Path, ndim: int, what: str) -> "np.ndarray":
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file; expected {what}")
     try:
-        array = np.load(path, allow_pickle=False)
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError, BadZipFile) as e:
         raise ValueError(f"{path}: expected a .npy file with {what} ({e})") from e
     if getattr(array, "ndim", None) != ndim:
@@ -374,14 +403,24 @@ def _load_array(path: Path, ndim: int, what: str) -> "np.ndarray":
     return array
 
 # %% ../nbs/tools/cli.ipynb #aa5046bf
+def _check_output(path: Path) -> None:
+    "Raises an error if no .npy file can be written there."
+    from cosmoflow.core import check_folder
+
+    if path.suffix != ".npy":
+        raise ValueError(f"{path}: expected an output name that ends in .npy")
+    if path.is_dir():
+        raise IsADirectoryError(f"{path}: expected a file, but it is a folder; "
+                                "choose another name")
+    check_folder(path.parent)
+
+
 def _save_array(path: Path, array: "Tensor") -> None:
     "Writes an array to a .npy file, whole or not at all."
     import numpy as np
 
     from cosmoflow.core import atomic_path
 
-    if path.suffix != ".npy":
-        raise ValueError(f"{path}: expected an output name that ends in .npy")
     with atomic_path(path) as tmp: np.save(tmp, array.cpu().numpy())
     print(f"{path}: {tuple(array.shape)}")
 
@@ -400,8 +439,9 @@ def _encode(
 
     Nothing is written, and the same command starts again.
     """
-    network = _load_model(model)
+    _check_output(out)
     array = _load_array(maps, 3, "maps of surface density, (n, H, W)")
+    network = _load_model(model)
     encode = network.summarise if summary else network.encode
     _save_array(out, encode(array, check=not no_check))
 
@@ -421,8 +461,9 @@ def _decode(
 
     Nothing is written, and the same command starts again.
     """
-    network = _load_model(model)
+    _check_output(out)
     array = _load_array(field, 4, "compressed fields, (n, C, h, w)")
+    network = _load_model(model)
     _save_array(out, network.decode(array, seed=seed, **options))
 
 # %% ../nbs/tools/cli.ipynb #730fc7dd

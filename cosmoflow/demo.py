@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from .core import atomic_path, write_json
+from .core import atomic_path, check_folder, write_json
 from .data import Normalizer, open_maps
 from .evaluate import evaluate, report
 from .model import CosmoFlow
@@ -45,8 +45,9 @@ def demo(
     "Trains `mini` briefly on the shipped maps, then reconstructs held-out maps with it and with the shipped weights."
     import matplotlib.pyplot as plt
 
+    config = TrainConfig(**{**TRAIN_PRESETS["mini"], "epochs": epochs, "ema": 0.99, "seed": seed})
     out = Path(out)
-    (out / "model").mkdir(parents=True, exist_ok=True)
+    check_folder(out / "model")
     data = open_maps("PM", "LH", sims=sims)
     training, _, test = data.split()
     print(f"{len(data)} maps of {data.n_sims} N-body simulations, {len(test)} maps held out", flush=True)
@@ -54,7 +55,6 @@ def demo(
     start = time.time()
     torch.manual_seed(seed)
     model = CosmoFlow.from_preset("mini", Normalizer.fit(training.maps))
-    config = TrainConfig(**{**TRAIN_PRESETS["mini"], "epochs": epochs, "ema": 0.99, "seed": seed})
     (out / "model" / "checkpoint.safetensors").unlink(missing_ok=True)  # a demo starts from nothing
     models = {"trained here": train(model, data, out / "model", config), "shipped": CosmoFlow.from_pretrained("mini").to(model.device)}
     seconds = time.time() - start

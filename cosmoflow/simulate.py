@@ -18,8 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .core import (BOX, MAPS_PER_SIMULATION, SLABS, atomic_path, progress,
-                            read_json, write_json)
+from .core import (BOX, MAPS_PER_SIMULATION, SLABS, atomic_path, check_counts,
+                            check_folder, progress, read_json, write_json)
 from .data import map_path, param_path
 
 # %% ../nbs/course/01_simulate.ipynb #8d1c1bfe
@@ -41,7 +41,7 @@ class SimulationTable:
 def _camels_table(set: str) -> np.ndarray:
     "Omega_m, sigma_8 and seed of every Astrid simulation of `set`, (n_sims, 3)."
     path = files("cosmoflow") / "camels" / f"CosmoAstroSeed_Astrid_L25n256_{set}.txt"
-    with path.open() as f: return np.loadtxt(f, usecols=(1, 2, -1))
+    with path.open(encoding="utf-8") as f: return np.loadtxt(f, usecols=(1, 2, -1))
 
 
 def simulation_table(
@@ -165,10 +165,12 @@ def round_mantissa(
     return ((i + half_to_even) >> drop << drop).astype(np.uint32).view(np.float32)
 
 # %% ../nbs/course/01_simulate.ipynb #d86277d6
-def _settle_manifest(path: Path, settings: dict) -> None:
+def _settle_manifest(path: Path, settings: dict, parts: Path) -> None:
     "Writes the settings beside the maps, or refuses to mix two settings in one folder."
-    if path.exists():
-        old = read_json(path)["settings"]
+    there = read_json(path) if path.exists() else {}
+    begun = "simulations" in there or any(parts.glob("[0-9]*.npy"))
+    if there and begun:  # settings without a simulation bind nobody
+        old = there["settings"]
         differ = [f"{k}={old.get(k)!r} there, {v!r} asked" for k, v in settings.items() if old.get(k) != v]
         if differ:
             raise ValueError(f"{path} belongs to a run with other settings ({'; '.join(differ)}): choose another folder")
@@ -212,11 +214,13 @@ def simulate(
     wanted = range(len(table))[sims]
     if not wanted: raise ValueError(f"sims={sims} selects none of the {len(table)} simulations of {set}")
     if not 1 <= keep_bits <= 23: raise ValueError(f"keep_bits={keep_bits}: expected 1 to 23 mantissa bits")
+    check_counts(particles=particles, pixels=pixels, steps=steps, devices=devices)
+    check_folder(out)
     settings = {"set": set, "box": BOX, "particles": particles, "pixels": pixels, "steps": steps, "keep_bits": keep_bits}
     run = particle_mesh(particles, pixels, steps, devices)
     parts = out / "parts" / set
     parts.mkdir(parents=True, exist_ok=True)
-    _settle_manifest(out / f"manifest_{set}.json", settings)
+    _settle_manifest(out / f"manifest_{set}.json", settings, parts)
     todo = [i for i in wanted if not (parts / f"{i:04d}.npy").exists()]
     for i in progress(todo, desc=f"{set} simulations", unit="sim", initial=len(wanted) - len(todo), total=len(wanted)):
         omega_m, sigma_8, *mass = table.params[i]

@@ -7,7 +7,7 @@ Docs: https://cosmoflow.github.io/cosmoflow/course/train.html"""
 # %% auto #0
 __all__ = ['TRAIN_PRESETS', 'TrainConfig', 'lr_factor', 'ema_update', 'save_checkpoint', 'read_checkpoint', 'fill', 'identify',
            'write_log', 'require_finite', 'Run', 'epoch_generator', 'MapLoader', 'validation_loss', 'sibling_loss',
-           'epoch_order', 'partly_pooled', 'Objective', 'fast_bf16', 'best_precision', 'batch_share',
+           'epoch_order', 'partly_pooled', 'Objective', 'fast_bf16', 'best_precision', 'require_new', 'batch_share',
            'share_statistics', 'train']
 
 # %% ../nbs/course/09_train.ipynb #da65566e
@@ -35,10 +35,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from .core import (MAPS_PER_SIMULATION, atomic_path, digest, evaluating,
-                            progress, require_same_run, to_tensor)
+from .core import (MAPS_PER_SIMULATION, atomic_path, check_folder, digest,
+                            evaluating, progress, require_same_run, to_tensor)
 from .data import MapData, Normalizer, augment
-from .encoder import summary
+from .encoder import SCALE, summary
 from .flow import flow_matching_loss
 from .model import CosmoFlow, Pretrained
 
@@ -67,7 +67,12 @@ class TrainConfig:
         if self.schedule not in ("plateau", "cosine"): raise ValueError(f"schedule={self.schedule!r}: expected plateau or cosine")
         if self.precision not in ("no", "bf16", "fp16", "auto"): raise ValueError(f"precision={self.precision!r}: expected no, bf16, fp16 or auto")
         if min(self.epochs, self.batch_size, self.check_every) < 1: raise ValueError(f"epochs={self.epochs}, batch_size={self.batch_size}, check_every={self.check_every}: expected 1 or more")
-        if not 0 <= self.pooled <= 1 or self.siblings < 0: raise ValueError(f"pooled={self.pooled}, siblings={self.siblings}: expected a share from 0 to 1, and a weight of 0 or more")
+        for name in ("lr", "weight_decay", "clip", "patience", "siblings"):
+            value = getattr(self, name)
+            if not value >= 0: raise ValueError(f"{name}={value}: expected 0 or more")
+        for name in ("norm_epochs", "pooled", "ema"):
+            value = getattr(self, name)
+            if not 0 <= value <= 1: raise ValueError(f"{name}={value}: expected a share from 0 to 1")
 
 
 TRAIN_PRESETS: dict[str, dict[str, Any]] = {  # what suits each preset of the model
@@ -179,7 +184,7 @@ def write_log(
     history: list[dict],  # a row a check, all with the same columns
 ) -> None:
     "Writes the log of a run, whole or not at all."
-    with atomic_path(path) as tmp, tmp.open("w", newline="") as f:
+    with atomic_path(path) as tmp, tmp.open("w", newline="", encoding="utf-8") as f:
         writer = csv.DictWriter(f, history[0])
         writer.writeheader()
         writer.writerows(history)
@@ -207,6 +212,8 @@ class Run:
         teacher: Pretrained | None = None,  # the network it learns from
         main: bool | None = None,           # of several, the process that writes
     ):
+        if data.pixels % SCALE: raise ValueError(
+            f"data: expected maps whose side is a multiple of {SCALE}, found {data.pixels}")
         if main is None and (ranks := os.environ.get("WORLD_SIZE", "1")) != "1":
             raise ValueError(f"WORLD_SIZE={ranks}: expected one process; this training "
                              "does not share its work, start it without a launcher")
@@ -224,6 +231,7 @@ class Run:
     def __enter__(self) -> Self:
         "Makes the folder and locks it; `BlockingIOError` if another training has it."
         if not self.main: return self
+        check_folder(self.out)
         self.out.mkdir(parents=True, exist_ok=True)
         try:
             self.lock.acquire()
@@ -376,6 +384,15 @@ def best_precision(
     if device.type != "cuda": return "no"
     return "fp16" if torch.cuda.get_device_capability(device)[0] == 7 else "no"
 
+# %% ../nbs/course/09_train.ipynb #5103c6d4
+def require_new(
+    out: str | Path,  # folder of a training
+) -> None:
+    "Raises `FileExistsError` if a training has a checkpoint there."
+    path = Path(out) / "checkpoint.safetensors"
+    if path.exists(): raise FileExistsError(
+        f"{path} is there already: resume that run, or choose another folder")
+
 # %% ../nbs/course/09_train.ipynb #5c90be17
 def _check_environment(precision: str) -> None:
     "Raises `ValueError` for a setting of `accelerate launch` that a run does not keep."
@@ -465,9 +482,7 @@ def train(
         share = batch_share(batch, n, ranks, accelerator.process_index, config.siblings > 0)
         run = stack.enter_context(Run(out, asdict(config), data, model,
                                       main=accelerator.is_main_process))
-        if run.checkpoint.exists() and not resume: raise FileExistsError(
-            f"{run.checkpoint} is there already: resume that run, "
-            "or choose another folder")
+        if not resume: require_new(out)
         loader = MapLoader(training, model.normalizer, device)
         val = MapLoader(validation, model.normalizer, device)
         model.register_buffer("prior", None)  # the trained weights will have their own

@@ -94,7 +94,7 @@ def environment(tmp_path_factory, name, *install, upon=None):
         path = lambda kind, base: Path(sysconfig.get_path(kind, "venv", {"base": base}))
         if new:
             subprocess.run([sys.executable, "-m", "venv", venv], check=True)
-            if upon: (path("purelib", venv) / "upon.pth").write_text(f"{path('purelib', upon)}\n")
+            if upon: (path("purelib", venv) / "upon.pth").write_text(f"{path('purelib', upon)}\n", encoding="utf-8")
             subprocess.run([path("scripts", venv) / "pip", "install", "--quiet", "--constraint", ROOT / "constraints.txt", *install], check=True)
     return path("scripts", venv)
 

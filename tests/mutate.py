@@ -308,7 +308,7 @@ def run_tests(folder: Path, tests: str) -> int:
     if child: return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     os.environ["PYTHONPATH"] = str(folder)
     sys.path.insert(0, str(folder))
-    sys.stdout = sys.stderr = open(folder / "log.txt", "w")
+    sys.stdout = sys.stderr = open(folder / "log.txt", "w", encoding="utf-8")
     for number in (1, 2): os.dup2(sys.stdout.fileno(), number)
     file, _, words = tests.partition(": ")
     options = ["-qx", "-p", "no:cacheprovider", *(["-k", words] if words else [])]

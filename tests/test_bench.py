@@ -38,7 +38,7 @@ def test_flops_of_the_paper_s_networks():
 
 def test_record(tmp_path, capsys):
     path = bench(tmp_path, (64,), rounds=1, batch=1, jobs=("velocity", "padding", "power spectra"), preset="tiny", device=CPU)
-    record, printed = json.loads(path.read_text()), capsys.readouterr().out
+    record, printed = json.loads(path.read_text(encoding="utf-8")), capsys.readouterr().out
     timings = [Timing(**t) for t in record["timings"]]
     plain = [t for t in timings if t.way in ("plain", "torch's gradient", "ring by ring")]
     assert [t.job for t in plain] == ["velocity", "padding", "power spectra"] and all(t.ratio == 1 for t in plain)

@@ -2,6 +2,7 @@
 import functools
 import importlib
 import inspect
+import os
 import shlex
 import sqlite3
 import subprocess
@@ -10,7 +11,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 import pytest
-from conftest import COSMOFLOW
+from conftest import COSMOFLOW, full_disk
 from fastcore.docments import docments
 from safetensors import SafetensorError
 
@@ -145,6 +146,7 @@ def test_bad_input_is_one_line_and_debug_shows_where(shell, command):
     ("encode flat.npy x.npy", "flat.npy: expected maps"),
     ("decode flat.npy x.npy", "flat.npy: expected compressed fields"),
     ("encode maps.npy x.txt", "x.txt: expected an output name that ends in .npy"),
+    ("decode maps.npy x.npy/", "x.npy: expected a file, but it is a folder"),
     ("encode maps.npy x.npy --model maxi", "'maxi': no such folder here"),
     ("evaluate --suite Astrid", "root is needed for Astrid"),
     ("train --out run --schedule linear", "schedule='linear'"),
@@ -153,13 +155,127 @@ def test_bad_input_is_one_line_and_debug_shows_where(shell, command):
     ("simulate --set LH --sims a:b --out o", "expected a range such as 0:400"),
 ])
 def test_errors_are_one_line(tmp_path, shell, args, message):
-    (tmp_path / "text.npy").write_text("hello")
+    (tmp_path / "text.npy").write_text("hello", encoding="utf-8")
     (tmp_path / "zip.npy").write_bytes(b"PK\3\4 and no more")
     np.save(tmp_path / "flat.npy", np.ones(3))
+    if args.endswith("/"): (tmp_path / "x.npy").mkdir()
     np.save(tmp_path / "maps.npy", np.full((1, 16, 16), 1e11, np.float32))
     status, _, errors = shell(args)
     assert status == 2 and message in errors.splitlines()[-1] and "Traceback" not in errors
-    assert not list(tmp_path.glob("x.*")) and not list(tmp_path.glob(".*tmp*"))
+    assert not [p for p in tmp_path.glob("x.*") if p.is_file()] and not list(tmp_path.glob(".*tmp*"))
+
+
+def holds(folder):
+    "Every file and folder, and what is in it."
+    return {p.relative_to(folder): p.read_bytes() if p.is_file() else None for p in folder.rglob("*")}
+
+
+TO = {  # each command, with an output to be chosen
+    "simulate": "--set CV --sims 0:1 --out {}", "download": "--suite Astrid --set CV --out {}", "train": "--preset tiny --sims 0:10 --out {}", "evaluate": "--sims 0:10 --out {}",
+    "distill": "--sims 0:10 --out {}", "encode": "maps.npy {}/x.npy", "decode": "field.npy {}/x.npy", "bench": "--out {}", "demo": "--out {}",
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("where", ("file", "file/below", "/proc/none"))
+def test_where_nothing_can_be_written_is_said_before_anything_is_computed(tmp_path, shell, monkeypatch, command, where):
+    if where.startswith("/proc") and not os.path.isdir("/proc"): pytest.skip("needs a folder that nobody can write to")
+    def computed(*_, **__): raise AssertionError("computed")
+    for what in ("model.CosmoFlow.from_pretrained", "model.CosmoFlow.from_preset", "data.open_maps", "demo.open_maps", "simulate.particle_mesh", "data._open", "bench.machine_rates"):
+        monkeypatch.setattr(f"cosmoflow.{what}", computed)
+    monkeypatch.setattr("numpy.load", computed)
+    for name in ("file", "maps.npy", "field.npy"): (tmp_path / name).touch()
+    before = holds(tmp_path)
+    status, said, errors = shell(f"{command} {TO[command].format(where)}")
+    assert status == 2 and errors.startswith(f"cosmoflow: error: {where}") and "choose another" in errors and errors.count("\n") == 1 and not said
+    assert holds(tmp_path) == before
+
+
+REFUSED = {  # what is wrong in a command that is right otherwise, and what is said
+    "simulate": {"--pixels 0": "pixels=0", "--particles 0": "particles=0", "--steps -1": "steps=-1", "--devices 0": "devices=0", "--keep-bits 24": "keep_bits=24", "--sims 99:": "selects none"},
+    "download": {"--field Mdark": "field='Mdark'", "--suite PM": "not on CMD's server", "--set XY": "set='XY'"},
+    "train": {"--pixels 8": "multiple of 16", "--pixels 7": "divisor", "--channels 0": "channels=0", "--epochs 0": "epochs=0", "--lr -1": "lr=-1", "--clip nan": "clip=nan", "--ema 2": "ema=2",
+              "--weight-decay -1": "weight_decay=-1", "--patience -1": "patience=-1", "--norm-epochs 1.5": "norm_epochs=1.5", "--pooled -1": "pooled=-1", "--init none": "no such folder",
+              "--init mini-fast": "was distilled", "--data file": "no such file", "--field Mgas": "PM LH Mcdm", "--sims 0:2": "leave no simulation", "--batch-size 3 --siblings 1": "even number"},
+    "evaluate": {"--steps 0": "steps=0", "--solver rk": "solver='rk'", "--model none": "no such folder", "--sims 900:": "selects none", "--pixels 7": "divisor"},
+    "distill": {"--steps 0": "steps=0", "--epochs 0": "epochs=0", "--model mini-fast": "was distilled", "--pixels 8": "multiple of 16", "--data file": "no such file"},
+    "encode": {"--model none": "no such folder"}, "decode": {"--model none": "no such folder", "--steps 0": "steps=0", "--solver rk": "solver='rk'"},
+    "bench": {"--rounds 0": "rounds=0", "--batch 0": "batch=0", "--particles 2": "particles=2", "--jobs sleeping": "sleeping", "--pixels 96": "multiples of 64"},
+    "demo": {"--epochs 0": "epochs=0", "--sims 900:": "selects none", "--sims 0:2": "leave no simulation"},
+}
+
+
+@pytest.mark.parametrize(("command", "wrong"), [(command, wrong) for command in COMMANDS for wrong in REFUSED[command]])
+def test_a_command_that_is_refused_leaves_nothing(tmp_path, shell, command, wrong):
+    (tmp_path / "file").touch()
+    maps = open_maps("PM", "CV").maps[:1]
+    np.save(tmp_path / "maps.npy", maps)
+    np.save(tmp_path / "field.npy", np.zeros((1, 8, 1, 1), np.float32))
+    before = holds(tmp_path)
+    status, _, errors = shell(f"{command} {TO[command].format('out')} {wrong}")
+    assert status == 2 and REFUSED[command][wrong] in errors and errors.count("cosmoflow: error") == 1 and "Traceback" not in errors
+    assert holds(tmp_path) == before
+
+
+def test_a_simulation_that_failed_does_not_bind_the_next(shell, monkeypatch):
+    "Its settings were wrong, perhaps; those of a finished one stay."
+    class Mesh:
+        def __init__(self, particles, pixels, *_): self.pixels = pixels
+        def maps(self, *_):
+            if self.pixels > 64: raise MemoryError("too large")
+            return np.ones((15, self.pixels, self.pixels))
+    monkeypatch.setattr("cosmoflow.simulate.particle_mesh", Mesh)
+    line = "simulate --set CV --sims 0:1 --out PM --pixels"
+    assert shell(f"{line} 4096")[0] == 2
+    assert shell(f"{line} 64")[0] == 0
+    status, _, errors = shell(f"{line} 32")
+    assert status == 2 and "pixels=64 there, 32 asked" in errors
+
+
+FULL = {  # what does not fit on a full disk, and how large files may get
+    "train": ("--preset tiny --sims 0:10 --pixels 16 --epochs 1 --out o", "o/model.safetensors", 20_000), "distill": ("--sims 0:10 --pixels 16 --epochs 1 --out o", "o/model.safetensors", 20_000),
+    "evaluate": ("--sims 0:10 --pixels 16 --no-raw-maps --steps 1 --out o", "o/figure.png", 20_000), "encode": ("maps.npy x.npy", "x.npy", 3_000), "decode": ("field.npy x.npy --steps 1", "x.npy", 3_000),
+}
+
+
+@pytest.mark.parametrize("command", FULL)
+def test_a_full_disk_is_one_line_and_the_next_run_goes_on(tmp_path, shell, command):
+    line, path, room = FULL[command]
+    np.save(tmp_path / "maps.npy", open_maps("PM", "CV").maps[:10])
+    np.save(tmp_path / "field.npy", np.zeros((1, 8, 4, 4), np.float32))
+    before = holds(tmp_path)
+    with full_disk(room): status, _, errors = shell(f"{command} {line}")
+    last = errors.splitlines()[-1]
+    assert status == 2 and last.startswith(f"cosmoflow: error: {path}: it could not be written (") and "Traceback" not in errors
+    whole = {"log.csv", ".lock", "metrics.json", "o"}
+    assert {p.name for p in holds(tmp_path).keys() - before.keys()} <= whole
+    if command != "evaluate":  # it keeps nothing to go on from
+        assert shell(f"{command} {line}")[0] == 0 and (tmp_path / path).stat().st_size > room
+
+
+@pytest.mark.parametrize("kind", (np.float64, ">f4"))
+def test_maps_that_are_converted_are_noted_in_one_line(tmp_path, shell, kind):
+    from cosmoflow.data import map_path, param_path
+    data = open_maps("PM", "LH", sims=slice(0, 10), pixels=16)
+    np.save(map_path(tmp_path, "PM", "LH"), data.maps.astype(kind))
+    np.savetxt(param_path(tmp_path, "PM", "LH"), data.params)
+    status, _, errors = shell("train --preset tiny --data . --epochs 2 --out run")
+    notes, *lines = errors.splitlines()
+    assert status == 0 and notes.startswith("cosmoflow: note: Maps_Mcdm_PM_LH") and "every map is converted" in notes
+    assert [line.split(",")[0] for line in lines] == ["training: step 3 of 6", "training: step 6 of 6"], "a line an epoch, no bar"
+    assert "\r" not in errors
+
+
+def test_a_terminal_that_knows_ascii_only(tmp_path):
+    "No locale at all, and names that it cannot spell."
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"}
+    folder = tmp_path / "Größe σ_8"
+    folder.mkdir()
+    np.save(folder / "maps.npy", open_maps("PM", "CV").maps[:1])
+    CosmoFlow.from_pretrained("mini").save_pretrained(folder / "σ")
+    done = run("encode", folder / "maps.npy", folder / "field.npy", "--model", folder / "σ", env=os.environ | plain)
+    assert done.returncode == 0 and done.stdout.endswith("field.npy: (1, 8, 4, 4)\n"), done.stderr
+    assert (folder / "field.npy").exists() and os.listdir(tmp_path) == [folder.name]
 
 
 def replaced(monkeypatch, command, error):

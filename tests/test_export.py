@@ -27,7 +27,7 @@ def test_export_in_sync(tmp_path):
 
 @pytest.mark.parametrize("module", ORDER)
 def test_imports_point_one_way(module):
-    tree = ast.parse((ROOT / "cosmoflow" / f"{module}.py").read_text())
+    tree = ast.parse((ROOT / "cosmoflow" / f"{module}.py").read_text(encoding="utf-8"))
     froms = [n for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)]
     used = {n.module.removeprefix("cosmoflow.") for n in froms if n.level or n.module.startswith("cosmoflow.")}  # nbdev writes some relative
     assert used or module in ("core", "layers", "flow"), "found no import: does this test still see them?"

@@ -106,7 +106,7 @@ def locked(path, searched):
     return connection
 
 
-FILES = {"a folder": (lambda path, _: path.mkdir(), OSError, "unable to open"), "a text": (lambda path, _: path.write_text("trials" * 999), ValueError, "not a database"),
+FILES = {"a folder": (lambda path, _: path.mkdir(), OSError, "unable to open"), "a text": (lambda path, _: path.write_text("trials" * 999, encoding="utf-8"), ValueError, "not a database"),
          "a part": (damaged, ValueError, "malformed"), "in use": (locked, OSError, "locked")}
 
 

@@ -167,9 +167,9 @@ def test_bad_files_are_named(tmp_path):
     (tmp_path / "model.safetensors").write_bytes(good[: len(good) // 2])
     with pytest.raises(ValueError, match="do not make a CosmoFlow"): CosmoFlow.from_pretrained(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(good)
-    config = json.loads((tmp_path / "config.json").read_text())
+    config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
     config["model"]["width"] = 16
-    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
     with pytest.raises(ValueError, match="do not make a CosmoFlow"): CosmoFlow.from_pretrained(tmp_path)
     (tmp_path / "config.json").unlink()
     with pytest.raises(FileNotFoundError, match="config.json"): CosmoFlow.from_pretrained(tmp_path)
@@ -177,8 +177,8 @@ def test_bad_files_are_named(tmp_path):
 
 def change_config(folder, **changes):
     path = folder / "config.json"
-    config = json.loads(path.read_text()) | changes
-    path.write_text(json.dumps({k: v for k, v in config.items() if v is not None}))
+    config = json.loads(path.read_text(encoding="utf-8")) | changes
+    path.write_text(json.dumps({k: v for k, v in config.items() if v is not None}), encoding="utf-8")
 
 
 def test_weights_say_their_format(tmp_path):
@@ -198,10 +198,10 @@ def test_weights_say_their_format(tmp_path):
 def test_files_say_their_format(tmp_path):
     model = randomised()
     model.save_pretrained(tmp_path)
-    config = json.loads((tmp_path / "config.json").read_text())
+    config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
     assert list(config) == ["format", "model", "normalizer"] and config["format"] == 1
     for shipped in ("mini", "mini-fast", "base", "vae"):  # are older than the format
-        assert "format" not in json.loads((find_model(shipped) / "config.json").read_text())
+        assert "format" not in json.loads((find_model(shipped) / "config.json").read_text(encoding="utf-8"))
     change_config(tmp_path, format=None)
     again = CosmoFlow.from_pretrained(tmp_path)
     assert again.normalizer == NORM and again.config == model.config
@@ -210,7 +210,7 @@ def test_files_say_their_format(tmp_path):
         with pytest.raises(ValueError, match="config.json: format .*pip install --upgrade"):
             CosmoFlow.from_pretrained(tmp_path)
     for other in ("[]", "{}", "3"):
-        (tmp_path / "config.json").write_text(other)
+        (tmp_path / "config.json").write_text(other, encoding="utf-8")
         with pytest.raises(ValueError, match='config.json: expected .*"normalizer"'):
             CosmoFlow.from_pretrained(tmp_path)
 
@@ -304,7 +304,7 @@ def test_push_to_hub_sends_what_is_saved(tmp_path, monkeypatch):
             sent["names"] = sorted(path.name for path in folder_path.iterdir())
             sent["model"] = CosmoFlow.from_pretrained(folder_path)
             card = folder_path / "README.md"
-            sent["card"] = card.read_text() if card.exists() else None
+            sent["card"] = card.read_text(encoding="utf-8") if card.exists() else None
             return "address"
 
     monkeypatch.setattr(huggingface_hub.hub_mixin, "HfApi", Api)
@@ -316,7 +316,7 @@ def test_push_to_hub_sends_what_is_saved(tmp_path, monkeypatch):
     assert sent == {"token": "secret", "private": True, "repo": "user/model", "card": None,
                     "revision": "next", "message": "first",
                     "names": ["config.json", "model.safetensors"]}
-    (tmp_path / "README.md").write_text("# Ours\n")
+    (tmp_path / "README.md").write_text("# Ours\n", encoding="utf-8")
     push(model_card_kwargs={"template_path": tmp_path / "README.md"})
     assert sent["names"] == ["README.md", "config.json", "model.safetensors"]
     assert "# Ours" in sent["card"]

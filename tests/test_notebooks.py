@@ -19,7 +19,7 @@ def test_runs(path, colab, tmp_path):
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_setup_cell_installs_what_is_imported(path):
-    code = "\n".join("".join(c["source"]) for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "code")
+    code = "\n".join("".join(c["source"]) for c in json.loads(path.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "code")
     imported = set(re.findall(r"^(?:from|import) ([\w.]+)", code, re.M))
     needed = {extra for module, extra in EXTRAS.items() if module in imported}
     installed = re.search(r'pip install -q "cosmoflow(?:\[([\w,]+)\])? @ git', code)
@@ -29,7 +29,7 @@ def test_setup_cell_installs_what_is_imported(path):
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_outputs_are_kept_in_order(path):
-    cells = [c for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "code"]
+    cells = [c for c in json.loads(path.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "code"]
     for cell in cells:
         assert not any(o["output_type"] == "error" for o in cell["outputs"]), "".join(cell["source"])
         if any("image/png" in o.get("data", {}) for o in cell["outputs"]):
@@ -40,7 +40,7 @@ def test_outputs_are_kept_in_order(path):
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_needs_no_file_beside_it(path):
     "On a restarted Colab runtime nothing but the package is there: no clone, no way into the tree."
-    cells = ["".join(c["source"]) for c in json.loads(path.read_text())["cells"] if c["cell_type"] == "code"]
+    cells = ["".join(c["source"]) for c in json.loads(path.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "code"]
     code = "\n".join(cell for cell in cells if not cell.startswith("#| export"))
     assert not re.search(r"git clone|^\s*%cd|[\"']records/", code, re.M)
     assert set(re.findall(r"[\"'](?:\.\./)+(\w+)", code)) <= {"build", "cosmoflow"}, "only what full runs leave"

@@ -22,7 +22,7 @@ def name(path): return path.relative_to(NBS).as_posix()
 
 def side_bar():
     "Every page of the site in the order of its side bar, but those that code makes."
-    bar = yaml.safe_load((ROOT / "_quarto.yml").read_text())["website"]["sidebar"]
+    bar = yaml.safe_load((ROOT / "_quarto.yml").read_text(encoding="utf-8"))["website"]["sidebar"]
     pages = []
     for entry in bar["contents"]:
         pages += entry["contents"] if isinstance(entry, dict) else [entry]
@@ -31,7 +31,7 @@ def side_bar():
 
 
 def cells(path, kind="markdown"):
-    notebook = json.loads(path.read_text())
+    notebook = json.loads(path.read_text(encoding="utf-8"))
     return ["".join(c["source"]) for c in notebook["cells"] if c["cell_type"] == kind]
 
 
@@ -57,7 +57,7 @@ def test_where_next_leads_on():
     astray = {}
     for page, following in pairwise(chain):
         path = NBS / page
-        text = cells(path)[-1] if path.suffix == ".ipynb" else path.read_text()
+        text = cells(path)[-1] if path.suffix == ".ipynb" else path.read_text(encoding="utf-8")
         _, found, end = text.rpartition("Where next")
         first = links(end, path)[:1] if found else "no `Where next` in the last cell"
         if first != [following]: astray[page] = f"should lead to {following}: {first}"
@@ -65,7 +65,7 @@ def test_where_next_leads_on():
 
 
 def test_readme_lists_the_same_order():
-    pages, named = side_bar(), links(README.read_text().partition("## The notebooks")[2], README)
+    pages, named = side_bar(), links(README.read_text(encoding="utf-8").partition("## The notebooks")[2], README)
     assert named == [p for p in pages if p in named]
     parts = ("00_demo", "course/", "tools/", "experiments/")
     missing = [p for p in pages if p.startswith(parts) and p not in named]
@@ -90,11 +90,11 @@ BARE_NUMBER = r".{0,20}(?<!experiment )(?<![\w.,:/–-])0\d(?![\w%:/–-]|[.,]\d
 def test_text_names_chapters_by_title():
     "`experiment 04` is a name; `notebook 04`, `[04]` and a bare 04 are not."
     written = [*NBS.rglob("*.md"), *ROOT.glob("*.md"), *ROOT.glob(".github/**/*.md")]
-    prose = {p: p.read_text() for p in [*written, *ROOT.glob("cosmoflow/**/*.md")]}
+    prose = {p: p.read_text(encoding="utf-8") for p in [*written, *ROOT.glob("cosmoflow/**/*.md")]}
     prose |= {p: "\n".join(cells(p)) for p in NOTEBOOKS}
     programs = [*ROOT.glob("cosmoflow/*.py"), *ROOT.glob("tests/*.py")]
     programs = {*programs, *NBS.glob("*/*.py"), ROOT / "Makefile"} - {Path(__file__)}
-    code = {p: p.read_text() for p in programs}
+    code = {p: p.read_text(encoding="utf-8") for p in programs}
     code |= {p.with_suffix(".py"): "\n".join(cells(p, "code")) for p in NOTEBOOKS}
     found = []
     for path, text in (prose | code).items():
@@ -119,7 +119,7 @@ def test_docstring_names_the_page_of_its_chapter(path):
     module = re.search(r"^#\| default_exp (\w+)", code, re.M)
     if not module: return
     page = path.with_name(re.sub(r"^\d\d_", "", path.stem) + ".html")
-    exported = (ROOT / "cosmoflow" / f"{module[1]}.py").read_text()
+    exported = (ROOT / "cosmoflow" / f"{module[1]}.py").read_text(encoding="utf-8")
     docstring = exported.split('"""')[1]
     line = f"Docs: {SITE}/{name(page)}"
     assert docstring.endswith(f"\n\n{line}"), f"end the first cell with\n> \n> {line}"

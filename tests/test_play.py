@@ -25,14 +25,14 @@ def lab(tmp_path):
     command = [Path(sys.executable).with_name("jupyter"), "lab", "--no-browser", "--allow-root", f"--port={port}", "--IdentityProvider.token=", "--expose-app-in-browser", f"--notebook-dir={tmp_path}"]
     environment = os.environ | {"JUPYTER_CONFIG_DIR": str(tmp_path / "config"), "JUPYTER_RUNTIME_DIR": str(tmp_path / "runtime")}
     url = f"http://127.0.0.1:{port}"
-    with (tmp_path / "log").open("w") as log, subprocess.Popen(command, env=environment, stdout=log, stderr=log) as server:
+    with (tmp_path / "log").open("w", encoding="utf-8") as log, subprocess.Popen(command, env=environment, stdout=log, stderr=log) as server:
         try:
             for _ in range(60):
                 try:
                     urlopen(f"{url}/api").close()
                     break
                 except OSError: time.sleep(1)
-            else: pytest.fail((tmp_path / "log").read_text())
+            else: pytest.fail((tmp_path / "log").read_text(encoding="utf-8"))
             yield url
         finally:
             server.terminate()

@@ -9,7 +9,7 @@ from conftest import NOTEBOOKS, ROOT
 
 
 def test_example_runs(tmp_path):
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
     assert len([line for line in code.splitlines() if line]) <= 10
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -17,8 +17,8 @@ def test_example_runs(tmp_path):
 
 
 def test_home_page_runs_the_same_example():
-    (code,) = re.findall(r"```python\n(.*?)\n```", (ROOT / "README.md").read_text(), re.S)
-    cells = json.loads((ROOT / "nbs" / "index.ipynb").read_text())["cells"]
+    (code,) = re.findall(r"```python\n(.*?)\n```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
+    cells = json.loads((ROOT / "nbs" / "index.ipynb").read_text(encoding="utf-8"))["cells"]
     assert code in ["".join(cell["source"]) for cell in cells]
 
 
@@ -27,7 +27,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "cosmoflo
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_links_lead_somewhere(page):
-    links = re.findall(r"\]\(([^)#]+)", page.read_text())
+    links = re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8"))
     here = "https://raw.githubusercontent.com/cosmoflow/cosmoflow/main/"
     local = [ROOT / u.removeprefix(here) if u.startswith(here) else page.parent / u for u in links if u.startswith(here) or not u.startswith("http")]
     assert all(p.exists() for p in local), [p for p in local if not p.exists()]
@@ -36,8 +36,8 @@ def test_links_lead_somewhere(page):
 def page(name):
     "The text of a page; of a notebook, what its reader reads."
     path = ROOT / name
-    if path.suffix != ".ipynb": return path.read_text()
-    cells = json.loads(path.read_text())["cells"]
+    if path.suffix != ".ipynb": return path.read_text(encoding="utf-8")
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     return "\n\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
 
 
@@ -133,5 +133,5 @@ def test_card_repeats_the_record(name):
 def test_every_source_is_cited_and_every_citation_has_its_source():
     sources = re.findall(r"^@\w+\{(\w+),", page("nbs/site/references.bib"), re.M)
     pages = [*NOTEBOOKS, *(ROOT / "nbs").glob("*/*.md")]
-    cited = {key for p in pages for key in re.findall(r"references\.md#(\w+)", p.read_text())}
+    cited = {key for p in pages for key in re.findall(r"references\.md#(\w+)", p.read_text(encoding="utf-8"))}
     assert len(sources) == len(set(sources)) and cited == set(sources)

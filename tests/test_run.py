@@ -51,8 +51,8 @@ def kept(out):
     plain = lambda rows: [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
     with safe_open(out / "checkpoint.safetensors", "pt") as f: state = json.loads(f.metadata()["state"])
     tensors = {name: load_file(out / f"{name}.safetensors") for name in ("model", "checkpoint")}
-    log = plain(csv.DictReader((out / "log.csv").open()))
-    return tensors, log, (out / "config.json").read_text(), state | {"history": plain(state["history"])}
+    log = plain(csv.DictReader((out / "log.csv").open(encoding="utf-8")))
+    return tensors, log, (out / "config.json").read_text(encoding="utf-8"), state | {"history": plain(state["history"])}
 
 
 def assert_same(a, b):

@@ -24,7 +24,7 @@ def test_any_order_gives_the_same_bytes(tmp_path):
     np.testing.assert_allclose(data.params, simulation_table("LH").params[:4], atol=1e-5)
     expected = (data.params[:, 0] - OMEGA_B) * RHO_CRIT * 5
     np.testing.assert_allclose(data.maps.reshape(4, 3, -1).mean(2), np.repeat(expected[:, None], 3, 1), rtol=1e-4)
-    manifest = json.loads((tmp_path / "a" / "manifest_LH.json").read_text())
+    manifest = json.loads((tmp_path / "a" / "manifest_LH.json").read_text(encoding="utf-8"))
     assert manifest["simulations"] == [0, 1, 2, 3] and manifest["versions"]["pmpp"] and manifest["settings"]["particles"] == 16
 
 
@@ -32,7 +32,7 @@ def test_some_simulations_keep_their_own_parameters(tmp_path):
     simulate("LH", tmp_path, slice(5, 7), **SMALL)
     data, table = open_maps("PM", "LH", tmp_path), simulation_table("LH")
     np.testing.assert_allclose(data.params, table.params[5:7], atol=1e-5)
-    manifest = json.loads((tmp_path / "manifest_LH.json").read_text())
+    manifest = json.loads((tmp_path / "manifest_LH.json").read_text(encoding="utf-8"))
     assert manifest["simulations"] == [5, 6] and manifest["seeds"] == table.seeds[5:7].tolist()
     expected = (data.params[:, 0] - OMEGA_B) * RHO_CRIT * 5
     np.testing.assert_allclose(data.maps.reshape(2, -1).mean(1), expected, rtol=1e-4)

@@ -48,7 +48,7 @@ def test_titles_and_side_bar_show_the_numbers_of_the_files(built_site):
     for source in (ROOT / "nbs").rglob("[0-9][0-9]_*.ipynb"):
         number, name = source.stem.split("_", 1)
         folder = built_site / source.parent.relative_to(ROOT / "nbs")
-        page = (folder / f"{name}.html").read_text()
+        page = (folder / f"{name}.html").read_text(encoding="utf-8")
         for place in ("title", "sidebar-item-text sidebar-link active"):
             shown = re.search(rf'class="{place}"[^>]*>(?:<span[^>]*>)?{number} \w', page)
             assert shown, f"{source.name}: no number in {place}"
@@ -63,9 +63,9 @@ def test_addresses_of_the_site_exist(built_site):
     checked, gone = 0, []
     for text in texts:
         if text.parent.name == "tests": continue
-        for path, anchor in re.findall(rf"{base}([\w./-]*)(#[\w.-]+)?", text.read_text()):
+        for path, anchor in re.findall(rf"{base}([\w./-]*)(#[\w.-]+)?", text.read_text(encoding="utf-8")):
             page = built_site / (path.strip("/").rstrip(".") or "index.html")
-            there = page.is_file() and f'id="{anchor[1:]}"' in page.read_text()
+            there = page.is_file() and f'id="{anchor[1:]}"' in page.read_text(encoding="utf-8")
             if not (there if anchor else page.is_file()): gone.append((text.name, path + anchor))
             checked += 1
     assert checked > 15, "found none: does this test still see them?"
@@ -82,7 +82,7 @@ def test_pages_load_whole(page, site):
         for link in inside:
             path, _, anchor = link.removeprefix(f"{site}/").partition("#")
             target = ROOT / "_docs" / (path or "index.html")
-            if not target.exists() or (anchor and f'id="{anchor}"' not in target.read_text()): dead[link] = name
+            if not target.exists() or (anchor and f'id="{anchor}"' not in target.read_text(encoding="utf-8")): dead[link] = name
         assert not blank, f"{name}: {blank}"
         assert not page.trouble, f"{name}: {page.trouble}"
     assert not dead

@@ -76,7 +76,7 @@ def work(name, data, out, model=None, **settings):
         train_vae(model, data, out, **{"epochs": 1, "batch_size": 60} | settings)
     else:
         distill(model, data, out, **{"epochs": 1, "fine": 1} | settings)
-    with (out / "log.csv").open() as f:
+    with (out / "log.csv").open(encoding="utf-8") as f:
         rows = list(csv.DictReader(f))
     return model, [{k: float(v) for k, v in row.items()} for row in rows]
 

@@ -21,7 +21,7 @@ ARGS = ["train", "--preset", "tiny", "--sims", "0:20", "--epochs", "4", "--sched
 
 
 def epochs(out):
-    return list(csv.DictReader((out / "log.csv").open())) if (out / "log.csv").exists() else []
+    return list(csv.DictReader((out / "log.csv").open(encoding="utf-8"))) if (out / "log.csv").exists() else []
 
 
 def test_killed_and_resumed_run_is_the_same_run(tmp_path):
@@ -239,7 +239,7 @@ def test_all_processes_have_one_schedule_and_one_model(tmp_path):
     script = Path(__file__).with_name("two_processes.py")
     done = launched(script, tmp_path / "run", tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
-    first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
+    first, second = (json.loads((tmp_path / f"{rank}.json").read_text(encoding="utf-8")) for rank in (0, 1))
     assert first["weights"] == second["weights"] and "prior" in first["weights"]
     assert first["rates"] == second["rates"] and len(first["rates"]) == 30 and len(set(first["rates"])) > 1
     assert [a + b for a, b in zip(first["pooled"], second["pooled"], strict=True)] == 30 * [3]  # 0.12 of 24; a process alone would round 1.44 to 1

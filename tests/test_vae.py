@@ -51,7 +51,7 @@ def test_comes_back_from_disk(data, normalizer, tmp_path):
     model.save_pretrained(tmp_path)
     again = VAE.from_pretrained(tmp_path)
     assert torch.equal(model.reconstruct(data.maps[:3]), again.reconstruct(data.maps[:3]))
-    assert json.loads((tmp_path / "config.json").read_text())["model"] == {"pixels": 64, "channels": 8, "width": 16}
+    assert json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))["model"] == {"pixels": 64, "channels": 8, "width": 16}
 
 
 def test_another_kind_of_model_is_refused(normalizer, tmp_path):

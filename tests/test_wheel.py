@@ -20,7 +20,7 @@ def test_sizes(wheel):
 
 
 def test_guide_names_the_size(wheel):
-    (said,) = re.findall(r"(\d+) MB with its maps and weights", (ROOT / "nbs/workshop/guide.md").read_text())
+    (said,) = re.findall(r"(\d+) MB with its maps and weights", (ROOT / "nbs/workshop/guide.md").read_text(encoding="utf-8"))
     assert abs(wheel.stat().st_size / 1e6 - int(said)) < 1
 
 
@@ -35,7 +35,7 @@ def test_demo_from_an_empty_environment(stranger, tmp_path):
     done = subprocess.run([stranger / "cosmoflow", "demo", "--out", "demo", "--epochs", "1", "--sims", "0:10"], cwd=tmp_path / "away", capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     assert {p.name for p in (tmp_path / "away" / "demo").iterdir()} == {"demo.png", "index.html", "metrics.json", "model"}
-    metrics = json.loads((tmp_path / "away" / "demo" / "metrics.json").read_text())
+    metrics = json.loads((tmp_path / "away" / "demo" / "metrics.json").read_text(encoding="utf-8"))
     for name in ("shipped", "trained here"): assert len(metrics[name]["reconstruction"]["ratio"]) == 32
     assert metrics["shipped"]["reconstruction"]["r"][0] > 0.9
     where = subprocess.run([stranger / "python", "-c", "import cosmoflow; print(cosmoflow.__file__)"], cwd=tmp_path / "away", capture_output=True, text=True, check=True).stdout

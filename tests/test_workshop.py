@@ -18,7 +18,7 @@ def students(tmp_path_factory):
 
 @pytest.mark.parametrize("lesson", LESSONS, ids=lambda p: p.stem)
 def test_student_version_holds_no_solution(lesson, students):
-    solved, student = (json.loads(p.read_text())["cells"] for p in (lesson, students / lesson.name))
+    solved, student = (json.loads(p.read_text(encoding="utf-8"))["cells"] for p in (lesson, students / lesson.name))
     assert len(solved) == len(student)
     for a, b in zip(solved, student):
         meta, a, b = a["metadata"].get("nbgrader", {}), "".join(a["source"]), "".join(b["source"])
@@ -52,7 +52,7 @@ print(checks)
 """
     done = subprocess.run([sys.executable, "-c", code, lesson, students / lesson.name], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert int(done.stdout.split()[-1]) == sum(c["metadata"].get("nbgrader", {}).get("grade", False) for c in json.loads(lesson.read_text())["cells"]) >= 3
+    assert int(done.stdout.split()[-1]) == sum(c["metadata"].get("nbgrader", {}).get("grade", False) for c in json.loads(lesson.read_text(encoding="utf-8"))["cells"]) >= 3
 
 
 def test_slides_show_without_a_network(students, browser):

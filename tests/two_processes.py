@@ -36,4 +36,4 @@ model = train(CosmoFlow.from_preset("tiny", Normalizer.fit(data.split()[0].maps)
 rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
 weights = {name: digest([value]) for name, value in model.state_dict().items()}
 files = sorted(path.name for path in out.iterdir())
-(results / f"{rank}.json").write_text(json.dumps({"weights": weights, "pooled": pooled, "rates": rates, "files": files}))
+(results / f"{rank}.json").write_text(json.dumps({"weights": weights, "pooled": pooled, "rates": rates, "files": files}), encoding="utf-8")

@@ -29,7 +29,7 @@ BADGE = re.compile(r"\[!\[Open in Colab\]\([^)]*\)\]\(([^)]*)\)")
 
 def reading_order() -> list[Path]:
     "The sources of all pages, in the order of the side bar."
-    bar = yaml.safe_load((ROOT / "_quarto.yml").read_text())["website"]["sidebar"]
+    bar = yaml.safe_load((ROOT / "_quarto.yml").read_text(encoding="utf-8"))["website"]["sidebar"]
     pages = []
     for entry in bar["contents"]:
         pages += entry["contents"] if isinstance(entry, dict) else [entry]
@@ -47,13 +47,13 @@ def references() -> str:
 
 def api_reference() -> str:
     "Every public name with its signature, the shape and unit of each argument, and a link to its source."
-    repo = yaml.safe_load((ROOT / "_quarto.yml").read_text())["website"]["repo-url"]
+    repo = yaml.safe_load((ROOT / "_quarto.yml").read_text(encoding="utf-8"))["website"]["repo-url"]
     text = ["---\ntitle: API reference\ndescription: Every public name of the package, module by module.\n---"]
     for path in reading_order():
         if path.suffix != ".ipynb": continue
-        found = re.search(r"#\| default_exp (\w+)", path.read_text())
+        found = re.search(r"#\| default_exp (\w+)", path.read_text(encoding="utf-8"))
         if not found: continue
-        first = json.loads(path.read_text())["cells"][0]["source"][0]
+        first = json.loads(path.read_text(encoding="utf-8"))["cells"][0]["source"][0]
         title = first.removeprefix("# ").strip()
         link = relpath(path, ROOT / "nbs" / "site")
         module = importlib.import_module(f"cosmoflow.{found[1]}")
@@ -131,13 +131,13 @@ def process() -> None:
     shutil.rmtree(PROCESSED, ignore_errors=True)
     proc_nbs(str(ROOT / "nbs"), n_workers=0, force=True)
     for path in PROCESSED.rglob("*.ipynb"):
-        notebook = json.loads(path.read_text())
+        notebook = json.loads(path.read_text(encoding="utf-8"))
         notebook["cells"] = arrange(notebook["cells"], lesson=path.parent.name == "course")
-        path.write_text(json.dumps(notebook))
-    (PROCESSED / "site" / "references.md").write_text(references())
-    (PROCESSED / "site" / "api.md").write_text(api_reference())
+        path.write_text(json.dumps(notebook), encoding="utf-8")
+    (PROCESSED / "site" / "references.md").write_text(references(), encoding="utf-8")
+    (PROCESSED / "site" / "api.md").write_text(api_reference(), encoding="utf-8")
     for path in [p for p in PROCESSED.rglob("*") if p.suffix in (".ipynb", ".md")]:
-        text = BADGE.sub(r"<a class='colab' href='\1'>Open in Colab</a>", path.read_text())
+        text = BADGE.sub(r"<a class='colab' href='\1'>Open in Colab</a>", path.read_text(encoding="utf-8"))
         text = re.sub(r"\]\(((?:[\w.]+/)*)\d\d_(\w+)\.ipynb", r"](\1\2.ipynb", text)
         api = relpath(PROCESSED / "site" / "api.md", path.parent)
         text = re.sub(r"\]\(/[\w/]+\.html#([\w.]+)\)", rf"]({api}#\1)", text)  # nbdev's
@@ -145,9 +145,9 @@ def process() -> None:
         if number:
             text = re.sub(r"""("title: (?:'|\\")?)""", rf"\g<1>{number[0]} ", text, count=1)
         path.unlink()
-        path.with_name(re.sub(r"^\d\d_", "", path.name)).write_text(text)
-    config = (ROOT / "_quarto.yml").read_text()
-    (PROCESSED / "_quarto.yml").write_text(re.sub(r"\b\d\d_(\w+\.ipynb)", r"\1", config))
+        path.with_name(re.sub(r"^\d\d_", "", path.name)).write_text(text, encoding="utf-8")
+    config = (ROOT / "_quarto.yml").read_text(encoding="utf-8")
+    (PROCESSED / "_quarto.yml").write_text(re.sub(r"\b\d\d_(\w+\.ipynb)", r"\1", config), encoding="utf-8")
     for left in (ROOT / "nbs").glob("*.yml"): left.unlink()  # nbdev writes Quarto settings of its own beside the notebooks
 
 
@@ -165,10 +165,10 @@ def render(
         if broken: raise SystemExit("broken links: " + "; ".join(broken))
     shutil.copytree(ROOT / "nbs" / "site" / "katex", OUT / "katex", dirs_exist_ok=True)
     for page in OUT.rglob("*.html"):
-        text = re.sub('"(?:KATEX|katex)/', f'"{relpath(OUT / "katex", page.parent)}/', page.read_text())
-        page.write_text(re.sub(r'<(pre|span class="math display")(?=[ >])(?![^>]*tabindex)', r'<\1 tabindex="0"', text))  # scroll by keyboard too
+        text = re.sub('"(?:KATEX|katex)/', f'"{relpath(OUT / "katex", page.parent)}/', page.read_text(encoding="utf-8"))
+        page.write_text(re.sub(r'<(pre|span class="math display")(?=[ >])(?![^>]*tabindex)', r'<\1 tabindex="0"', text), encoding="utf-8")  # scroll by keyboard too
     for sheet in OUT.rglob("*.css"):  # themes ask another host for their fonts; the system's serve as well
-        sheet.write_text(re.sub(r"@import\s+url\([^)]*\)\s*;|@import\s+[\"']https?:[^;]*;", "", sheet.read_text()))
+        sheet.write_text(re.sub(r"@import\s+url\([^)]*\)\s*;|@import\s+[\"']https?:[^;]*;", "", sheet.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 if __name__ == "__main__":

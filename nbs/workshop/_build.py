@@ -39,8 +39,8 @@ if __name__ == "__main__":
     out = Path(sys.argv[1])
     out.mkdir(parents=True, exist_ok=True)
     for path in sorted(HERE.glob("[0-9]*.ipynb")):
-        text = json.dumps(student_version(json.loads(path.read_text())), indent=1, ensure_ascii=False) + "\n"
-        (out / path.name).write_text(text)
-    (out / "slides.html").write_text(slides())
+        text = json.dumps(student_version(json.loads(path.read_text(encoding="utf-8"))), indent=1, ensure_ascii=False) + "\n"
+        (out / path.name).write_text(text, encoding="utf-8")
+    (out / "slides.html").write_text(slides(), encoding="utf-8")
     for folder in (HERE / "slides" / "reveal", HERE.parent / "site" / "katex"): shutil.copytree(folder, out / folder.name, dirs_exist_ok=True)
     print(f"open {out / 'slides.html'}, hand out {out}/*.ipynb")
