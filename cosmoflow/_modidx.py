@@ -390,5 +390,7 @@ d = { 'settings': { 'branch': 'main',
                                'cosmoflow.vae.VAE.__init__': ('course/vae.html#vae.__init__', 'cosmoflow/vae.py'),
                                'cosmoflow.vae.VAE.forward': ('course/vae.html#vae.forward', 'cosmoflow/vae.py'),
                                'cosmoflow.vae.VAE.reconstruct': ('course/vae.html#vae.reconstruct', 'cosmoflow/vae.py'),
+                               'cosmoflow.vae.batch_losses': ('course/vae.html#batch_losses', 'cosmoflow/vae.py'),
                                'cosmoflow.vae.train_vae': ('course/vae.html#train_vae', 'cosmoflow/vae.py'),
-                               'cosmoflow.vae.vae_loss': ('course/vae.html#vae_loss', 'cosmoflow/vae.py')}}}
+                               'cosmoflow.vae.vae_loss': ('course/vae.html#vae_loss', 'cosmoflow/vae.py'),
+                               'cosmoflow.vae.validation_loss': ('course/vae.html#validation_loss', 'cosmoflow/vae.py')}}}
