@@ -6,6 +6,7 @@ import sys
 import sysconfig
 import time
 from contextlib import contextmanager
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,20 @@ BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / "build" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+
+
+REPOSITORY = (ROOT / ".git").exists()  # a ZIP of the tree has none
+
+
+def sources(git=REPOSITORY):
+    "The files of the tree, as paths from its root: those that git knows or, without it, all but what commands make."
+    if git:
+        done = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, check=True)
+        return sorted(Path(name) for name in done.stdout.decode().split("\0") if name and (ROOT / name).exists())
+    made = ["/.git/", *(ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()]  # a slash in front: at the root alone
+    ours = lambda path: not any(fnmatch(part, name.strip("/")) for name in made for part in path.parts[:1 if name.startswith("/") else None])
+    found = (p.relative_to(ROOT) for p in ROOT.rglob("*") if p.is_file())
+    return sorted(filter(ours, found))
 
 
 def kill_when(ready, *args, seconds=300):
@@ -74,16 +89,14 @@ def once(tmp_path_factory, name):
 
 @pytest.fixture(scope="session")
 def wheel(tmp_path_factory):
-    "The wheel, built from a copy of what git knows: a build leaves files in its tree."
+    "The wheel, built from a copy of the sources: a build leaves files in its tree."
     with once(tmp_path_factory, "dist") as (out, new):
         if new:
             source = out / "tree"
             source.mkdir(parents=True)
-            names = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, check=True).stdout
-            for name in filter(None, names.decode().split("\0")):
-                if (ROOT / name).exists():
-                    (source / name).parent.mkdir(parents=True, exist_ok=True)
-                    (source / name).write_bytes((ROOT / name).read_bytes())
+            for name in sources():
+                (source / name).parent.mkdir(parents=True, exist_ok=True)
+                (source / name).write_bytes((ROOT / name).read_bytes())
             subprocess.run([sys.executable, "-m", "build", "--outdir", out, source], check=True, capture_output=True)
     return next(out.glob("*.whl"))
 

@@ -7,7 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import REPOSITORY, ROOT, sources
+
+import cosmoflow
+from cosmoflow import data, model
 
 ORDER = ("core", "data", "layers", "spectra", "plot", "simulate", "encoder", "unet", "flow", "model", "train",
          "inference", "evaluate", "vae", "distill", "scales", "results", "demo", "bench", "cli")
@@ -35,6 +38,25 @@ def test_imports_point_one_way(module):
 
 
 def test_every_module_has_its_place(): assert sorted(ORDER) == sorted(p.stem for p in (ROOT / "cosmoflow").glob("[a-z]*.py"))
+
+
+def test_what_is_used_most_stands_at_the_top():
+    assert (cosmoflow.CosmoFlow, cosmoflow.open_maps, cosmoflow.split_simulations) == (model.CosmoFlow, data.open_maps, data.split_simulations)
+    assert {"CosmoFlow", "open_maps", "split_simulations"} <= {*dir(cosmoflow)}
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"): _ = cosmoflow.nothing
+
+
+def test_a_checkout_that_nobody_installed_can_be_imported(tmp_path):
+    "Nor is there a repository, as in a ZIP of the tree; -S hides all that is installed."
+    for name in ("cosmoflow/__init__.py", "cosmoflow/cli.py", "settings.ini"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    done = subprocess.run([sys.executable, "-S", "-c", "import cosmoflow; print(cosmoflow.__version__)"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout == f"{cosmoflow.__version__}\n", done.stderr
+
+
+@pytest.mark.skipif(not REPOSITORY, reason="needs a repository, to compare with")
+def test_the_tree_without_git_holds_the_same_files(): assert sources(git=False) == sources(git=True)
 
 
 def test_import_is_light():

@@ -2,11 +2,10 @@
 import functools
 import http.server
 import re
-import subprocess
 import threading
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, sources
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
@@ -56,9 +55,7 @@ def test_titles_and_side_bar_show_the_numbers_of_the_files(built_site):
 
 def test_addresses_of_the_site_exist(built_site):
     "Those that stand in the package, its cards, README and notebooks."
-    known = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, check=True)
-    texts = [ROOT / name for name in known.stdout.decode().splitlines()]
-    texts = [p for p in texts if p.suffix in (".py", ".md", ".toml", ".ipynb") and p.exists()]
+    texts = [ROOT / p for p in sources() if p.suffix in (".py", ".md", ".toml", ".ipynb")]
     base = "https://cosmoflow.github.io/cosmoflow"
     checked, gone = 0, []
     for text in texts:
