@@ -42,7 +42,7 @@ def lab(tmp_path):
 def explorers(browser, lab):
     "The page of explorers, with every cell run."
     page = browser.new_page(viewport={"width": 1400, "height": 900})
-    page.set_default_timeout(60_000)
+    page.set_default_timeout(120_000)
     page.goto(f"{lab}/lab/tree/play.ipynb")
     page.get_by_text("| Idle").wait_for()   # the kernel is ready
     page.evaluate("void window.jupyterapp.commands.execute('notebook:run-all-cells')")
@@ -69,9 +69,11 @@ def test_explorers_follow_the_hand(explorers):
     def redraws(act, picture):
         seen = picture.get_attribute("src")
         act()
-        expect(picture).not_to_have_attribute("src", seen, timeout=60_000)
+        expect(picture).not_to_have_attribute("src", seen, timeout=120_000)
         return picture.get_attribute("src")
 
+    plane = explorers.locator("img[alt^='The plane of summaries']")
+    universe = watched(plane)   # the last of the page: the kernel is free from now on
     for name, values in {"Omega_m": "0.4 0.5", "sigma_8": "0.9 1.0"}.items():
         control = explorers.locator(".jupyter-widget-hslider, .widget-hslider", has=explorers.get_by_text(name, exact=True)).first
         picture, pictures = watched(control), []
@@ -79,12 +81,14 @@ def test_explorers_follow_the_hand(explorers):
             pictures.append(redraws(lambda: control.locator(".noUi-handle").press("ArrowRight"), picture))
             expect(control.locator(".widget-readout")).to_have_text(value)
         assert len(set(pictures)) == 2
-    plane = explorers.locator("img[alt^='The plane of summaries']")
-    universe = watched(plane)
+    plane.scroll_into_view_if_needed()
     redraws(lambda: plane.click(position={"x": 160, "y": 120}), universe)
     box, cross = plane.bounding_box(), middle(plane.locator("xpath=following-sibling::span"))
     assert cross == pytest.approx([box["x"] + 160, box["y"] + 120], abs=2), "the cross stands where the click was"
     redraws(lambda: plane.press("ArrowRight"), universe)
+    redraws(lambda: plane.click(position={"x": 2, "y": 120}), universe)
+    label = middle(plane.locator("xpath=following-sibling::span"))[0] - box["x"]
+    assert label > 30, "beside the axes the cross stops at their edge"
 
 
 def test_simulations_of_the_sliders_share_their_waves():

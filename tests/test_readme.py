@@ -64,6 +64,36 @@ def test_lists_of_commands_are_whole():
     assert sorted(words(page("nbs/tools/cli.ipynb"), r"Everything from a shell: (.*?)\.")) == sorted(COMMANDS)
 
 
+NUMBERS = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen".split()
+
+
+def test_chapters_and_lessons_are_as_many_as_pages_say():
+    there = {"chapters": "course", "lessons": "workshop"}
+    there = {name: len(list((ROOT / "nbs" / folder).glob("[0-9]*.ipynb"))) for name, folder in there.items()}
+    texts = {p: page(p.relative_to(ROOT)) for p in [*PAGES, ROOT / "CHANGELOG.md", *NOTEBOOKS, *(ROOT / "nbs").glob("*/*.md")]}
+    said = [(number.lower(), name) for text in texts.values() for number, name in re.findall(rf"\b({'|'.join(NUMBERS)}) (chapters|lessons)\b", text, re.I)]
+    assert {name for _, name in said} == set(there)
+    assert not [(number, name) for number, name in said if NUMBERS.index(number) + 1 != there[name]]
+
+
+@pytest.mark.parametrize("name", ["README.md", "nbs/index.ipynb"])
+def test_lists_of_experiments_are_whole(name):
+    linked = re.findall(r"experiments/(\d\d_\w+)\.ipynb", page(name))
+    assert set(linked) == {p.stem for p in (ROOT / "nbs/experiments").glob("*.ipynb")}
+
+
+def test_every_experiment_with_numbers_has_its_record():
+    from cosmoflow.results import read_records
+    assert [r["experiment"] for r in read_records()] == [p.stem for p in sorted((ROOT / "nbs/experiments").glob("*.ipynb"))]
+
+
+@pytest.mark.parametrize("command", ["bench", "train"])
+def test_commands_take_every_preset(command):
+    from cosmoflow.model import PRESETS
+    help = subprocess.run([sys.executable, "-m", "cosmoflow", command, "--help"], capture_output=True, text=True, check=True).stdout
+    assert f"--preset {{{','.join(PRESETS)}}}" in help
+
+
 def test_list_of_presets_is_whole():
     from cosmoflow.model import PRESETS
     (sizes,) = re.findall(r"Four sizes share.*", page("nbs/course/08_model.ipynb"))

@@ -39,7 +39,7 @@ def pages(site_root=ROOT / "_docs"): return sorted(p.relative_to(site_root).as_p
 
 def test_every_source_has_its_page(site):
     sources = [p.relative_to(ROOT / "nbs") for p in (ROOT / "nbs").rglob("*") if p.suffix in (".ipynb", ".md") and ".ipynb_checkpoints" not in p.parts]
-    made = ["site/api.html", "site/references.html"]  # from the code and from references.bib
+    made = ["site/api.html", "site/references.html", "workshop/deck/index.html"]  # from the code, references.bib and the slides
     assert sorted(made + [(p.parent / re.sub(r"^\d\d_", "", p.stem)).as_posix() + ".html" for p in sources]) == pages()
 
 
@@ -91,6 +91,8 @@ def test_layout_holds(page, site, width):
     for name in pages():
         page.goto(f"{site}/{name}")
         assert page.evaluate("document.documentElement.scrollWidth") <= width, f"{name} scrolls sideways at {width} pixels"
+        cut = page.eval_on_selector_all("main table", "tables => tables.filter(t => t.parentElement.scrollWidth > t.parentElement.clientWidth).map(t => t.rows[0].innerText)")
+        assert not cut, f"{name} at {width} pixels: tables that are wider than the page, {cut}"
         assert page.locator("h1").first.is_visible()
 
 
@@ -99,6 +101,41 @@ def test_mathematics_is_rendered(page, site):
     assert page.locator(".katex-html").count() > 10 and page.locator(".katex-error").count() == 0
     assert "$" not in page.locator("main p").first.inner_text()
     assert page.evaluate("document.fonts.check('16px KaTeX_Math')")
+
+
+CONTRASTS = """texts => {
+  const numbers = colour => { const c = colour.match(/[\\d.]+/g).map(Number); return c.length < 4 ? [...c, 1] : c; };
+  const over = (above, below) => below.map((v, i) => above[i] * above[3] + v * (1 - above[3]));
+  const light = c => c.map(v => v / 255).map(v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  return texts.map(text => {
+    const layers = [];
+    for (let e = text; e; e = e.parentElement) layers.unshift(numbers(getComputedStyle(e).backgroundColor));
+    const ground = layers.reduce((below, above) => over(above, below), [255, 255, 255]);
+    const [a, b] = [light(over(numbers(getComputedStyle(text).color), ground)), light(ground)].sort((x, y) => y - x);
+    return [(a + 0.05) / (b + 0.05), text.innerText];
+  });
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1400])
+def test_found_pages_can_be_read(page, site, scheme, width):
+    "The contrast that the WCAG ask for, of every text in the panel of the search."
+    page.emulate_media(color_scheme=scheme)
+    page.set_viewport_size({"width": width, "height": 844})
+    page.goto(site, wait_until="networkidle")
+    if width < 1000: page.locator(".navbar-toggler").click()
+    page.locator("#quarto-search input").fill("AdaGN")
+    page.locator(".search-result-text").first.wait_for()
+    found = page.eval_on_selector_all(".smalldocs-search-results *", CONTRASTS)
+    assert len(found) > 10 and min(found)[0] >= 4.5, min(found)
+
+
+@pytest.mark.parametrize("paper", ["A4", "Letter"])
+def test_handout_is_one_page(page, site, paper):
+    page.goto(f"{site}/workshop/handout.html", wait_until="networkidle")
+    assert len(re.findall(rb"/Type\s*/Page\b", page.pdf(format=paper))) == 1
 
 
 def test_search_finds_a_term(page, site):

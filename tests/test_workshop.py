@@ -1,5 +1,6 @@
 """Lessons: the solutions pass their checks, an empty answer fails each of them, and the student version holds no solution."""
 import json
+import re
 import subprocess
 import sys
 
@@ -65,7 +66,28 @@ def test_slides_show_without_a_network(students, browser):
     for i in range(1, page.evaluate("Reveal.getTotalSlides()")):
         page.keyboard.press("ArrowRight")
         while page.evaluate("Reveal.availableFragments().next"): page.keyboard.press("ArrowRight")
+        assert page.evaluate("Reveal.getCurrentSlide().scrollHeight") <= 700, f"slide {i} is higher than the screen"
         assert page.evaluate("Reveal.getIndices().h") == i
     assert pictures.count() == 7 and page.locator(".katex-html").count() and not page.locator(".highlight").count()
     assert not trouble
     page.close()
+
+
+def test_slides_show_every_exercise_and_keep_notes_apart():
+    cells = json.loads((ROOT / "nbs/workshop/slides.ipynb").read_text())["cells"]
+    told = [("".join(c["source"]), c["metadata"].get("slideshow", {}).get("slide_type")) for c in cells if c["cell_type"] == "markdown"]
+    shown = [text for text, kind in told if kind == "slide" and "Now you" in text]
+    assert len(shown) == len(LESSONS)
+    for slide, lesson in zip(shown, LESSONS):
+        texts = ["".join(c["source"]) for c in json.loads(lesson.read_text())["cells"] if c["cell_type"] == "markdown"]
+        asked = [title for text in texts for title in re.findall(r"^#+ (?:\d )?✏️ (.*)", text, re.M)]
+        assert [line.replace("★", "⭐") for line in re.findall(r"^- (.*)", slide, re.M)] == asked
+    assert [kind for text, kind in told if re.search("instructors|make workshop", text)] == ["notes"]
+
+
+def test_words_in_the_slides_pictures_are_large_enough():
+    "At least 14 points where a picture fills its slide, which is 900 points wide."
+    code = "\n".join("".join(c["source"]) for c in json.loads((ROOT / "nbs/workshop/slides.ipynb").read_text())["cells"] if c["cell_type"] == "code")
+    size = float(re.search(r'"font.size": (\d+)', code)[1])
+    widths = [float(w) for w in re.findall(r"figsize=\(([\d.]+)", code)]
+    assert len(widths) >= 3 and size * 900 / (72 * max(widths)) >= 14 and "fontsize" not in code

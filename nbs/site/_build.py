@@ -9,6 +9,7 @@ import importlib
 import inspect
 import json
 import re
+import runpy
 import shutil
 import subprocess
 from os.path import relpath
@@ -134,6 +135,8 @@ def process() -> None:
         notebook = json.loads(path.read_text(encoding="utf-8"))
         notebook["cells"] = arrange(notebook["cells"], lesson=path.parent.name == "course")
         path.write_text(json.dumps(notebook), encoding="utf-8")
+    workshop = runpy.run_path(str(ROOT / "nbs" / "workshop" / "_build.py"))
+    workshop["write_slides"](PROCESSED / "workshop" / "deck" / "index.html")
     (PROCESSED / "site" / "references.md").write_text(references(), encoding="utf-8")
     (PROCESSED / "site" / "api.md").write_text(api_reference(), encoding="utf-8")
     for path in [p for p in PROCESSED.rglob("*") if p.suffix in (".ipynb", ".md")]:

@@ -6,11 +6,13 @@ import json
 import re
 import shutil
 import sys
+from os.path import normpath
 from pathlib import Path
 
 from nbconvert import SlidesExporter
 
 HERE = Path(__file__).parent
+SITE = "https://cosmoflow.github.io/cosmoflow"  # where links of the slides lead
 SOLUTION = re.compile(r"^([ \t]*)### BEGIN SOLUTION\n.*?^[ \t]*### END SOLUTION[ \t]*$", re.S | re.M)
 
 
@@ -32,7 +34,18 @@ def student_version(notebook: dict) -> dict:
 def slides() -> str:
     "The slides as one page of HTML that needs the folders reveal and katex beside it, and no network."
     exporter = SlidesExporter(template_name="slides", extra_template_basedirs=[str(HERE)], exclude_input=True, reveal_url_prefix="reveal", reveal_theme="white")
-    return exporter.from_filename(str(HERE / "slides.ipynb"))[0]
+    page = exporter.from_filename(str(HERE / "slides.ipynb"))[0]
+    link = lambda m: f'href="{SITE}/{re.sub(r"[0-9][0-9]_", "", normpath(f"workshop/{m[1]}"))}.html"'
+    return re.sub(r'href="((?!https?:)[^"#]+)\.(?:ipynb|md)"', link, page)
+
+
+def write_slides(
+    page: Path,  # of the slides; what they need goes beside it
+) -> None:
+    page.parent.mkdir(parents=True, exist_ok=True)
+    page.write_text(slides(), encoding="utf-8")
+    for folder in (HERE / "slides" / "reveal", HERE.parent / "site" / "katex"):
+        shutil.copytree(folder, page.parent / folder.name, dirs_exist_ok=True)
 
 
 if __name__ == "__main__":
@@ -41,6 +54,5 @@ if __name__ == "__main__":
     for path in sorted(HERE.glob("[0-9]*.ipynb")):
         text = json.dumps(student_version(json.loads(path.read_text(encoding="utf-8"))), indent=1, ensure_ascii=False) + "\n"
         (out / path.name).write_text(text, encoding="utf-8")
-    (out / "slides.html").write_text(slides(), encoding="utf-8")
-    for folder in (HERE / "slides" / "reveal", HERE.parent / "site" / "katex"): shutil.copytree(folder, out / folder.name, dirs_exist_ok=True)
+    write_slides(out / "slides.html")
     print(f"open {out / 'slides.html'}, hand out {out}/*.ipynb")
