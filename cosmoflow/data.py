@@ -27,7 +27,7 @@ from importlib.resources import files
 from numbers import Integral, Real
 from pathlib import Path
 from ssl import SSLError
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
@@ -475,6 +475,16 @@ def _begin(part: Path, version: _Version, block: bytes) -> None:
     write_json(_note(part), asdict(version))  # first: bytes without a note are lost
 
 # %% ../nbs/course/02_data.ipynb #022552bf
+def _append(file: BinaryIO, block: bytes, part: Path) -> None:
+    "Writes a block to the end of a file, or says that the disk is full."
+    try:
+        file.write(block)
+        file.flush()
+    except OSError as e:
+        raise OSError(f"{part}: it could not be written ({e.strerror}); make room, then "
+                      "run the same command again: what has come is kept") from e
+
+
 def _write(answer: HTTPResponse, block: bytes, part: Path, size: int | None) -> None:
     "Adds an answer to `part`, block by block, and counts the bytes."
     have = part.stat().st_size if part.exists() else 0
@@ -482,7 +492,7 @@ def _write(answer: HTTPResponse, block: bytes, part: Path, size: int | None) -> 
     with part.open("ab") as f, progress(desc=part.stem, total=size, initial=have,
                                         every=tenths, unit="B", unit_scale=True) as bar:
         while block:
-            f.write(block)
+            _append(f, block, part)
             bar.update(len(block))
             block = answer.read(1 << 20)
     have = part.stat().st_size

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import full_disk
 from hypothesis import given, settings, strategies as st
 
 from cosmoflow.core import MapView
@@ -336,6 +337,12 @@ def test_download_goes_on_after_a_break(tmp_path, server):
     times = len(server.asked)
     get(server, tmp_path)
     assert len(server.asked) == times  # nothing is asked twice
+
+
+def test_a_full_disk_keeps_what_has_come(tmp_path, server):
+    with full_disk(20_000), pytest.raises(OSError, match=r"z=0.00.npy.part: it could not be written \(File too large\); make room"): get(server, tmp_path)
+    assert len(get(server, tmp_path)) == 60 and asked(server) == [None, "bytes=20000-"]
+    assert named(tmp_path) == [Path(MAPS).name, Path(TABLE).name]
 
 
 def test_download_gives_up_and_keeps_what_came(tmp_path, server):
