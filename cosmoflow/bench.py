@@ -198,8 +198,8 @@ def time_decoding(
     tol: float = 1e-7,     # of the adaptive solver; the default is its library's
 ) -> list[Timing]:         # with evaluations and spectral accuracy in the notes
     "One map from its field, by an adaptive solver, by `decode`, in bfloat16 where it is fast, and by the distilled model; each once, all but the slow first one warm."
-    model, fast = (CosmoFlow.from_pretrained(name).to(device) for name in ("mini", "mini-fast"))
-    field = model.encode(open_maps("PM", "LH").maps[:1]).repeat(1, 1, pixels // 64, pixels // 64)
+    model, fast = (CosmoFlow.from_pretrained(name, device) for name in ("mini", "mini-fast"))
+    field = model.encode(open_maps("PM", "LH").maps[:1]).repeat(1, 1, pixels // 64, pixels // 64).to(device)
     noise = lambda: torch.Generator(device).manual_seed(seed)
     maps: dict[str, Tensor] = {}
     evaluations: Counter[str] = Counter()

@@ -281,12 +281,9 @@ _Model = Annotated[str, f"which model: {next(_parameters('model.find_model'))[3]
 
 
 def _load_model(name: str) -> "CosmoFlow":
-    "A saved model, on the GPU where there is one."
-    import torch
-
+    "A saved model, on the best device here."
     from cosmoflow.model import CosmoFlow
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return CosmoFlow.from_pretrained(name).to(device)
+    return CosmoFlow.from_pretrained(name)
 
 # %% ../nbs/tools/cli.ipynb #54bbc53e
 @_command
@@ -318,7 +315,7 @@ def _train(
     if "resume" not in options: require_new(options["out"])
     torch.manual_seed(config.seed)
     if init:
-        model = CosmoFlow.from_pretrained(init)
+        model = CosmoFlow.from_pretrained(init, "cpu")  # `train` moves it
         model.require_flow()
     else:
         unknown = Normalizer(0.0, 1.0, 1.0)  # until we have read the maps

@@ -6,8 +6,8 @@ Docs: https://cosmoflow.github.io/cosmoflow/tools/core.html"""
 
 # %% auto #0
 __all__ = ['BOX', 'SLABS', 'MAPS_PER_SIMULATION', 'Maps', 'Fields', 'release', 'MapView', 'as_stack', 'to_tensor', 'check_counts',
-           'noise_source', 'maps_at_once', 'in_pieces', 'atomic_path', 'check_folder', 'write_json', 'read_json',
-           'bars_move', 'progress', 'alone', 'digest', 'differences', 'require_same_run', 'standard_error',
+           'noise_source', 'best_device', 'maps_at_once', 'in_pieces', 'atomic_path', 'check_folder', 'write_json',
+           'read_json', 'bars_move', 'progress', 'alone', 'digest', 'differences', 'require_same_run', 'standard_error',
            'evaluating']
 
 # %% ../nbs/tools/core.ipynb #a3c818e9
@@ -170,6 +170,22 @@ def noise_source(
     if generator is not None:
         raise ValueError(f"seed={seed}: expected None beside a generator; give one")
     return torch.Generator().manual_seed(int(seed))
+
+# %% ../nbs/tools/core.ipynb #19b3f5a7
+def best_device(
+    device: str | torch.device = "auto",  # `auto`: the best here; or "cpu", "cuda:1", ...
+) -> torch.device:
+    "The device to compute on. Raises `ValueError` for one that is not here."
+    if device == "auto":
+        cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
+        if not cpu and torch.cuda.is_available(): return torch.device("cuda")
+        if not cpu and torch.backends.mps.is_available(): return torch.device("mps")
+        return torch.device("cpu")
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError, TypeError) as e:  # torch has one for each kind
+        raise ValueError(f"device={device!r}: expected auto, or a device that is here, "
+                         "such as cpu") from e
 
 # %% ../nbs/tools/core.ipynb #de66eb5f
 def maps_at_once(

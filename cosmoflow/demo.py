@@ -56,7 +56,7 @@ def demo(
     torch.manual_seed(seed)
     model = CosmoFlow.from_preset("mini", Normalizer.fit(training.maps))
     (out / "model" / "checkpoint.safetensors").unlink(missing_ok=True)  # a demo starts from nothing
-    models = {"trained here": train(model, data, out / "model", config), "shipped": CosmoFlow.from_pretrained("mini").to(model.device)}
+    models = {"trained here": train(model, data, out / "model", config), "shipped": CosmoFlow.from_pretrained("mini", model.device)}
     seconds = time.time() - start
 
     results = {}

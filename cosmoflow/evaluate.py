@@ -106,7 +106,7 @@ def infer_parameters(
     y_train, y_val, y_test = (
         torch.from_numpy(part.targets[:, :2]).float().to(model.device) for part in parts)
     features: dict[str, Callable[[MapData], Any]] = {
-        "summaries": lambda part: model.summarise(part.maps),
+        "summaries": lambda part: model.summarise(part.maps).to(model.device),
         "spectrum": lambda part: spectrum_features(part.maps).to(model.device),
         "raw maps": lambda part: MapLoader(part, model.normalizer, model.device),
     }

@@ -35,7 +35,7 @@ def integrate(
         raise ValueError(f"solver={solver!r}: expected one of {', '.join(SOLVERS)}")
     if steps < 1: raise ValueError(f"steps={steps}: expected 1 or more")
     grid = torch.linspace(0, 1, steps + 1, device=x0.device, dtype=x0.dtype)
-    times = grid if trajectory else grid[[0, -1]]
+    times = grid if trajectory else grid[::steps]
     fixed = {"grid_constructor": lambda f, y, t: grid}
     options = {} if solver == "dopri5" else fixed
     path = odeint(velocity, x0, times, method=SOLVERS[solver], rtol=tol, atol=tol,
@@ -46,16 +46,16 @@ def integrate(
 def flow_matching_loss(
     model: Callable[..., Tensor],              # called as model(x_t, t, x1) -> velocity
     x1: Tensor,                                # normalised maps, (B, 1, H, W)
-    generator: torch.Generator | None = None,  # of times and noise, on x1's device
+    generator: torch.Generator | None = None,  # of times and noise, on any device
     t: Tensor | None = None,                   # flow times, (B,); None: uniform
     x0: Tensor | None = None,                  # noise, as x1; None: standard normal
 ) -> Tensor:                                   # mean square error, scalar
     "Regression of the velocity on straight paths to maps. Source: paper, eq. 3."
-    if t is None:
-        t = torch.rand(len(x1), generator=generator, device=x1.device, dtype=x1.dtype)
+    where = generator.device if generator else x1.device
+    if t is None: t = torch.rand(len(x1), generator=generator, device=where, dtype=x1.dtype)
     if x0 is None:
-        x0 = torch.randn(x1.shape, generator=generator, device=x1.device,
-                         dtype=x1.dtype)
+        x0 = torch.randn(x1.shape, generator=generator, device=where, dtype=x1.dtype)
+    t, x0 = t.to(x1.device), x0.to(x1.device)
     s = t[:, None, None, None]
     velocity = model((1 - s) * x0 + s * x1, t, x1)
     return (velocity.to(x1.dtype) - (x1 - x0)).square().mean()

@@ -23,9 +23,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from .core import (Fields, Maps, as_stack, atomic_path, check_counts,
-                            evaluating, maps_at_once, noise_source, read_json,
-                            to_tensor, write_json)
+from .core import (Fields, Maps, as_stack, atomic_path, best_device,
+                            check_counts, evaluating, maps_at_once, noise_source,
+                            read_json, to_tensor, write_json)
 from .data import Normalizer
 from .encoder import SCALE, Encoder, WaveEncoder, summary, unfold
 from .flow import SOLVERS, channel_mask, integrate
@@ -165,17 +165,20 @@ class Pretrained(nn.Module, ModelHubMixin, library_name="cosmoflow",
     @classmethod
     def from_pretrained(cls,
         name: str | Path,                     # as `find_model` takes it
+        device: str | torch.device = "auto",  # `auto`: CUDA, or MPS, or the CPU
         *,
         revision: str | None = None,          # branch, tag or commit on the Hub
         token: str | bool | None = None,      # for the Hub; None: that of your login
         cache_dir: str | Path | None = None,  # for downloads; None: the Hub's own
         local_files_only: bool = False,       # use the cache, never the network
         force_download: bool = False,         # download what the cache holds, too
-    ) -> Self:                                # on the CPU, float32, ready to evaluate
+    ) -> Self:                                # float32, ready to evaluate
         """Load a saved model.
 
-        Raises `FileNotFoundError` for an unknown name, `ValueError` for bad files.
+        Raises `FileNotFoundError` for an unknown name, `ValueError` for bad files, or
+        for a device that is not here.
         """
+        where = best_device(device)
         folder = find_model(
             name, revision=revision, token=token, cache_dir=cache_dir,
             local_files_only=local_files_only, force_download=force_download)
@@ -193,7 +196,7 @@ class Pretrained(nn.Module, ModelHubMixin, library_name="cosmoflow",
         except Exception as e:  # safetensors and torch each raise their own kind
             raise ValueError(f"{folder}: config.json and model.safetensors do not make "
                              f"a {cls.__name__} model: {e}") from e
-        return model.eval()
+        return model.eval().to(where)
 
 # %% ../nbs/course/08_model.ipynb #262be633
 PRESETS = {
@@ -292,13 +295,14 @@ class Codec(FlowModel):
         maps: Maps, batch_size: int | None, check: bool,  # as `encode` takes them
     ) -> Iterator[Tensor]:
         "The compressed fields, batch by batch."
+        there = maps.device if isinstance(maps, Tensor) else "cpu"
         maps = as_stack(maps, "n, H, W")
         if maps.shape[-1] % SCALE or maps.shape[-2] % SCALE:
             raise ValueError("maps: expected shape (n, H, W) with H and W multiples of "
                              f"{SCALE}, found {tuple(maps.shape)}; cut them to that")
         for x in self.inputs(maps, batch_size, check):
             with evaluating(self): field = self.encoder(x).float()
-            yield field
+            yield field.to(there)
 
     def summarise(self,
         maps: Maps,                     # (n, H, W) surface density
@@ -342,16 +346,15 @@ class Codec(FlowModel):
         size = n * samples, 1, SCALE * h, SCALE * w
         batch_size = maps_at_once(size[1:], batch_size)
         x0 = torch.randn(size, generator=generator, device=where, dtype=torch.float32)
-        x0, dtype = x0.to(self.device), self.dtype
-        field = field.to(self.device, dtype).repeat_interleave(samples, 0)
-        parts = []
+        fields, dtype, parts = field.repeat_interleave(samples, 0), self.dtype, []
         with evaluating(self):
-            for x, f in zip(x0.split(batch_size), field.split(batch_size)):
+            for x, f in zip(x0.split(batch_size), fields.split(batch_size)):
+                x, f = x.to(self.device), f.to(self.device, dtype)
                 velocity = lambda t, x: self.velocity(x.to(dtype), t[None], f).float()
                 path = integrate(velocity, x, trajectory=trajectory, **sampling)
                 if not trajectory: path = path[None]
                 part = self.normalizer.inverse(path.flatten(0, 1))
-                parts.append(part.unflatten(0, path.shape[:2]))
+                parts.append(part.unflatten(0, path.shape[:2]).to(field.device))
         maps = torch.cat(parts, 1)
         if samples > 1: maps = maps.unflatten(1, (n, samples))
         return maps if trajectory else maps[0]
@@ -415,7 +418,7 @@ class CosmoFlow(Codec):
         maps: Maps,  # training maps, (n, H, W) surface density
     ) -> Self:       # the model itself
         "Learns the prior of compressed fields from maps: what `generate` draws from."
-        self.prior = field_prior(self.encode(maps))
+        self.prior = field_prior(self.encode(maps)).to(self.device)
         return self
 
     def generate(self,
@@ -432,5 +435,5 @@ class CosmoFlow(Codec):
             raise RuntimeError("this model has no prior of compressed fields: "
                                "call fit_prior(training maps) first")
         generator = noise_source(generator, seed)
-        field = draw_fields(self.prior, n, generator)
+        field = draw_fields(self.prior.cpu(), n, generator)
         return self.decode(field, generator=generator, **kwargs)

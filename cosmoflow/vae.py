@@ -196,9 +196,10 @@ def reconstruct(self: VAE,
 ) -> Tensor:                        # (n, H, W) surface density
     "Compresses maps to the means of their latents, and decodes those."
     side, parts = self.config["pixels"], []
+    there = maps.device if isinstance(maps, Tensor) else "cpu"
     maps = as_stack(maps, f"n, {side}, {side}")
     with evaluating(self):
         for x in self.inputs(maps, batch_size, check):
             x = self.decoder(self.mean(self.encoder(x))).float()
-            parts.append(self.normalizer.inverse(x))
+            parts.append(self.normalizer.inverse(x).to(there))
     return torch.cat(parts)
