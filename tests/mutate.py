@@ -225,7 +225,7 @@ MUTANTS = [  # module, old text, new text, tests of which one must fail
     ("vae", ".item() * len(i)", ".item() * batch_size", "steps: vae_s_val"),
     ("vae", "train_loss, mse, kl = total.tolist()",
      "train_loss, kl, mse = total.tolist()", "steps: vae_s_log"),
-    ("vae", "noise[i]))[0]", "noise[:len(i)]))[0]", "steps: vae_s_val"),
+    ("vae", "noise[i])[0]", "noise[:len(i)])[0]", "steps: vae_s_val"),
 
     ("distill", "(len(path) - 1) ** 2 * ", "", "steps: by_hand"),
     ("distill", "(path - true)[1:].square()",
