@@ -28,7 +28,7 @@ docs: env  ## build the documentation site into _docs and test it in Chromium or
 	$(BIN)/python nbs/site/_build.py $(if $(QUARTO),--quarto)
 	$(if $(QUARTO),,SITE_IS_BUILT=1 $(BIN)/pytest tests/test_site.py)
 
-workshop: env  ## write the student versions of the lessons and the slides into build/workshop
+workshop: env  ## write the students' versions of the lessons, the solutions that catch_up puts in, and into build/workshop what is handed out
 	$(BIN)/python nbs/workshop/_build.py build/workshop
 
 notebooks: env  ## run every notebook in place, top to bottom, keeping its outputs

@@ -13,7 +13,7 @@ import cosmoflow
 from cosmoflow import data, model
 
 ORDER = ("core", "data", "layers", "spectra", "plot", "simulate", "encoder", "unet", "flow", "model", "train",
-         "inference", "evaluate", "vae", "distill", "scales", "results", "demo", "bench", "cli")
+         "inference", "evaluate", "vae", "distill", "scales", "results", "demo", "bench", "lessons", "cli")
 
 
 def test_export_in_sync(tmp_path):

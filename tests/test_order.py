@@ -108,9 +108,12 @@ def test_text_names_chapters_by_title():
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=name)
 def test_badge_opens_this_notebook(path):
+    "A lesson's opens the students' version."
     text = "\n".join(cells(path))
     badges = re.findall(r"\]\((https://colab[^)]*/blob/[^)]*)\)", text)
-    assert badges == [f"{COLAB}/nbs/{name(path)}"]
+    lesson = path.parent.name == "workshop" and path.name[0].isdigit()
+    opened = f"students/{path.name}" if lesson else f"nbs/{name(path)}"
+    assert badges == [f"{COLAB}/{opened}"] and (ROOT / opened).exists()
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=name)

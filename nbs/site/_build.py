@@ -113,6 +113,9 @@ def arrange(
             fold(cell, "Set-up: imports, and installation on Colab")
         elif lesson and source.startswith("#| echo: false") and "show_doc(" in source:
             continue
+        elif exercise := cell.get("metadata", {}).get("nbgrader", {}):
+            number = exercise["grade_id"].rpartition("-")[2]
+            if exercise["solution"]: fold(cell, f"A solution of exercise {number}")
         elif "#| exports" in source:
             name = re.search(r"^(?:class|def) (\w+)", source, re.M)
             if not lesson or name and name[1].startswith("_"):

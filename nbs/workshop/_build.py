@@ -1,4 +1,4 @@
-"""Writes what is handed out: the student versions of the lessons, as nbgrader's generate_assignment makes them, and the slides.
+"""Writes what is made from the lessons: the students' versions in students/, the solutions for `lesson.catch_up` in the package, and in FOLDER all that is handed out, with the slides.
 
 Use: python nbs/workshop/_build.py FOLDER
 """
@@ -12,23 +12,57 @@ from pathlib import Path
 from nbconvert import SlidesExporter
 
 HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
 SITE = "https://cosmoflow.github.io/cosmoflow"  # where links of the slides lead
-SOLUTION = re.compile(r"^([ \t]*)### BEGIN SOLUTION\n.*?^[ \t]*### END SOLUTION[ \t]*$", re.S | re.M)
+LESSONS = sorted(HERE.glob("[0-9]*.ipynb"))
+SOLUTION = re.compile(
+    r"^([ \t]*)### BEGIN SOLUTION\n(.*?)^[ \t]*### END SOLUTION[ \t]*\n?", re.S | re.M)
+TEACHERS = "*The badge opens the lesson without solutions; on this page they are there to compare.*\n\n"
 
 
-def without_solution(source: str) -> str:
-    "The source of a cell with each solution replaced by an invitation."
-    return SOLUTION.sub(r"\1# YOUR CODE HERE\n\1raise NotImplementedError()", source)
+def exercise(cell: dict) -> str | None:
+    "The number of the exercise that a cell holds the solution of, if it does."
+    meta = cell["metadata"].get("nbgrader", {})
+    return meta["grade_id"].removeprefix("exercise-") if meta.get("solution") else None
 
 
-def student_version(notebook: dict) -> dict:
-    "A lesson without solutions and without outputs, which would give them away."
-    cells = []
-    for cell in notebook["cells"]:
-        cell = {**cell, "source": without_solution("".join(cell["source"])).splitlines(keepends=True)}
-        if cell["cell_type"] == "code": cell |= {"outputs": [], "execution_count": None}
-        cells.append(cell)
-    return {**notebook, "cells": cells}
+def student_cell(cell: dict) -> dict:
+    "A cell without its solution and its outputs, which would give it away."
+    source, number = "".join(cell["source"]), exercise(cell)
+    if number:
+        stub = rf"\1# YOUR CODE HERE, in place of the next line\n\1raise lesson.not_started({number})\n"
+        source = SOLUTION.sub(stub, source)
+    if cell["cell_type"] == "markdown":
+        source = source.replace(TEACHERS, "").replace("](../", "](../nbs/")
+    emptied = {"outputs": [], "execution_count": None} if cell["cell_type"] == "code" else {}
+    return {**cell, "source": source.splitlines(keepends=True), **emptied}
+
+
+def student_version(lesson: dict) -> dict:
+    "A lesson as students get it."
+    return {**lesson, "cells": [student_cell(cell) for cell in lesson["cells"]]}
+
+
+def solutions(lesson: dict) -> dict[str, str]:
+    "Exercise -> its cell with the solution."
+    cells = {exercise(cell): "".join(cell["source"]) for cell in lesson["cells"]}
+    return {n: SOLUTION.sub(r"\2", source) for n, source in cells.items() if n}
+
+
+def build(students: Path, solved: Path) -> None:
+    "Writes the students' versions into a folder, and the file of solutions."
+    students.mkdir(parents=True, exist_ok=True)
+    all_solutions = {}
+    for path in LESSONS:
+        lesson = json.loads(path.read_text(encoding="utf-8"))
+        all_solutions[str(int(path.name[:2]))] = solutions(lesson)
+        write(students / path.name, student_version(lesson))
+    write(solved, all_solutions)
+
+
+def write(path: Path, content: dict) -> None:
+    text = json.dumps(content, indent=1, ensure_ascii=False, sort_keys=True)
+    path.write_text(text + "\n", encoding="utf-8")
 
 
 def slides() -> str:
@@ -48,11 +82,15 @@ def write_slides(
         shutil.copytree(folder, page.parent / folder.name, dirs_exist_ok=True)
 
 
+def hand_out(out: Path) -> None:
+    "Copies the students' versions into a folder, and the slides with what they need."
+    students = ROOT / "students"
+    shutil.copytree(students, out, ignore=shutil.ignore_patterns("README.md"), dirs_exist_ok=True)
+    write_slides(out / "slides.html")
+
+
 if __name__ == "__main__":
     out = Path(sys.argv[1])
-    out.mkdir(parents=True, exist_ok=True)
-    for path in sorted(HERE.glob("[0-9]*.ipynb")):
-        text = json.dumps(student_version(json.loads(path.read_text(encoding="utf-8"))), indent=1, ensure_ascii=False) + "\n"
-        (out / path.name).write_text(text, encoding="utf-8")
-    write_slides(out / "slides.html")
+    build(ROOT / "students", ROOT / "cosmoflow" / "solutions.json")
+    hand_out(out)
     print(f"open {out / 'slides.html'}, hand out {out}/*.ipynb")
