@@ -475,8 +475,6 @@ def _bench(**options: Any) -> None:
     The file keeps what has been timed, until the same command starts again.
     """
     from cosmoflow.bench import bench
-    # simulations share a GPU with torch
-    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     print(bench(**options))
 
 # %% ../nbs/tools/cli.ipynb #a54c2e7f

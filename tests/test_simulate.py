@@ -1,12 +1,22 @@
-"""Simulation runs: same bytes in any order, resumed after a kill, no mixing of settings."""
+"""Simulation runs: same bytes in any order, resumed after a kill, no mixing of runs, full disks, a shared GPU."""
+import dataclasses
+import errno
+import importlib.metadata
+import importlib.util
 import json
 import os
+import re
+import shutil
 import subprocess
+import sys
+import threading
 
 import numpy as np
 import pytest
-from conftest import COSMOFLOW, kill_when
+from conftest import COSMOFLOW, NOTEBOOKS, kill_when
 
+import cosmoflow.simulate
+from cosmoflow.core import alone
 from cosmoflow.data import open_maps
 from cosmoflow.simulate import OMEGA_B, RHO_CRIT, round_mantissa, simulate, simulation_table
 
@@ -25,7 +35,7 @@ def test_any_order_gives_the_same_bytes(tmp_path):
     expected = (data.params[:, 0] - OMEGA_B) * RHO_CRIT * 5
     np.testing.assert_allclose(data.maps.reshape(4, 3, -1).mean(2), np.repeat(expected[:, None], 3, 1), rtol=1e-4)
     manifest = json.loads((tmp_path / "a" / "manifest_LH.json").read_text(encoding="utf-8"))
-    assert manifest["simulations"] == [0, 1, 2, 3] and manifest["versions"]["pmpp"] and manifest["settings"]["particles"] == 16
+    assert manifest["simulations"] == [0, 1, 2, 3] and manifest["versions"]["pmpp"] and manifest["run"]["settings"]["particles"] == 16
 
 
 def test_some_simulations_keep_their_own_parameters(tmp_path):
@@ -41,8 +51,8 @@ def test_some_simulations_keep_their_own_parameters(tmp_path):
 def test_killed_run_goes_on(tmp_path):
     args = [COSMOFLOW, "simulate", "--set", "LH", "--sims", "0:12", "--particles", "32", "--pixels", "16", "--out", str(tmp_path / "cut")]
     parts = tmp_path / "cut" / "parts" / "LH"
-    kill_when(lambda: len(list(parts.glob("[0-9]*.npy"))) >= 2, *args)
-    done = {p: p.stat().st_mtime_ns for p in parts.glob("[0-9]*.npy")}
+    kill_when(lambda: len(list(parts.glob("[0-9]*.safetensors"))) >= 2, *args)
+    done = {p: p.stat().st_mtime_ns for p in parts.glob("[0-9]*.safetensors")}
     assert 2 <= len(done)
     subprocess.run(args, check=True, capture_output=True)
     assert all(p.stat().st_mtime_ns == t for p, t in done.items())  # nothing is done twice
@@ -62,12 +72,143 @@ def test_devices_share_a_simulation(tmp_path):
 
 def test_settings_do_not_mix(tmp_path):
     simulate("CV", tmp_path, slice(0, 1), **SMALL)
-    with pytest.raises(ValueError, match="pixels=16 there, 8 asked"): simulate("CV", tmp_path, slice(0, 1), **{**SMALL, "pixels": 8})
+    with pytest.raises(ValueError, match="settings pixels is 16 there and 8 here"): simulate("CV", tmp_path, slice(0, 1), **{**SMALL, "pixels": 8})
     with pytest.raises(ValueError, match="selects none"): simulate("CV", tmp_path, slice(27, 30), **SMALL)
     with pytest.raises(ValueError, match="set='XX'"): simulate("XX", tmp_path, **SMALL)
     with pytest.raises(ValueError, match="devices=99: JAX finds"): simulate("CV", tmp_path / "new", slice(0, 1), **SMALL, devices=99)
     assert not (tmp_path / "new").exists()
     with pytest.raises(ValueError, match="keep_bits=0"): simulate("CV", tmp_path, slice(0, 1), **SMALL, keep_bits=0)
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory):
+    "A folder with the first simulation of CV."
+    folder = tmp_path_factory.mktemp("one")
+    simulate("CV", folder, slice(0, 1), **SMALL)
+    return folder
+
+
+CHANGES = {  # what differs, how it is named, and how it comes about
+    "pixels": ("settings pixels is 16 there and 8 here", dict(pixels=8)),
+    "particles": ("settings particles is 16 there and 32 here", dict(particles=32)),
+    "steps": ("settings steps is 4 there and 5 here", dict(steps=5)),
+    "keep_bits": ("settings keep_bits is 23 there and 6 here", dict(keep_bits=6)),
+    "box": ("settings box is 25.0 there and 50.0 here", dict(BOX=50.0)),
+    "recipe": ("recipe version is 1 there and 2 here", dict(RECIPE=2)),
+    "physics": ("recipe h is 0.6711 there and 0.7 here", dict(HUBBLE=0.7)),
+    "parameters": ("data parameters is '\\w+' there and '\\w+' here", dict(params=lambda p: p + 0.01)),
+    "phases": ("data phases is '\\w+' there and '\\w+' here", dict(seeds=lambda s: s + 1)),
+}
+
+
+@pytest.mark.parametrize("kept_by", ["manifest", "part"])
+@pytest.mark.parametrize("what", CHANGES)
+def test_another_run_is_refused_and_named(what, kept_by, one, tmp_path, monkeypatch):
+    "By the folder's manifest, and by each simulation: it may have come from elsewhere."
+    message, change = CHANGES[what]
+    folder = shutil.copytree(one, tmp_path / "PM")
+    if kept_by == "part": (folder / "manifest_CV.json").unlink()
+    before = files(folder)
+    for name in change.keys() - SMALL.keys() - {"keep_bits"}:
+        if name.isupper():
+            monkeypatch.setattr(cosmoflow.simulate, name, change[name])
+        else:
+            table = simulation_table("CV")
+            other = dataclasses.replace(table, **{name: change[name](getattr(table, name))})
+            monkeypatch.setattr(cosmoflow.simulate, "simulation_table", lambda set, other=other: other)
+    given = {k: v for k, v in change.items() if k in SMALL or k == "keep_bits"}
+    with pytest.raises(ValueError, match=message): simulate("CV", folder, slice(1, 2), **SMALL | given)
+    assert files(folder) == before and len(list((folder / "parts" / "CV").glob("[0-9]*"))) == 1
+
+
+def test_parts_that_are_not_this_simulation(one, tmp_path):
+    "Renamed, of another set, cut off, or of an older version."
+    folder = shutil.copytree(one, tmp_path / "PM")
+    part = folder / "parts" / "CV" / "0000.safetensors"
+    part.rename(part.with_stem("0003"))
+    with pytest.raises(ValueError, match="0003.safetensors is of another run: simulation number is 0 there and 3 here"): simulate("CV", folder, slice(0, 1), **SMALL)
+    (folder / "parts" / "LH").mkdir()
+    part.with_stem("0003").rename(folder / "parts" / "LH" / part.name)
+    with pytest.raises(ValueError, match="data set is 'CV' there and 'LH' here"): simulate("LH", folder, slice(0, 1), **SMALL)
+    part.write_bytes((one / "parts" / "CV" / part.name).read_bytes()[:-100])
+    with pytest.raises(ValueError, match="0000.safetensors: expected the maps of a simulation .*; remove it"): simulate("CV", folder, slice(0, 1), **SMALL)
+    (folder / "manifest_CV.json").write_text('{"settings": {"pixels": 16}}')
+    with pytest.raises(ValueError, match="manifest_CV.json does not say what run it is of, since an older version wrote it"): simulate("CV", folder, slice(0, 1), **SMALL)
+
+
+def test_two_processes_do_not_make_the_same_simulation(one, tmp_path):
+    folder = shutil.copytree(one, tmp_path / "PM")
+    with alone(folder / "parts" / "CV" / "0001.safetensors", "simulation"):
+        simulate("CV", folder, slice(2, 3), **SMALL)  # another one may be made
+        with pytest.raises(BlockingIOError, match="0001.safetensors: another simulation is at work on this file; wait for its end"): simulate("CV", folder, slice(0, 3), **SMALL)
+    simulate("CV", folder, slice(0, 3), **SMALL)
+    assert open_maps("PM", "CV", folder).n_sims == 3
+    assert sorted(p.name for p in (folder / "parts" / "CV").glob("[0-9]*")) == [f"000{i}.safetensors" for i in range(3)]
+
+
+def test_shares_of_the_work_are_joined_whole(tmp_path):
+    "At the same time, into one folder: maps, table and manifest tell of the same simulations."
+    shares = [threading.Thread(target=simulate, args=("CV", tmp_path, slice(i, i + 2)), kwargs=SMALL) for i in (0, 2, 4)]
+    for share in shares: share.start()
+    for share in shares: share.join()
+    assert open_maps("PM", "CV", tmp_path).n_sims == 6
+    assert json.loads((tmp_path / "manifest_CV.json").read_text())["simulations"] == list(range(6))
+
+
+FULL_DISK = """
+import resource, signal, sys
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv.pop(1)),) * 2)
+from cosmoflow.cli import main
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize("room, full", [(10_000, "parts/CV/0001.safetensors"), (20_000, "Maps_Mcdm_PM_CV_z=0.00.npy")])
+def test_a_full_disk_is_one_line_that_names_the_file(room, full, one, tmp_path):
+    "Two simulations of 15,360 bytes each; no file may grow larger than the room there is."
+    folder = shutil.copytree(one, tmp_path / "PM")
+    before = files(folder)
+    args = ["simulate", "--set", "CV", "--sims", "0:2", "--out", str(folder), *(f"--{k}={v}" for k, v in SMALL.items())]
+    quiet = os.environ | {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "1e9"}  # read, and never half-written
+    done = subprocess.run([sys.executable, "-c", FULL_DISK, str(room), *args], env=quiet, capture_output=True, text=True)
+    last = done.stderr.strip().splitlines()[-1]
+    assert done.returncode == 2 and last.startswith(f"cosmoflow: error: {folder}/{full}: ") and os.strerror(errno.EFBIG) in last, done.stderr
+    assert "Traceback" not in done.stderr and files(folder) == before
+    simulate("CV", folder, slice(0, 2), **SMALL)
+    assert open_maps("PM", "CV", folder).n_sims == 2 and not list(folder.rglob("*.tmp*"))
+
+
+@pytest.mark.parametrize("before, expected", [("", "false"), ("import os; os.environ['XLA_PYTHON_CLIENT_PREALLOCATE'] = 'true'", "true"), ("import jax", "None")], ids=["as it is", "the user's choice", "jax is there already"])
+def test_jax_leaves_room_for_torch(before, expected):
+    "Set before jax is first imported, and only there: not by importing us."
+    code = f"import os; import cosmoflow.simulate as s; {before or 'pass'}; name = 'XLA_PYTHON_CLIENT_PREALLOCATE'; first = os.environ.get(name); s.particle_mesh(8, 8, 1); print(first, os.environ.get(name))"
+    clean = {k: v for k, v in os.environ.items() if k != "XLA_PYTHON_CLIENT_PREALLOCATE"}
+    done = subprocess.run([sys.executable, "-c", code], env=clean, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [("None" if expected == "false" else expected), expected]
+
+
+SIM_PAGES = [p for p in NOTEBOOKS if "cosmoflow[sim]" in p.read_text()]
+
+
+@pytest.mark.parametrize("path", SIM_PAGES, ids=lambda p: p.stem)
+def test_pages_with_simulations_keep_torch_and_numpy(path, tmp_path, monkeypatch, capsys):
+    "The set-up cell, as on Colab, up to what pip is asked for; and what the page says of jax is what pmpp asks for."
+    from IPython.core.inputtransformer2 import TransformerManager
+    cells = ["".join(c["source"]) for c in json.loads(path.read_text())["cells"]]
+    setup = next(c for c in cells if 'find_spec("cosmoflow")' in c)
+    asked = []
+    shell = type("Shell", (), {"run_line_magic": lambda self, *a: asked.append(a), "system": lambda self, *a: None})()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    import jax  # noqa: F401 (imported in this session, as the page foresees)
+    exec(TransformerManager().transform_cell(setup), {"get_ipython": lambda: shell})
+    kept = re.search(r" -c (\S+)$", asked[0][1])[1]
+    assert (tmp_path / kept).read_text().split() == [f"{name}=={importlib.metadata.version(name)}" for name in ("torch", "numpy")]
+    assert "Restart session" in capsys.readouterr().out
+    wants = next(r for r in importlib.metadata.requires("pmpp") if r.startswith("jax"))
+    low, high = re.search(r">=([\d.]+)", wants)[1], re.search(r"<([\d.]+)", wants)[1]
+    assert f"from {low} to below {high}" in setup
 
 
 def test_tables():
