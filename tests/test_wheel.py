@@ -16,7 +16,7 @@ def test_sizes(wheel):
     assert sum(s for name, s in sizes.items() if "/weights/mini/" in name) < 8e6
     assert sum(s for name, s in sizes.items() if "/weights/base/" in name) < 30e6
     assert sum(s for name, s in sizes.items() if "/weights/" in name) < 45e6
-    for name in ("camels/CosmoAstroSeed_Astrid_L25n256_LH.txt", "weights/mini/config.json", "style.mplstyle", "py.typed", "records/11_paper.npz"): assert f"cosmoflow/{name}" in sizes
+    for name in ("camels/CosmoAstroSeed_Astrid_L25n256_LH.txt", "weights/mini/config.json", "style.mplstyle", "solutions.json", "py.typed", "records/11_paper.npz"): assert f"cosmoflow/{name}" in sizes
 
 
 def test_guide_names_the_size(wheel):
