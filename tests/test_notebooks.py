@@ -3,11 +3,14 @@ import json
 import os
 import re
 import subprocess
+from runpy import run_path
 
 import pytest
 from conftest import NOTEBOOKS, ROOT
 
 EXTRAS = {"pmpp": "sim", "cosmoflow.simulate": "sim", "umap": "viz", "ipywidgets": "viz", "anywidget": "viz", "sklearn": "viz", "optuna": "search"}
+
+SETUP = run_path(str(ROOT / "nbs" / "site" / "_setup.py"))
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
@@ -25,6 +28,13 @@ def test_setup_cell_installs_what_is_imported(path):
     installed = re.search(r'pip install -q "cosmoflow(?:\[([\w,]+)\])? @ git', code)
     assert installed, "no set-up cell"
     assert needed <= set((installed[1] or "").split(",")), f"imports need the extras {needed}"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_setup_cell_is_the_one_of_all_pages(path):
+    (cell,) = filter(SETUP["is_setup"], json.loads(path.read_text(encoding="utf-8"))["cells"])
+    expected = SETUP["setup_cell"](SETUP["extras_of"](cell))
+    assert "".join(cell["source"]) == expected, "run python nbs/site/_setup.py"
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
