@@ -229,7 +229,7 @@ def test_a_simulation_that_failed_does_not_bind_the_next(shell, monkeypatch):
     assert shell(f"{line} 4096")[0] == 2
     assert shell(f"{line} 64")[0] == 0
     status, _, errors = shell(f"{line} 32")
-    assert status == 2 and "pixels=64 there, 32 asked" in errors
+    assert status == 2 and "settings pixels is 64 there and 32 here" in errors
 
 
 FULL = {  # what does not fit on a full disk, and how large files may get

@@ -93,7 +93,7 @@ def test_a_search_goes_on_with_nothing_else(what, searched):
 def test_a_search_that_does_not_say_what_it_is_of_is_not_gone_on_with(tmp_path):
     study = optuna.create_study(storage=f"sqlite:///{tmp_path / 'search.db'}", study_name="mlp")
     study.optimize(lambda trial: trial.suggest_float("lr", 0, 1), n_trials=1)
-    with pytest.raises(ValueError, match="search.db does not say what it was trained on, since an older version"): search_mlp(**SEARCH, storage=tmp_path / "search.db")
+    with pytest.raises(ValueError, match="search.db does not say what run it is of, since an older version"): search_mlp(**SEARCH, storage=tmp_path / "search.db")
 
 
 def damaged(path, searched): path.write_bytes(searched.read_bytes()[:20_000])

@@ -40,12 +40,12 @@ def links(text, page):
     found = re.findall(r"\]\(([^)#:]+)", text)
     paths = [(page.parent / link).resolve() for link in found]
     pages = [p for p in paths if p.suffix in (".ipynb", ".md") and NBS in p.parents]
-    return list(dict.fromkeys(map(name, pages)))
+    return list(dict.fromkeys(name(p) for p in pages if p.parent.name != "_students"))
 
 
 def test_side_bar_holds_every_page_once_and_numbers_rise():
     pages = side_bar()
-    assert sorted(pages) == sorted(map(name, [*NOTEBOOKS, *NBS.rglob("*.md")]))
+    assert sorted(pages) == sorted(map(name, [*NOTEBOOKS, *NBS.glob("*/*.md")]))
     for folder in ("course", "experiments", "workshop"):
         numbered = [page for page in pages if re.match(rf"{folder}/\d\d_", page)]
         assert numbered and numbered == sorted(numbered)
@@ -112,7 +112,7 @@ def test_badge_opens_this_notebook(path):
     text = "\n".join(cells(path))
     badges = re.findall(r"\]\((https://colab[^)]*/blob/[^)]*)\)", text)
     lesson = path.parent.name == "workshop" and path.name[0].isdigit()
-    opened = f"students/{path.name}" if lesson else f"nbs/{name(path)}"
+    opened = f"nbs/workshop/_students/{path.name}" if lesson else f"nbs/{name(path)}"
     assert badges == [f"{COLAB}/{opened}"] and (ROOT / opened).exists()
 
 

@@ -132,7 +132,7 @@ def test_parts_that_are_not_this_simulation(one, tmp_path):
     with pytest.raises(ValueError, match="data set is 'CV' there and 'LH' here"): simulate("LH", folder, slice(0, 1), **SMALL)
     part.write_bytes((one / "parts" / "CV" / part.name).read_bytes()[:-100])
     with pytest.raises(ValueError, match="0000.safetensors: expected the maps of a simulation .*; remove it"): simulate("CV", folder, slice(0, 1), **SMALL)
-    (folder / "manifest_CV.json").write_text('{"settings": {"pixels": 16}}')
+    (folder / "manifest_CV.json").write_text('{"settings": {"pixels": 16}}', encoding="utf-8")
     with pytest.raises(ValueError, match="manifest_CV.json does not say what run it is of, since an older version wrote it"): simulate("CV", folder, slice(0, 1), **SMALL)
 
 
@@ -152,7 +152,7 @@ def test_shares_of_the_work_are_joined_whole(tmp_path):
     for share in shares: share.start()
     for share in shares: share.join()
     assert open_maps("PM", "CV", tmp_path).n_sims == 6
-    assert json.loads((tmp_path / "manifest_CV.json").read_text())["simulations"] == list(range(6))
+    assert json.loads((tmp_path / "manifest_CV.json").read_text(encoding="utf-8"))["simulations"] == list(range(6))
 
 
 FULL_DISK = """
@@ -188,14 +188,14 @@ def test_jax_leaves_room_for_torch(before, expected):
     assert done.stdout.split() == [("None" if expected == "false" else expected), expected]
 
 
-SIM_PAGES = [p for p in NOTEBOOKS if "cosmoflow[sim]" in p.read_text()]
+SIM_PAGES = [p for p in NOTEBOOKS if "cosmoflow[sim]" in p.read_text(encoding="utf-8")]
 
 
 @pytest.mark.parametrize("path", SIM_PAGES, ids=lambda p: p.stem)
 def test_pages_with_simulations_keep_torch_and_numpy(path, tmp_path, monkeypatch, capsys):
     "The set-up cell, as on Colab, up to what pip is asked for; and what the page says of jax is what pmpp asks for."
     from IPython.core.inputtransformer2 import TransformerManager
-    cells = ["".join(c["source"]) for c in json.loads(path.read_text())["cells"]]
+    cells = ["".join(c["source"]) for c in json.loads(path.read_text(encoding="utf-8"))["cells"]]
     setup = next(c for c in cells if 'find_spec("cosmoflow")' in c)
     asked = []
     shell = type("Shell", (), {"run_line_magic": lambda self, *a: asked.append(a), "system": lambda self, *a: None})()
@@ -204,7 +204,7 @@ def test_pages_with_simulations_keep_torch_and_numpy(path, tmp_path, monkeypatch
     import jax  # noqa: F401 (imported in this session, as the page foresees)
     exec(TransformerManager().transform_cell(setup), {"get_ipython": lambda: shell})
     kept = re.search(r" -c (\S+)$", asked[0][1])[1]
-    assert (tmp_path / kept).read_text().split() == [f"{name}=={importlib.metadata.version(name)}" for name in ("torch", "numpy")]
+    assert (tmp_path / kept).read_text(encoding="utf-8").split() == [f"{name}=={importlib.metadata.version(name)}" for name in ("torch", "numpy")]
     assert "Restart session" in capsys.readouterr().out
     wants = next(r for r in importlib.metadata.requires("pmpp") if r.startswith("jax"))
     low, high = re.search(r">=([\d.]+)", wants)[1], re.search(r"<([\d.]+)", wants)[1]

@@ -42,15 +42,15 @@ def handed_out(build, tmp_path_factory):
 def test_students_versions_and_solutions_are_in_step(build, tmp_path):
     build.build(tmp_path / "students", tmp_path / "solutions.json")
     made = {p.name: p.read_text(encoding="utf-8") for p in (tmp_path / "students").iterdir()}
-    kept = {p.name: p.read_text(encoding="utf-8") for p in (ROOT / "students").glob("*.ipynb")}
-    assert made == kept, "run `make workshop` and commit students/"
+    kept = {p.name: p.read_text(encoding="utf-8") for p in (ROOT / "nbs" / "workshop" / "_students").glob("*.ipynb")}
+    assert made == kept, "run `make workshop` and commit nbs/workshop/_students/"
     kept = (ROOT / "cosmoflow" / "solutions.json").read_text(encoding="utf-8")
     assert (tmp_path / "solutions.json").read_text(encoding="utf-8") == kept, "run `make workshop` and commit it"
 
 
 @pytest.mark.parametrize("lesson", LESSONS, ids=lambda p: p.stem)
 def test_student_version_holds_no_solution(lesson):
-    student = ROOT / "students" / lesson.name
+    student = ROOT / "nbs" / "workshop" / "_students" / lesson.name
     assert student.stat().st_size < 60_000
     for a, b in zip(cells(lesson), cells(student), strict=True):
         meta, a, b = a["metadata"].get("nbgrader", {}), "".join(a["source"]), "".join(b["source"])
@@ -92,7 +92,7 @@ def run(notebook, folder):
 
 def test_lesson_that_nobody_started_says_one_line_a_check_and_can_be_caught_up_with(tmp_path):
     "In a real kernel, as on Colab: the student's notebook alone, and the package."
-    path = ROOT / "students" / LESSONS[0].name
+    path = ROOT / "nbs" / "workshop" / "_students" / LESSONS[0].name
     errors, everything = run(nbformat.read(path, 4), tmp_path)
     for number, found in enumerate(errors, 1):
         (error,) = found
@@ -151,7 +151,7 @@ def test_site_folds_every_solution_and_its_badge_opens_the_lesson_without(built_
         page = (built_site / "workshop" / f"{path.stem[3:]}.html").read_text(encoding="utf-8")
         folded = re.findall(r"<details class=.code-fold.>\s*<summary>A solution of exercise (\d)</summary>", page)
         assert folded == [m["grade_id"][-1] for m in graded(path) if m["solution"]]
-        assert re.findall(r"colab\.research[^'\"]*/blob/main/([^'\"]*)", page) == [f"students/{path.name}"]
+        assert re.findall(r"colab\.research[^'\"]*/blob/main/([^'\"]*)", page) == [f"nbs/workshop/_students/{path.name}"]
         outside = re.sub(r"<details.*?</details>", "", page, flags=re.S)
         assert "BEGIN SOLUTION" in page and "BEGIN SOLUTION" not in outside
 

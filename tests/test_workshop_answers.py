@@ -304,7 +304,7 @@ KINDS = {"nothing": (lambda result: None, "nothing back|2 results.*found NoneTyp
 def test_wrong_answers_get_the_hint_that_names_the_mistake(lesson):
     matplotlib.use("agg")
     names, trouble, tried = {"__name__": "__main__"}, [], 0
-    stubs = {c["metadata"]["nbgrader"]["grade_id"]: "".join(c["source"]) for c in json.loads((ROOT / "students" / LESSONS[lesson].name).read_text(encoding="utf-8"))["cells"] if "nbgrader" in c["metadata"]}
+    stubs = {c["metadata"]["nbgrader"]["grade_id"]: "".join(c["source"]) for c in json.loads((ROOT / "nbs" / "workshop" / "_students" / LESSONS[lesson].name).read_text(encoding="utf-8"))["cells"] if "nbgrader" in c["metadata"]}
     for name, source in cells(lesson):
         if name.startswith("exercise"): exercise = source
         if not name.startswith("check"):

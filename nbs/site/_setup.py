@@ -21,7 +21,7 @@ import importlib.util
 import sys
 from importlib.metadata import version
 if importlib.util.find_spec("cosmoflow") is None:
-    with open("kept.txt", "w") as f:
+    with open("kept.txt", "w", encoding="utf-8") as f:
         f.writelines(f"{name}=={version(name)}\\n" for name in ("torch", "numpy"))
     %pip install -q "cosmoflow{extras} @ git+https://github.com/cosmoflow/cosmoflow" -c kept.txt
     if "jax" in sys.modules:

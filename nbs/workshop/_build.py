@@ -1,4 +1,4 @@
-"""Writes what is made from the lessons: the students' versions in students/, the solutions for `lesson.catch_up` in the package, and in FOLDER all that is handed out, with the slides.
+"""Writes what is made from the lessons: the students' versions in nbs/workshop/_students/, the solutions for `lesson.catch_up` in the package, and in FOLDER all that is handed out, with the slides.
 
 Use: python nbs/workshop/_build.py FOLDER
 """
@@ -84,13 +84,13 @@ def write_slides(
 
 def hand_out(out: Path) -> None:
     "Copies the students' versions into a folder, and the slides with what they need."
-    students = ROOT / "students"
+    students = ROOT / "nbs" / "workshop" / "_students"
     shutil.copytree(students, out, ignore=shutil.ignore_patterns("README.md"), dirs_exist_ok=True)
     write_slides(out / "slides.html")
 
 
 if __name__ == "__main__":
     out = Path(sys.argv[1])
-    build(ROOT / "students", ROOT / "cosmoflow" / "solutions.json")
+    build(ROOT / "nbs" / "workshop" / "_students", ROOT / "cosmoflow" / "solutions.json")
     hand_out(out)
     print(f"open {out / 'slides.html'}, hand out {out}/*.ipynb")
