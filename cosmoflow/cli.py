@@ -69,8 +69,9 @@ def _parameters(
     module, *names = path.split(".")
     lines, found = _source(module)
     node = found[names[0]]
-    for name in names[1:]:
-        node = next(n for n in node.body if getattr(n, "name", None) == name)
+    for name in names[1:]:  # in the class, or below it, by @patch
+        inside = (n for n in node.body if getattr(n, "name", None) == name)
+        node = next(inside, found.get(name))
     if isinstance(node, ast.ClassDef):
         fields = [n for n in node.body if isinstance(n, ast.AnnAssign)]
         declared = [(ast.unparse(n.target), n.annotation, n.value) for n in fields]
@@ -289,7 +290,7 @@ def _load_model(name: str) -> "CosmoFlow":
 @_command
 @_takes_maps
 @_takes("train.TrainConfig", presets=_value("train", ast.Name("TRAIN_PRESETS")))
-@_takes("model.FlowModel.__init__", "channels waves")
+@_takes("model.CosmoFlow.__init__", "channels waves")
 @_takes("train.train", "out resume")
 def _train(
     # size of the model, and the settings that suit it
@@ -327,7 +328,7 @@ def _train(
 # %% ../nbs/tools/cli.ipynb #c647a7c1
 @_command
 @_takes_maps
-@_takes("model.Codec.decode", "steps solver")
+@_takes("model.CosmoFlow.decode", "steps solver")
 @_takes("evaluate.evaluate", "seed")
 def _evaluate(
     model: _Model = "mini",
@@ -444,7 +445,7 @@ def _encode(
 
 # %% ../nbs/tools/cli.ipynb #859d2bf5
 @_command
-@_takes("model.Codec.decode", "steps solver")
+@_takes("model.CosmoFlow.decode", "steps solver")
 def _decode(
     field: Path,            # .npy of compressed fields, (n, C, h, w)
     out: Path,              # .npy of maps, (n, 16 h, 16 w), (Msun/h)/(Mpc/h)^2

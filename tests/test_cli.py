@@ -74,7 +74,7 @@ def test_its_example_parses(command):
 
 
 @pytest.mark.parametrize("path", ["simulate.simulate", "data.open_maps", "data.download", "train.TrainConfig", "train.train",
-                                  "model.find_model", "model.FlowModel.__init__", "model.Codec.decode", "evaluate.evaluate", "distill.distill", "bench.bench", "demo.demo"])
+                                  "model.find_model", "model.CosmoFlow.__init__", "model.CosmoFlow.decode", "evaluate.evaluate", "distill.distill", "bench.bench", "demo.demo"])
 def test_what_is_read_is_what_is_there(path):
     module, *names = path.split(".")
     real = functools.reduce(getattr, names, importlib.import_module(f"cosmoflow.{module}"))
