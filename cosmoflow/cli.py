@@ -80,7 +80,7 @@ def _parameters(
         defaults = [None] * (len(args) - len(defaults)) + defaults
         declared = [(a.arg, a.annotation, d) for a, d in zip(args, defaults)]
     for name, annotation, default in declared:
-        if annotation is None: continue  # self
+        if name == "self": continue
         last: Any = default or annotation
         comment = lines[last.end_lineno - 1][last.end_col_offset:].partition("#")[2]
         yield name, ast.unparse(annotation), default, comment.strip()
