@@ -143,12 +143,33 @@ def test_data_card_counts_the_simulations():
     assert int(maps.replace(",", "")) == len(open_maps("PM", "LH"))
 
 
+RIVAL = "raw maps, the encoder's network, 53 epochs"
+
+
 @pytest.mark.parametrize("name", ["README.md", "nbs/index.ipynb"])
 def test_verdict_on_eight_numbers_is_what_the_record_says(name):
     (claim,) = re.findall(r"- \*The mean of the field.*", page(name))
     said = [f"{om} and {s8} %" for om, s8 in re.findall(r"([\d.]+) and ([\d.]+) %", claim)]
     taught = ("flow", "power spectrum", "siblings")
-    assert said == [" and ".join(recorded("12_siblings", f"relative error of {p}, %", by)[0] for p in ("Omega_m", "sigma_8")) + " %" for by in taught]
+    found = [("12_siblings", by) for by in taught] + [("04_inference", RIVAL)]
+    assert said == [" and ".join(recorded(record, f"relative error of {p}, %", by)[0] for p in ("Omega_m", "sigma_8")) + " %" for record, by in found]
+
+
+EXPERIMENTS = [f"nbs/experiments/{name}.ipynb" for name in ("04_inference", "10_base", "12_siblings")]
+
+
+@pytest.mark.parametrize("name", [*EXPERIMENTS, "cosmoflow/weights/mini/README.md"])
+def test_pages_repeat_the_rival_that_decides(name):
+    om, s8 = (" ± ".join(recorded("04_inference", f"relative error of {p}, %", RIVAL)) for p in ("Omega_m", "sigma_8"))
+    assert f"{om} and {s8} %" in page(name) or f"{om} %, {s8} %" in page(name)
+
+
+def test_the_ratios_over_the_rival_are_the_record_s():
+    found = json.loads((ROOT / "cosmoflow/records/04_inference.json").read_text(encoding="utf-8"))["results"]
+    ratios = [r for r in found if r["quantity"].endswith("summaries / raw maps")]
+    said = [f"{r['value']:.2f} ± {r['error']:.2f}" for r in ratios]
+    assert f"the ratios are {' and '.join(said)}" in page(EXPERIMENTS[0])
+    assert f"ratios are {' and '.join(x.split()[0] for x in said)}," in page(EXPERIMENTS[1])
 
 
 @pytest.mark.parametrize("name", ["mini", "base"])
