@@ -54,12 +54,12 @@ class Timing:
     ratio: float     # median over the rounds of the plain way's time over this one's
     note: str = ""   # what else was measured
 
-
+# %% ../nbs/tools/bench.ipynb #62b7dc99
 def synchronise(device: torch.device) -> None:
     "Waits until the device has done all that it was asked to do."
     if device.type != "cpu": getattr(torch, device.type).synchronize()
 
-
+# %% ../nbs/tools/bench.ipynb #4c388800
 def seconds(
     call: Callable[[], object],
     device: torch.device,        # to wait for
@@ -71,7 +71,7 @@ def seconds(
     synchronise(device)
     return time.perf_counter() - start
 
-
+# %% ../nbs/tools/bench.ipynb #522ecd8b
 def race(
     job: str,                                   # what is done
     size: str,                                  # of the maps or the simulation
@@ -98,7 +98,7 @@ class Way:
     bfloat16: bool = False
     compiled: bool = False
 
-
+# %% ../nbs/tools/bench.ipynb #2258e6ec
 def ladder(
     steps: list[str],  # fields of `Way`, in the order in which they are added
 ) -> dict[str, Way]:   # what was added last -> all that has been added so far
@@ -107,7 +107,7 @@ def ladder(
     for step in steps: rungs["+ " + step.replace("_", " ")] = replace(list(rungs.values())[-1], **{step: True})
     return rungs
 
-
+# %% ../nbs/tools/bench.ipynb #1b60af50
 @contextmanager
 def running(way: Way, device: torch.device) -> Iterator[None]:
     "Attention and precision inside the block are those of `way`."
@@ -116,7 +116,7 @@ def running(way: Way, device: torch.device) -> Iterator[None]:
         if way.bfloat16: stack.enter_context(torch.autocast(device.type, torch.bfloat16))
         yield
 
-
+# %% ../nbs/tools/bench.ipynb #6916c29b
 def velocity_by_loop(
     model: CosmoFlow,
     x: Tensor,      # state of the flow, (B, 1, H, W)
@@ -237,7 +237,7 @@ def spectrum_by_loop(
         spectra.append([power[ring == i].mean() for i in range(1, side // 2 + 1)])
     return np.array(spectra)
 
-
+# %% ../nbs/tools/bench.ipynb #4e6f0fe5
 class OneByOne(torch.utils.data.Dataset):
     "Maps normalised and transformed one at a time."
     def __init__(self, maps: np.ndarray, normalizer: Normalizer): self.maps, self.normalizer = maps, normalizer
@@ -246,7 +246,7 @@ class OneByOne(torch.utils.data.Dataset):
 
     def __getitem__(self, i: int) -> Tensor: return augment(self.normalizer(self.maps[i:i + 1]))[0]
 
-
+# %% ../nbs/tools/bench.ipynb #c128f186
 def data_jobs(
     pixels: int,            # side of the maps, a multiple of 64
     folder: Path,           # for a file of maps
@@ -280,7 +280,7 @@ def simulation_job(
     return {"bare call": lambda: np.asarray(run.maps(*table.params[0], table.seeds[0])),
             "simulate": lambda: simulate("LH", folder / str(next(turn)), slice(0, 1), particles, pixels)}
 
-
+# %% ../nbs/tools/bench.ipynb #d123b416
 def _simulation_seconds(particles: int, pixels: int, cores: int) -> dict:
     "One row of `simulation_growth`, in a process that has not started JAX yet: it counts the cores when it starts."
     if hasattr(os, "sched_setaffinity"): os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
@@ -291,7 +291,7 @@ def _simulation_seconds(particles: int, pixels: int, cores: int) -> dict:
     middle = float(np.median(rest))
     return {"particles": particles, "pixels": pixels, "cores": cores, "seconds": middle, "compile": first - middle}
 
-
+# %% ../nbs/tools/bench.ipynb #43a929ae
 def simulation_growth(
     particles: tuple[int, ...] = (32, 64, 128),  # along a side
     pixels: tuple[int, ...] = (64, 256),         # along a side of a map
@@ -320,7 +320,7 @@ def machine_rates(
     rates["copy"] = 2e-12 * b.nbytes / best(lambda: b.clone())
     return rates
 
-
+# %% ../nbs/tools/bench.ipynb #0c144ebf
 def network_flops(
     pixels: int,            # side of the maps
     preset: str = "paper",  # size of the networks
@@ -337,7 +337,7 @@ def network_flops(
 # %% ../nbs/tools/bench.ipynb #2842aeac
 JOBS = "training step", "velocity", "encoding", "padding", "decoding", "power spectra", "batches", "simulation"
 
-
+# %% ../nbs/tools/bench.ipynb #3fe97170
 def bench(
     out: str | Path = "benchmarks",               # folder of the JSON file, named after the machine
     pixels: tuple[int, ...] = (64, 128, 256),     # sides of the maps, multiples of 64
@@ -381,7 +381,7 @@ def bench(
         keep([], growth=simulation_growth((particles // 4, particles // 2, particles)))
     return path
 
-
+# %% ../nbs/tools/bench.ipynb #b06fa8f6
 def timing_table(
     timings: list[Timing],
 ) -> str:  # lines of text

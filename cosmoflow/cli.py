@@ -198,19 +198,19 @@ def _parser() -> argparse.ArgumentParser:
 # %% ../nbs/tools/cli.ipynb #d464ff3b
 _FORESEEN = ValueError, OSError, ImportError, FloatingPointError
 
-
+# %% ../nbs/tools/cli.ipynb #96da8c1d
 def _spell_out() -> None:
     "Lets a terminal that lacks a letter print its code; its encoding may be ASCII."
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper) and stream.errors == "strict":
             stream.reconfigure(errors="backslashreplace")
 
-
+# %% ../nbs/tools/cli.ipynb #27d27f4d
 def _note(message: Warning | str, *_: Any) -> None:
     "A warning as one line."
     print(f"cosmoflow: note: {message}", file=sys.stderr)
 
-
+# %% ../nbs/tools/cli.ipynb #e69e404d
 def _one_line(error: Exception) -> str:
     "An error as one line; if nobody foresaw it, its kind too."
     text = " ".join(str(error).split())
@@ -412,7 +412,7 @@ def _check_output(path: Path) -> None:
                                 "choose another name")
     check_folder(path.parent)
 
-
+# %% ../nbs/tools/cli.ipynb #b8808855
 def _save_array(path: Path, array: "Tensor") -> None:
     "Writes an array to a .npy file, whole or not at all."
     import numpy as np

@@ -50,7 +50,7 @@ def release(
     if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
         mapped.madvise(mmap.MADV_DONTNEED)
 
-
+# %% ../nbs/tools/core.ipynb #c192be51
 class MapView:
     "Some of the maps of an array. Indexing and `np.asarray` read them, nothing else."
     def __init__(self,
@@ -103,7 +103,7 @@ def _advice(name: str, shape: tuple[int, ...], axes: str) -> str:
     if len(shape) == ndim + 1 and shape[1] == 1: return f"give {name}[:, 0]"
     return "cut or reshape it to that"
 
-
+# %% ../nbs/tools/core.ipynb #2df66e14
 def as_stack(
     maps: Any,           # whatever came
     axes: str,           # expected: "n, H, W", equal letters are equal sizes; "": any
@@ -155,7 +155,7 @@ def check_counts(
         if not isinstance(n, Integral) or n < 1:
             raise ValueError(f"{name}={n!r}: expected a whole number of 1 or more")
 
-
+# %% ../nbs/tools/core.ipynb #ad57c917
 def noise_source(
     generator: torch.Generator | None,  # the caller's
     seed: int | None,                   # of one to be made
@@ -213,7 +213,7 @@ def in_pieces(
 # %% ../nbs/tools/core.ipynb #6d66d6e8
 _HOST = re.sub(r"\W", "-", platform.node())
 
-
+# %% ../nbs/tools/core.ipynb #fe0b5c27
 def _has_ended(process: int) -> bool:
     "Whether there is no such process on this computer; False if we cannot know."
     if os.name != "posix": return False  # elsewhere signal 0 would end the process
@@ -225,7 +225,7 @@ def _has_ended(process: int) -> bool:
         return False
     return process == os.getpid()  # an earlier one that had our number
 
-
+# %% ../nbs/tools/core.ipynb #bec59acb
 def _clear(path: Path) -> None:
     "Removes what processes left that ended while they wrote this file."
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.*.tmp"):
@@ -244,7 +244,7 @@ def _sync(path: Path, flags: int) -> None:
     finally:
         os.close(opened)
 
-
+# %% ../nbs/tools/core.ipynb #0cc30c92
 def _take_name(tmp: Path, path: Path) -> None:
     "Gives a finished file its place, with the mode and owner that belong there."
     mode = tmp.parent.stat().st_mode & 0o666  # that of a new folder follows the umask
@@ -308,7 +308,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)): return [_plain(v) for v in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
-
+# %% ../nbs/tools/core.ipynb #52775ed1
 def write_json(
     path: str | Path,  # the file
     value: Any,        # dictionaries, lists, numbers, text, arrays, tensors
@@ -317,7 +317,7 @@ def write_json(
     text = json.dumps(_plain(value), indent=1, ensure_ascii=False, allow_nan=False)
     with atomic_path(path) as tmp: tmp.write_text(text + "\n", encoding="utf-8")
 
-
+# %% ../nbs/tools/core.ipynb #3c1112b0
 def read_json(
     path: str | Path,  # the file
 ) -> Any:              # what it holds
@@ -332,7 +332,7 @@ def bars_move() -> bool:
     "Whether a progress bar can move: in a terminal or a notebook."
     return "ipykernel" in sys.modules or (sys.stderr is not None and sys.stderr.isatty())
 
-
+# %% ../nbs/tools/core.ipynb #9c06f8a6
 class _Lines:
     "What a bar says, in lines, for files and pipes; it has those methods that we use."
     def __init__(self, items=(), desc="", total=None, initial=0, unit="it", every=1,

@@ -53,18 +53,18 @@ def default_field(suite: str) -> str:
     "The dark-matter field of a suite: N-body suites hold total matter only."
     return "Mtot" if suite.startswith("Nbody_") else "Mcdm"
 
-
+# %% ../nbs/course/02_data.ipynb #c3a21c42
 def map_path(root: str | Path, suite: str, set: str, field: str | None = None) -> Path:
     "Where CMD keeps the maps of one field, suite and set under `root`, at redshift 0."
     return Path(root) / f"Maps_{field or default_field(suite)}_{suite}_{set}_z=0.00.npy"
 
-
+# %% ../nbs/course/02_data.ipynb #b0dbdfec
 def _param_paths(root: str | Path, suite: str, set: str) -> list[Path]:
     "The names that a parameter table goes by; N-body tables have two in the wild."
     names = [f"params_{set}_{suite}.txt", *([f"params_{set}_Nbody.txt"] if suite.startswith("Nbody_") else [])]
     return [Path(root) / name for name in names]
 
-
+# %% ../nbs/course/02_data.ipynb #3088013e
 def param_path(root: str | Path, suite: str, set: str) -> Path:
     "Where the parameters of one suite and set are under `root`."
     paths = _param_paths(root, suite, set)
@@ -222,7 +222,7 @@ def _factor(side: int, pixels: int) -> int:
             f"pixels={pixels}: expected a divisor of the maps' side, {side}")
     return side // pixels
 
-
+# %% ../nbs/course/02_data.ipynb #436e21ef
 def lower_resolution(
     maps: Maps,    # (n, H, H)
     pixels: int,   # pixels along a side, a divisor of H
@@ -449,7 +449,7 @@ def _span(answer: HTTPResponse) -> tuple[int, int | None]:
 # %% ../nbs/course/02_data.ipynb #5873dfe7
 def _note(part: Path) -> Path: return part.with_name(part.name + ".json")
 
-
+# %% ../nbs/course/02_data.ipynb #472547a1
 def _discard(part: Path) -> None:
     for path in (part, _note(part)): path.unlink(missing_ok=True)
 
@@ -484,7 +484,7 @@ def _append(file: BinaryIO, block: bytes, part: Path) -> None:
         raise OSError(f"{part}: it could not be written ({e.strerror}); make room, then "
                       "run the same command again: what has come is kept") from e
 
-
+# %% ../nbs/course/02_data.ipynb #8ea8fcc7
 def _write(answer: HTTPResponse, block: bytes, part: Path, size: int | None) -> None:
     "Adds an answer to `part`, block by block, and counts the bytes."
     have = part.stat().st_size if part.exists() else 0

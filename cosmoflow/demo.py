@@ -35,7 +35,7 @@ The model trained here for {seconds:.0f} seconds stands beside the one that ship
 <p>All numbers: <a href="metrics.json">metrics.json</a>. Training log: <a href="model/log.csv">log.csv</a>.</p></html>
 """
 
-
+# %% ../nbs/00_demo.ipynb #21a423b3
 def demo(
     out: str | Path = "demo",   # folder of the results
     epochs: int = 3,            # epochs of the short training

@@ -67,17 +67,17 @@ class Scaler:
 # %% ../nbs/course/10_inference.ipynb #e3585b40
 Inputs = Tensor | MapLoader  # features or maps in memory, or maps read batch by batch
 
-
+# %% ../nbs/course/10_inference.ipynb #5a45db57
 def _some(x: Inputs, which: Tensor) -> Tensor:
     "Inputs number `which`, (B, ...)."
     return x[which] if isinstance(x, Tensor) else x(which)
 
-
+# %% ../nbs/course/10_inference.ipynb #dfd43179
 def _first(x: Inputs) -> Tensor:
     "The first input, (1, ...): it shows their shape, kind and device."
     return _some(x, torch.zeros(1, dtype=torch.long))
 
-
+# %% ../nbs/course/10_inference.ipynb #322b87b0
 class Regressor(nn.Module):
     "A network with its scalers: features in, parameters out."
     def __init__(self, net: nn.Module, x_scaler: Scaler, y_scaler: Scaler):
@@ -96,7 +96,7 @@ class Regressor(nn.Module):
                      for which in torch.arange(len(x)).split(size)]
             return self.y_scaler.inverse(torch.cat(parts))
 
-
+# %% ../nbs/course/10_inference.ipynb #47f1efdd
 def fit_regressor(
     net: nn.Module,                    # features or maps -> scaled parameters
     x: Inputs, y: Tensor,              # training features or maps, and parameters (n, P)
@@ -151,7 +151,7 @@ def _seeded(make: Callable[[], nn.Module], seed: int) -> nn.Module:
         torch.manual_seed(seed)
         return make()
 
-
+# %% ../nbs/course/10_inference.ipynb #dd56a540
 def fit_mlp(
     x: Tensor, y: Tensor,           # training features (n, F), parameters (n, P)
     x_val: Tensor, y_val: Tensor,   # validation part
@@ -172,7 +172,7 @@ class RelativeError:
     mean: np.ndarray            # (P,)
     standard_error: np.ndarray  # (P,)
 
-
+# %% ../nbs/course/10_inference.ipynb #b5bf12bf
 def relative_error(
     predicted: Tensor,  # parameters of n maps, (n, P), the maps of a simulation in a row
     true: Tensor,       # (n, P)
@@ -262,7 +262,7 @@ class _PooledEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor: return self.head(F.relu(summary(self.encoder(x))))
 
-
+# %% ../nbs/course/10_inference.ipynb #f1b5bb48
 def fit_cnn(
     x: Inputs, y: Tensor,           # training maps (n, 1, H, W), normalised; parameters (n, P)
     x_val: Inputs, y_val: Tensor,   # validation part
@@ -276,7 +276,7 @@ def fit_cnn(
     net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return fit_regressor(net, x, y, x_val, y_val, Scaler.none(first), epochs, 1e-3, 0.01, symmetries=True, seed=seed, desc="CNN on raw maps")
 
-
+# %% ../nbs/course/10_inference.ipynb #2354c676
 def resnet18(
     n_params: int,  # numbers to predict
 ) -> nn.Sequential: # (B, 1, H, W) -> (B, n_params)
@@ -286,7 +286,7 @@ def resnet18(
     blocks = [EncoderBlock(*sizes) for sizes in zip(widths, widths[1:], strides)]
     return nn.Sequential(stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 256), nn.Linear(256, n_params))
 
-
+# %% ../nbs/course/10_inference.ipynb #5b3fa0d6
 def fit_resnet18(
     x: Inputs, y: Tensor,           # training maps (n, 1, H, W), normalised; parameters (n, P)
     x_val: Inputs, y_val: Tensor,   # validation part

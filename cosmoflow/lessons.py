@@ -38,7 +38,7 @@ def _describe(value: Any) -> str:
     if kind.__module__ == "numpy": return "a NumPy array: use torch's functions"
     return f"{kind.__name__} {value!r}"
 
-
+# %% ../nbs/workshop/lessons.ipynb #999096c6
 def _expect_one(value: Any, shape: tuple[int, ...], what: str) -> None:
     "Raises `AssertionError` unless this is a real tensor of that shape."
     if value is None: raise AssertionError(
@@ -97,7 +97,7 @@ def _solutions() -> dict[str, dict[str, str]]:
     "Lesson and exercise -> the solution's source; `make workshop` writes the file."
     return read_json(Path(str(files("cosmoflow") / "solutions.json")))
 
-
+# %% ../nbs/workshop/lessons.ipynb #7a1035c0
 class Lesson:
     "One lesson of the workshop: checks its exercises, and puts in solutions on request."
     expect = staticmethod(expect)

@@ -36,7 +36,7 @@ from .unet import UNet
 _FILES = ["config.json", "model.safetensors"]  # of a saved model
 _HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")  # user/model
 
-
+# %% ../nbs/course/08_model.ipynb #4d39263a
 def find_model(
     name: str | Path,  # "mini", a folder, "user/model" or "hub:user/model"
     **hub: Any,        # passed to the Hub's `snapshot_download`, where it is asked
@@ -66,14 +66,14 @@ def find_model(
 # %% ../nbs/course/08_model.ipynb #91d4c3fa
 FORMAT = 1  # of config.json and of the names in model.safetensors
 
-
+# %% ../nbs/course/08_model.ipynb #c224fb0d
 def _check_format(path: str | Path, found: Any) -> None:
     "Raises `ValueError` for a file of a later format than ours."
     if not isinstance(found, int) or found > FORMAT:
         raise ValueError(f"{path}: format {found!r}, this cosmoflow reads up to "
                          f"{FORMAT}; upgrade it: pip install --upgrade cosmoflow")
 
-
+# %% ../nbs/course/08_model.ipynb #fd75403f
 def read_config(
     path: str | Path,  # config.json
 ) -> dict:             # "model": arguments of the class; "normalizer": of `Normalizer`
@@ -85,7 +85,7 @@ def read_config(
     _check_format(path, config.get("format", 0))
     return config
 
-
+# %% ../nbs/course/08_model.ipynb #bcd54a71
 def check_sizes(
     **sizes: int,  # arguments of a network by name
 ) -> None:

@@ -30,7 +30,7 @@ class Result:
     error: float | None = None  # its standard error over held-out simulations
     paper: float | str | None = None  # what the paper reports
 
-
+# %% ../nbs/tools/results.ipynb #98970450
 def hardware() -> str:
     "The machine in words: the GPU's name, or how many CPU cores."
     return torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores"
@@ -114,7 +114,7 @@ def results_table(
             rows.append(f"| {x['quantity']} | {x['method']} | {value} | {number(x['paper'])} |")
     return "\n".join(rows)
 
-
+# %% ../nbs/tools/results.ipynb #423b4b44
 def digits(
     error: float,  # a standard error
 ) -> int:          # decimals to print

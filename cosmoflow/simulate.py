@@ -51,7 +51,7 @@ def _camels_table(set: str) -> np.ndarray:
     path = files("cosmoflow") / "camels" / f"CosmoAstroSeed_Astrid_L25n256_{set}.txt"
     with path.open(encoding="utf-8") as f: return np.loadtxt(f, usecols=(1, 2, -1))
 
-
+# %% ../nbs/course/01_simulate.ipynb #40440759
 def simulation_table(
     set: str,  # `LH`, `1P`, `CV`, `WDM` or `CDM`
 ) -> SimulationTable:
@@ -107,7 +107,7 @@ class ParticleMesh:
     maps: Callable    # (omega_m, sigma_8, seed, mass) -> surface density of the 15 slabs, (15, pixels, pixels)
     power: Callable   # (k, omega_m, sigma_8) -> linear matter power spectrum today, (Mpc/h)^3
 
-
+# %% ../nbs/course/01_simulate.ipynb #1b349d74
 @cache
 def particle_mesh(
     particles: int = 128,  # particles along a side; the mesh has as many cells
@@ -194,7 +194,7 @@ def _part(out: Path, set: str, i: int) -> Path:
     "The file that keeps one finished simulation."
     return out / "parts" / set / f"{i:04d}.safetensors"
 
-
+# %% ../nbs/course/01_simulate.ipynb #0813da91
 def _parts(out: Path, set: str) -> dict[int, Path]:
     "All that are kept, by number."
     found = sorted(_part(out, set, 0).parent.glob("[0-9]*.safetensors"))
@@ -207,7 +207,7 @@ def _keep_part(path: Path, maps: np.ndarray, run: dict) -> None:
     with atomic_path(path) as tmp:
         tmp.write_bytes(save({"maps": maps}, {"run": json.dumps(own)}))
 
-
+# %% ../nbs/course/01_simulate.ipynb #de8390ce
 def _open_part(path: Path, run: dict) -> safe_open:
     "Opens the maps of one simulation. Raises `ValueError` if they are another run's."
     try:

@@ -40,7 +40,7 @@ def modes(
     "Fourier modes of a periodic map, normalised so that |mode|^2 is power in (Mpc/h)^2."
     return torch.fft.rfft2(delta) * (box / delta.shape[-1] ** 2)
 
-
+# %% ../nbs/course/03_spectra.ipynb #eaeacacc
 def _rings(side: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     "For each mode of `rfft2`: its ring, its multiplicity, and its length in units of the fundamental mode."
     f = torch.fft.fftfreq(side, 1 / side, device=device, dtype=torch.float32)
@@ -50,7 +50,7 @@ def _rings(side: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     if side % 2 == 0: weight[:, -1] = 1
     return length.round().long(), weight, length
 
-
+# %% ../nbs/course/03_spectra.ipynb #67fd4069
 def ring_mean(
     values: Tensor,  # one number for each mode, (..., H, H/2 + 1)
 ) -> Tensor:         # (..., H // 2): rings 1 to the Nyquist mode
@@ -62,7 +62,7 @@ def ring_mean(
     count = weight.new_zeros(int(ring.max()) + 1).index_add_(0, ring.flatten(), weight.flatten())
     return (total / count)[..., 1 : side // 2 + 1]
 
-
+# %% ../nbs/course/03_spectra.ipynb #9d0db622
 def wavenumbers(
     side: int,         # pixels along a side
     box: float = BOX,  # side of the map, Mpc/h

@@ -88,7 +88,7 @@ def lr_factor(step: int, total: int, warmup: float = 0.05) -> float:
     first = max(1, int(warmup * total))
     return (step + 1) / first if step < first else 0.5 * (1 + math.cos(math.pi * (step - first) / max(1, total - first)))
 
-
+# %% ../nbs/course/09_train.ipynb #8ed81f83
 def ema_update(average: nn.Module, model: nn.Module, decay: float) -> None:
     "Moves the averaged weights a little towards the model's; running statistics are averaged too."
     with torch.no_grad():
@@ -104,7 +104,7 @@ def _named(models: Mapping[str, nn.Module]) -> dict[str, Tensor]:
     held = {name: model.state_dict().items() for name, model in models.items()}
     return {f"{name}.{k}": v for name, items in held.items() for k, v in items}
 
-
+# %% ../nbs/course/09_train.ipynb #ad12a26b
 def save_checkpoint(
     path: Path,                        # the file
     models: Mapping[str, nn.Module],   # by name: the model, its average if there is one
@@ -282,7 +282,7 @@ def epoch_generator(seed: int, epoch: int, process: int, device: torch.device) -
     entropy = np.random.SeedSequence([seed, epoch, process]).generate_state(1, np.uint64)[0]
     return torch.Generator(device).manual_seed(int(entropy >> np.uint64(1)))
 
-
+# %% ../nbs/course/09_train.ipynb #dfe96448
 class MapLoader:
     "Random batches of normalised maps; the maps live on the device where they fit in half of its free memory."
     def __init__(self,
@@ -303,7 +303,7 @@ class MapLoader:
         maps = torch.from_numpy(self.maps[which.cpu().numpy()])
         return self.normalizer(maps.to(self.device))
 
-
+# %% ../nbs/course/09_train.ipynb #78ceb65f
 def validation_loss(
     model: nn.Module,          # called as model(x_t, t, x1)
     loader: MapLoader,         # validation maps
@@ -348,7 +348,7 @@ def partly_pooled(
     "Leaves to some of the batch only their summary, spread evenly over the field."
     return torch.cat([summary(field[:n])[:, :, None, None].expand_as(field[:n]), field[n:]])
 
-
+# %% ../nbs/course/09_train.ipynb #6702f326
 class Objective(nn.Module):
     "The losses of one step: flow matching (paper, eq. 3), and the siblings' where asked."
     def __init__(self, model: CosmoFlow, siblings: bool, compiled: bool = False):
@@ -375,7 +375,7 @@ def fast_bf16(device: torch.device) -> bool:
     if device.type == "cuda": return torch.cuda.get_device_capability(device)[0] >= 8
     return device.type == "cpu" and torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
-
+# %% ../nbs/course/09_train.ipynb #0cd4a5df
 def best_precision(
     device: torch.device,  # that is to train
 ) -> str:                  # `bf16`, `fp16` or `no`
@@ -406,7 +406,7 @@ def _check_environment(precision: str) -> None:
             f"ACCELERATE_{name}={found}: expected {' or '.join(dict.fromkeys(values))}; "
             "the settings of the training decide this, so leave it out at the launch")
 
-
+# %% ../nbs/course/09_train.ipynb #b4f4fdd0
 @contextmanager
 def _accelerating(
     precision: str,  # as `TrainConfig` has it
@@ -443,7 +443,7 @@ def batch_share(
         "for pairs of siblings")
     return slice(rank * each, (rank + 1) * each)
 
-
+# %% ../nbs/course/09_train.ipynb #b80010c3
 def share_statistics(
     module: nn.Module,         # counts running statistics in each process for itself
     accelerator: Accelerator,  # knows the processes
