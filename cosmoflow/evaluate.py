@@ -31,11 +31,11 @@ from .train import MapLoader
 class Reconstruction:
     "How well maps come back, bin by bin, with standard errors over simulations."
     k: np.ndarray            # (K,) h/Mpc
-    ratio: np.ndarray        # (K,) stacked spectrum of the log maps: mean P_rec / mean P_true
+    ratio: np.ndarray        # (K,) stacked spectra of the log maps: P_rec / P_true
     ratio_error: np.ndarray  # (K,)
     r: np.ndarray            # (K,) mean cross-correlation coefficient of the log maps
     r_error: np.ndarray      # (K,)
-    pdf: float               # mean Wasserstein distance of the one-point distributions, dex
+    pdf: float               # mean distance of the one-point distributions, dex
     pdf_error: float
     n_maps: int              # maps measured
 
@@ -45,12 +45,13 @@ class Reconstruction:
     ) -> Self:          # the lists as arrays again
         "The reconstruction's part of the metrics."
         def number(v: Any) -> Any:
-            return v if isinstance(v, int) else np.array(v, float)[()]  # null is NaN again
+            if isinstance(v, int): return v
+            return np.array(v, float)[()]  # null is NaN again
 
         return cls(**{name: number(v) for name, v in metrics["reconstruction"].items()})
 
     def worst_bin(self) -> int:
-        "The bin, from the fundamental mode to 0.8 of Nyquist, whose stacked spectrum is furthest from the truth."
+        "The bin to 0.8 of Nyquist whose stacked spectrum is furthest from the truth."
         return int(np.abs(self.ratio[self.k <= 0.8 * self.k[-1]] - 1).argmax())
 
 
@@ -94,17 +95,18 @@ def compare(
 
 # %% ../nbs/course/11_evaluate.ipynb #56f4f64e
 def infer_parameters(
-    model: CosmoFlow,                                                 # encodes the maps
-    train: MapData,                                                   # the part that regressors learn from
-    val: MapData,                                                     # decides which epoch of theirs is kept
-    test: MapData,                                                    # on which their errors are measured
-    methods: tuple[str, ...] = ("summaries", "spectrum", "raw maps"), # which inputs to learn from
-    seed: int = 0,                                                    # of the regressors
-) -> dict[str, dict[str, list[float]]]:                               # method -> mean and standard error of Omega_m, sigma_8
-    "Relative errors of Omega_m and sigma_8 on the test part: from the summaries, the power spectrum, and raw maps."
+    model: CosmoFlow,  # encodes the maps
+    train: MapData,    # the part that regressors learn from
+    val: MapData,      # decides which epoch of theirs is kept
+    test: MapData,     # on which their errors are measured
+    methods: tuple[str, ...] = ("summaries", "spectrum", "raw maps"),  # what they see
+    seed: int = 0,     # of the regressors
+) -> dict[str, dict[str, list[float]]]:  # method -> mean and standard error, both (2,)
+    "Relative errors of Omega_m and sigma_8 on the test part, by what they come from."
     parts = train, val, test
     y_train, y_val, y_test = (
-        torch.from_numpy(part.targets[:, :2]).float().to(model.device) for part in parts)
+        torch.from_numpy(part.targets[:, :2]).float().to(model.device)
+        for part in parts)
     features: dict[str, Callable[[MapData], Any]] = {
         "summaries": lambda part: model.summarise(part.maps).to(model.device),
         "spectrum": lambda part: spectrum_features(part.maps).to(model.device),
@@ -116,7 +118,8 @@ def infer_parameters(
         fit = fit_cnn if method == "raw maps" else fit_mlp
         regressor = fit(x_train, y_train, x_val, y_val, seed=seed)
         error = relative_error(regressor.predict(x_test), y_test)
-        errors[method] = {"mean": error.mean.tolist(), "standard_error": error.standard_error.tolist()}
+        errors[method] = {"mean": error.mean.tolist(),
+                          "standard_error": error.standard_error.tolist()}
     return errors
 
 # %% ../nbs/course/11_evaluate.ipynb #23c2840c
@@ -175,15 +178,21 @@ def evaluate(
 def report(
     metrics: dict,  # what `evaluate` returns
 ) -> str:           # a few lines for the terminal
-    "The metrics as text: worst bin of the spectrum, r(k) at the first modes, parameter errors."
+    "The metrics as text: spectrum, r(k) at the first modes, parameter errors."
     m = Reconstruction.from_metrics(metrics)
     worst = m.worst_bin()
-    lines = [f"{m.n_maps} held-out maps of {metrics['simulations']['test']} simulations ({metrics['suite']} {metrics['set']})",
-             f"stacked spectrum of the log maps, reconstruction / truth: worst bin to 0.8 of Nyquist {m.ratio[worst]:.3f} +- {m.ratio_error[worst]:.3f} at k = {m.k[worst]:.2f} h/Mpc",
-             "cross-correlation r at modes 1 to 4: " + ", ".join(f"{r:.3f} +- {e:.3f}" for r, e in zip(m.r[:4], m.r_error)),
-             f"distance of one-point distributions: {m.pdf:.4f} +- {m.pdf_error:.4f} dex",
-             f"{'relative error, %':>20}  {'Omega_m':>14}  {'sigma_8':>14}"]
+    r = ", ".join(f"{r:.3f} +- {e:.3f}" for r, e in zip(m.r[:4], m.r_error))
+    lines = [
+        f"{m.n_maps} held-out maps of {metrics['simulations']['test']} simulations "
+        f"({metrics['suite']} {metrics['set']})",
+        "stacked spectrum of the log maps, reconstruction / truth: worst bin to 0.8 of "
+        f"Nyquist {m.ratio[worst]:.3f} +- {m.ratio_error[worst]:.3f} "
+        f"at k = {m.k[worst]:.2f} h/Mpc",
+        f"cross-correlation r at modes 1 to 4: {r}",
+        f"distance of one-point distributions: {m.pdf:.4f} +- {m.pdf_error:.4f} dex",
+        f"{'relative error, %':>20}  {'Omega_m':>14}  {'sigma_8':>14}"]
     for method, e in metrics["inference"].items():
         percent = 100 * np.array([e["mean"], e["standard_error"]], float)
-        lines.append(f"{method:>20}  " + "  ".join(f"{a:5.2f} +- {b:4.2f}" for a, b in percent.T))
+        row = "  ".join(f"{a:5.2f} +- {b:4.2f}" for a, b in percent.T)
+        lines.append(f"{method:>20}  {row}")
     return "\n".join(lines)

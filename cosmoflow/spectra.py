@@ -19,13 +19,17 @@ from .core import BOX, Maps, as_stack, in_pieces, standard_error, to_tensor
 # %% ../nbs/course/03_spectra.ipynb #90c3a85e
 def contrast(
     maps: Maps,           # surface density, (B, H, H)
-    of: str = "density",  # "density": Sigma / mean - 1; "log": log10 Sigma minus its mean
-) -> Tensor:              # (B, H, H), mean 0, in double precision where the device has it
-    "The field whose spectrum is measured. Raises `ValueError` for another shape or kind, or a map without mass."
+    of: str = "density",  # "density": Sigma / mean - 1; "log": log10 less its mean
+) -> Tensor:              # (B, H, H), mean 0, in double precision where there is one
+    """The field whose spectrum is measured.
+
+    Raises `ValueError` for another shape or kind, or a map without mass.
+    """
     maps = to_tensor(maps, "B, H, H")
     if maps.device.type != "mps": maps = maps.double()
     mean = maps.mean((1, 2), keepdim=True)
-    if not (mean > 0).all(): raise ValueError("maps: expected positive mean surface density in every map")
+    if not (mean > 0).all():
+        raise ValueError("maps: expected positive mean surface density in every map")
     if of == "density": return maps / mean - 1
     if of == "log":
         log = maps.clamp_min(1e-3 * mean).log10()
@@ -36,17 +40,17 @@ def contrast(
 def modes(
     delta: Tensor,     # field, (B, H, H)
     box: float = BOX,  # side of the map, Mpc/h
-) -> Tensor:           # complex, Mpc/h, (B, H, H/2 + 1): the mean of |modes|^2 is the power spectrum
-    "Fourier modes of a periodic map, normalised so that |mode|^2 is power in (Mpc/h)^2."
+) -> Tensor:           # complex, Mpc/h, (B, H, H/2 + 1); |modes|^2 is the power
+    "Fourier modes of a periodic map; |mode|^2 is power in (Mpc/h)^2."
     return torch.fft.rfft2(delta) * (box / delta.shape[-1] ** 2)
 
 # %% ../nbs/course/03_spectra.ipynb #eaeacacc
 def _rings(side: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    "For each mode of `rfft2`: its ring, its multiplicity, and its length in units of the fundamental mode."
+    "For each mode of `rfft2`: its ring, multiplicity, and length in fundamental modes."
     f = torch.fft.fftfreq(side, 1 / side, device=device, dtype=torch.float32)
     length = torch.hypot(f[:, None], f[None, : side // 2 + 1])
-    weight = torch.full_like(length, 2.0)   # rfft2 keeps one of each conjugate pair,
-    weight[:, 0] = 1                        # except where the pair is in the same column
+    weight = torch.full_like(length, 2.0)  # rfft2 keeps one of each conjugate pair,
+    weight[:, 0] = 1                       # but both where they share a column
     if side % 2 == 0: weight[:, -1] = 1
     return length.round().long(), weight, length
 
@@ -54,12 +58,17 @@ def _rings(side: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
 def ring_mean(
     values: Tensor,  # one number for each mode, (..., H, H/2 + 1)
 ) -> Tensor:         # (..., H // 2): rings 1 to the Nyquist mode
-    "Mean over rings of modes one fundamental mode wide; the mean density and the corners stay out."
+    """Mean over rings of modes, each one fundamental mode wide.
+
+    The mean density and the corners stay out.
+    """
     side = values.shape[-2]
     ring, weight, _ = _rings(side, values.device)
     weight = weight.to(values.dtype)
-    total = values.new_zeros(*values.shape[:-2], int(ring.max()) + 1).index_add_(-1, ring.flatten(), (values * weight).flatten(-2))
-    count = weight.new_zeros(int(ring.max()) + 1).index_add_(0, ring.flatten(), weight.flatten())
+    n, ring = int(ring.max()) + 1, ring.flatten()
+    total = values.new_zeros(*values.shape[:-2], n)
+    total = total.index_add_(-1, ring, (values * weight).flatten(-2))
+    count = weight.new_zeros(n).index_add_(0, ring, weight.flatten())
     return (total / count)[..., 1 : side // 2 + 1]
 
 # %% ../nbs/course/03_spectra.ipynb #9d0db622
@@ -76,7 +85,7 @@ def power_spectrum(
     box: float = BOX,        # side of the map, Mpc/h
     of: str = "density",     # "density" contrast, or "log" map
 ) -> tuple[Tensor, Tensor]:  # k (K,) in h/Mpc, power (B, K) in (Mpc/h)^2
-    "Two-dimensional power spectrum of each map. Raises `ValueError` as `contrast` does."
+    "Two-dimensional power spectrum of each map; `ValueError` as `contrast` has it."
     maps = as_stack(maps, "B, H, H")
 
     def power(maps: Tensor) -> Tensor:
@@ -135,7 +144,7 @@ def spectrum_error(
 
 # %% ../nbs/course/03_spectra.ipynb #93453eda
 def stacked_ratio(
-    power: Tensor,           # power spectra of n maps, (n, K), whole simulations in a row
+    power: Tensor,           # spectra of n maps, (n, K), whole simulations in a row
     reference: Tensor,       # those of as many reference maps, (n, K)
 ) -> tuple[Tensor, Tensor]:  # ratio of the mean spectra (K,), its standard error (K,)
     "Stacked spectrum over that of the reference; the delta method gives its error."
@@ -144,8 +153,8 @@ def stacked_ratio(
 
 # %% ../nbs/course/03_spectra.ipynb #b3a62099
 def one_point_pdf(
-    maps: Maps,                  # surface density, (B, H, W)
-    bins: tuple[float, float, int] = (9.5, 13.5, 80),  # of its log10: from, to, how many
+    maps: Maps,              # surface density, (B, H, W)
+    bins: tuple[float, float, int] = (9.5, 13.5, 80),  # of log10: from, to, number
 ) -> tuple[Tensor, Tensor]:      # bin centres (bins,), density (B, bins) per dex
     "Distribution of log10 surface density in each map; the end bins take all beyond."
     (low, high, n), maps = bins, as_stack(maps, "B, H, W")
