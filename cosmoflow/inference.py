@@ -99,27 +99,29 @@ class Regressor(nn.Module):
 # %% ../nbs/course/10_inference.ipynb #47f1efdd
 def fit_regressor(
     net: nn.Module,                    # features or maps -> scaled parameters
-    x: Inputs, y: Tensor,              # training features or maps, and parameters (n, P)
-    x_val: Inputs, y_val: Tensor,      # validation part: the epoch that does best on it is kept
-    x_scaler: Scaler,                  # of the input
-    epochs: int,                       # passes over the training part
-    lr: float,                         # AdamW's learning rate
-    weight_decay: float,               # AdamW's lambda
-    betas: tuple = (0.9, 0.999),       # AdamW's betas
-    batch_size: int = 64,              # examples a step
-    symmetries: bool = False,          # random symmetries of maps
-    bf16: bool = False,                # mixed precision, bfloat16
-    seed: int = 0,                     # of batches and symmetries
-    desc: str = "regression",          # name on the progress bar
-) -> Regressor:
-    """Least squares with AdamW, the learning rate falling along a cosine; the best epoch on the validation part is kept.
+    x: Inputs, y: Tensor,          # training features or maps, and parameters (n, P)
+    x_val: Inputs, y_val: Tensor,  # validation part, which decides on the epoch
+    x_scaler: Scaler,              # of the input
+    epochs: int,                   # passes over the training part
+    lr: float,                     # AdamW's learning rate; it falls along a cosine
+    weight_decay: float,           # AdamW's lambda
+    betas: tuple = (0.9, 0.999),   # AdamW's betas
+    batch_size: int = 64,          # examples a step
+    symmetries: bool = False,      # random symmetries of maps
+    bf16: bool = False,            # mixed precision, bfloat16
+    seed: int = 0,                 # of batches and symmetries
+    desc: str = "regression",      # name on the progress bar
+) -> Regressor:                    # of the epoch that did best on the validation part
+    """Least squares with AdamW.
 
     Raises `FloatingPointError` if the loss is not a number.
     """
     model = Regressor(net, x_scaler, Scaler.fit(y))
     target, target_val = model.y_scaler(y), model.y_scaler(y_val)
-    optimizer = torch.optim.AdamW(net.parameters(), lr=lr, weight_decay=weight_decay, betas=betas)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs, eta_min=lr / 100)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=lr, betas=betas,
+                                  weight_decay=weight_decay)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
+        optimizer, epochs, eta_min=lr / 100)
     order = torch.Generator().manual_seed(seed)
     generator = torch.Generator(x.device).manual_seed(seed)
     best, best_loss = deepcopy(net.state_dict()), float("inf")
@@ -130,7 +132,8 @@ def fit_regressor(
         for i in torch.randperm(len(x), generator=order).split(batch_size):
             inputs = _some(x, i)
             if symmetries: inputs = augment(inputs, generator)
-            with torch.autocast(x.device.type, torch.bfloat16, enabled=bf16): outputs = net(x_scaler(inputs))
+            with torch.autocast(x.device.type, torch.bfloat16, enabled=bf16):
+                outputs = net(x_scaler(inputs))
             loss = F.mse_loss(outputs.to(target), target[i])
             optimizer.zero_grad()
             loss.backward()
@@ -138,7 +141,9 @@ def fit_regressor(
         schedule.step()
         val_loss = F.mse_loss(model.y_scaler(model.predict(x_val)), target_val).item()
         if not math.isfinite(val_loss):
-            raise FloatingPointError(f"{desc}, epoch {epoch + 1}: the validation loss is {val_loss}; look for features that are not finite, or try a lower lr than {lr}")
+            raise FloatingPointError(
+                f"{desc}, epoch {epoch + 1}: the validation loss is {val_loss}; look "
+                f"for features that are not finite, or try a lower lr than {lr}")
         if val_loss < best_loss: best, best_loss = deepcopy(net.state_dict()), val_loss
         bar.set_postfix(loss=f"{loss.item():.3f}", val=f"{val_loss:.3f}")
     net.load_state_dict(best)
@@ -146,24 +151,27 @@ def fit_regressor(
 
 # %% ../nbs/course/10_inference.ipynb #6b3a9c01
 def _seeded(make: Callable[[], nn.Module], seed: int) -> nn.Module:
-    "A network whose initial weights depend on the seed alone; torch's own generator stays as it was."
+    "A network with weights from this seed; torch's own generator stays as it was."
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return make()
 
 # %% ../nbs/course/10_inference.ipynb #dd56a540
 def fit_mlp(
-    x: Tensor, y: Tensor,           # training features (n, F), parameters (n, P)
-    x_val: Tensor, y_val: Tensor,   # validation part
+    x: Tensor, y: Tensor,          # training features (n, F), parameters (n, P)
+    x_val: Tensor, y_val: Tensor,  # validation part
     hidden: int = 2039,             # neurons of the one hidden layer
     epochs: int = 200,              # passes over the training part
     lr: float = 1.85e-4,            # AdamW's learning rate
     weight_decay: float = 1.09e-7,  # AdamW's lambda
     seed: int = 0,                  # of initial weights and batches
 ) -> Regressor:
-    "Parameters from a few numbers a map, with the network and settings that the paper found. Source: paper, A.3.1."
-    net = _seeded(lambda: nn.Sequential(nn.Linear(x.shape[1], hidden), nn.ReLU(), nn.Linear(hidden, y.shape[1])), seed).to(x)
-    return fit_regressor(net, x, y, x_val, y_val, Scaler.fit(x), epochs, lr, weight_decay, seed=seed, desc="MLP")
+    "Parameters from a few numbers a map, in the paper's way. Source: paper, A.3.1."
+    make = lambda: nn.Sequential(
+        nn.Linear(x.shape[1], hidden), nn.ReLU(), nn.Linear(hidden, y.shape[1]))
+    net = _seeded(make, seed).to(x)
+    return fit_regressor(net, x, y, x_val, y_val, Scaler.fit(x), epochs, lr,
+                         weight_decay, seed=seed, desc="MLP")
 
 # %% ../nbs/course/10_inference.ipynb #05edc639
 @dataclass(frozen=True)
@@ -174,10 +182,13 @@ class RelativeError:
 
 # %% ../nbs/course/10_inference.ipynb #b5bf12bf
 def relative_error(
-    predicted: Tensor,  # parameters of n maps, (n, P), the maps of a simulation in a row
+    predicted: Tensor,  # parameters of n maps, (n, P), whole simulations in a row
     true: Tensor,       # (n, P)
 ) -> RelativeError:
-    "Mean of |predicted - true| / true; the maps of one simulation are not independent, so simulations give its error."
+    """Mean of |predicted - true| / true.
+
+    The maps of one simulation are not independent, so simulations give its error.
+    """
     error = ((predicted - true).abs() / true.abs()).cpu().double().numpy()
     by_sim = error.reshape(-1, MAPS_PER_SIMULATION, error.shape[1]).mean(1)
     return RelativeError(by_sim.mean(0), standard_error(error))
@@ -202,11 +213,13 @@ def _try_settings(
     x: Tensor, y: Tensor, x_val: Tensor, y_val: Tensor, epochs: int, seed: int,
 ) -> float:      # validation loss
     "Trains the MLP once, with the settings that a trial proposes."
-    settings = dict(hidden=trial.suggest_int("hidden", 64, 4096, log=True),
-                    lr=trial.suggest_float("lr", 1e-5, 1e-2, log=True),
-                    weight_decay=trial.suggest_float("weight_decay", 1e-8, 1e-1, log=True))
+    settings = dict(
+        hidden=trial.suggest_int("hidden", 64, 4096, log=True),
+        lr=trial.suggest_float("lr", 1e-5, 1e-2, log=True),
+        weight_decay=trial.suggest_float("weight_decay", 1e-8, 1e-1, log=True))
     model = fit_mlp(x, y, x_val, y_val, epochs=epochs, seed=seed, **settings)
-    return F.mse_loss(model.y_scaler(model.predict(x_val)), model.y_scaler(y_val)).item()
+    predicted = model.y_scaler(model.predict(x_val))
+    return F.mse_loss(predicted, model.y_scaler(y_val)).item()
 
 # %% ../nbs/course/10_inference.ipynb #0dac39c8
 def search_mlp(
@@ -247,7 +260,8 @@ def search_mlp(
         done = len(study.get_trials(states=complete))
         # A search that goes on does not draw the same settings again.
         study.sampler = optuna.samplers.TPESampler(seed=seed + done)
-        study.optimize(loss, n_trials=max(0, trials - done), show_progress_bar=bars_move(),
+        study.optimize(loss, n_trials=max(0, trials - done),
+                       show_progress_bar=bars_move(),
                        catch=(FloatingPointError,))  # a learning rate may be too high
         if not study.get_trials(states=complete): raise FloatingPointError(
             "x, y: the loss of every trial is not a number; look at these for NaN")
@@ -258,43 +272,54 @@ class _PooledEncoder(nn.Module):
     "The encoder with a supervised head in place of the decoder."
     def __init__(self, n_params: int, width: int):
         super().__init__()
-        self.encoder, self.head = Encoder(4 * width, width), nn.Linear(4 * width, n_params)
+        self.encoder = Encoder(4 * width, width)
+        self.head = nn.Linear(4 * width, n_params)
 
-    def forward(self, x: Tensor) -> Tensor: return self.head(F.relu(summary(self.encoder(x))))
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(F.relu(summary(self.encoder(x))))
 
 # %% ../nbs/course/10_inference.ipynb #f1b5bb48
 def fit_cnn(
-    x: Inputs, y: Tensor,           # training maps (n, 1, H, W), normalised; parameters (n, P)
-    x_val: Inputs, y_val: Tensor,   # validation part
-    width: int = 16,                # channels of the first layer
-    epochs: int = 30,               # passes over the training part
-    seed: int = 0,                  # of initial weights, batches and symmetries
+    x: Inputs, y: Tensor,          # normalised maps (n, 1, H, W); parameters (n, P)
+    x_val: Inputs, y_val: Tensor,  # validation part
+    width: int = 16,               # channels of the first layer
+    epochs: int = 30,              # passes over the training part
+    seed: int = 0,                 # of initial weights, batches and symmetries
 ) -> Regressor:
-    "Parameters from raw maps: a small residual network, the encoder's own kind, trained for nothing else."
+    "Parameters from raw maps, by a network of the encoder's kind and nothing else."
     first = _first(x)
     net = _seeded(lambda: _PooledEncoder(y.shape[1], width), seed).to(first)
     net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return fit_regressor(net, x, y, x_val, y_val, Scaler.none(first), epochs, 1e-3, 0.01, symmetries=True, seed=seed, desc="CNN on raw maps")
+    return fit_regressor(net, x, y, x_val, y_val, Scaler.none(first), epochs, 1e-3,
+                         0.01, symmetries=True, seed=seed, desc="CNN on raw maps")
 
 # %% ../nbs/course/10_inference.ipynb #2354c676
 def resnet18(
-    n_params: int,  # numbers to predict
-) -> nn.Sequential: # (B, 1, H, W) -> (B, n_params)
-    "ResNet-18 on periodic maps, its output a vector of 256, and a linear layer onto the parameters. Source: paper, A.3.2; He et al. 2016."
-    stem = nn.Sequential(PeriodicConv(1, 64, 7, 2, bias=False), nn.BatchNorm2d(64), nn.ReLU(), nn.MaxPool2d(2))
-    widths, strides = (64, 64, 64, 128, 128, 256, 256, 512, 512), (1, 1, 2, 1, 2, 1, 2, 1)
+    n_params: int,   # numbers to predict
+) -> nn.Sequential:  # (B, 1, H, W) -> (B, n_params)
+    """ResNet-18 on periodic maps, to 256 numbers, and from there to the parameters.
+
+    Source: paper, A.3.2; He et al. 2016.
+    """
+    stem = nn.Sequential(PeriodicConv(1, 64, 7, 2, bias=False), nn.BatchNorm2d(64),
+                         nn.ReLU(), nn.MaxPool2d(2))
+    widths = (64, 64, 64, 128, 128, 256, 256, 512, 512)
+    strides = (1, 1, 2, 1, 2, 1, 2, 1)
     blocks = [EncoderBlock(*sizes) for sizes in zip(widths, widths[1:], strides)]
-    return nn.Sequential(stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 256), nn.Linear(256, n_params))
+    return nn.Sequential(stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+                         nn.Linear(512, 256), nn.Linear(256, n_params))
 
 # %% ../nbs/course/10_inference.ipynb #5b3fa0d6
 def fit_resnet18(
-    x: Inputs, y: Tensor,           # training maps (n, 1, H, W), normalised; parameters (n, P)
-    x_val: Inputs, y_val: Tensor,   # validation part
-    epochs: int = 200,              # passes over the training part
-    bf16: bool = False,             # mixed precision, bfloat16
-    seed: int = 0,                  # of initial weights, batches and symmetries
+    x: Inputs, y: Tensor,          # normalised maps (n, 1, H, W); parameters (n, P)
+    x_val: Inputs, y_val: Tensor,  # validation part
+    epochs: int = 200,             # passes over the training part
+    bf16: bool = False,            # mixed precision, bfloat16
+    seed: int = 0,                 # of initial weights, batches and symmetries
 ) -> Regressor:
-    "Parameters from raw maps: the paper's baseline, with the paper's settings. Source: paper, A.3.2."
+    "Parameters from raw maps by the paper's baseline. Source: paper, A.3.2."
     first = _first(x)
     net = _seeded(lambda: resnet18(y.shape[1]), seed).to(first)
-    return fit_regressor(net, x, y, x_val, y_val, Scaler.none(first), epochs, 2e-4, 0.01, (0.5, 0.999), symmetries=True, bf16=bf16, seed=seed, desc="ResNet-18")
+    return fit_regressor(net, x, y, x_val, y_val, Scaler.none(first), epochs, 2e-4,
+                         0.01, (0.5, 0.999), symmetries=True, bf16=bf16, seed=seed,
+                         desc="ResNet-18")

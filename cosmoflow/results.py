@@ -33,7 +33,8 @@ class Result:
 # %% ../nbs/tools/results.ipynb #98970450
 def hardware() -> str:
     "The machine in words: the GPU's name, or how many CPU cores."
-    return torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores"
+    if torch.cuda.is_available(): return torch.cuda.get_device_name()
+    return f"{os.cpu_count()} CPU cores"
 
 # %% ../nbs/tools/results.ipynb #465c660d
 def records_folder() -> Path:
@@ -67,7 +68,8 @@ def read_record(
     if path.exists(): return read_json(path)
     there = ", ".join(sorted(p.stem for p in path.parent.glob("*.json")))
     raise FileNotFoundError(
-        f"{path}: no such record; there are: {there or 'none'}. `make results` writes them")
+        f"{path}: no such record; there are: {there or 'none'}. `make results` writes "
+        "them")
 
 # %% ../nbs/tools/results.ipynb #1a88979f
 def read_records(
@@ -88,30 +90,43 @@ def headlines(
 ) -> list[Result]:  # spectrum, phases, values, parameters
     "The metrics as results beside the paper's, for `record`."
     m, e = Reconstruction.from_metrics(metrics), metrics["inference"]
-    method, worst = f"{model}, {metrics['simulations']['test']} simulations held out", m.worst_bin()
-    results = [Result("stacked spectrum, reconstruction / truth, worst bin to 0.8 of Nyquist", method, m.ratio[worst], m.ratio_error[worst])]
-    results += [Result(f"r at mode {i + 1}", method, m.r[i], m.r_error[i]) for i in (0, 3)]
-    results.append(Result("distance of one-point distributions, dex", method, m.pdf, m.pdf_error))
+    method = f"{model}, {metrics['simulations']['test']} simulations held out"
+    worst, results = m.worst_bin(), []
+    add = lambda *numbers: results.append(Result(*numbers))
+    add("stacked spectrum, reconstruction / truth, worst bin to 0.8 of Nyquist", method,
+        m.ratio[worst], m.ratio_error[worst])
+    for i in (0, 3): add(f"r at mode {i + 1}", method, m.r[i], m.r_error[i])
+    add("distance of one-point distributions, dex", method, m.pdf, m.pdf_error)
     for i, (name, paper) in enumerate((("Omega_m", 1.06), ("sigma_8", 1.37))):
         for what, found in e.items():
-            value, error = (100 * np.array(found[part], float)[i].item() for part in ("mean", "standard_error"))
-            results.append(Result(f"relative error of {name}, %", f"{model}, {what}", value, error))
-        if "raw maps" in e: results.append(Result(f"error of {name}, summaries / raw maps", model, e["summaries"]["mean"][i] / e["raw maps"]["mean"][i], None, paper))
+            value, error = (100 * np.array(found[part], float)[i].item()
+                            for part in ("mean", "standard_error"))
+            add(f"relative error of {name}, %", f"{model}, {what}", value, error)
+        if "raw maps" in e:
+            ratio = e["summaries"]["mean"][i] / e["raw maps"]["mean"][i]
+            add(f"error of {name}, summaries / raw maps", model, ratio, None, paper)
     return results
 
 # %% ../nbs/tools/results.ipynb #d30f5823
 def results_table(
-    records: list[dict],               # as `read_records` returns them
-    experiments: str = "../experiments/", # the experiments' folder, seen from the page of the table
-) -> str:                              # Markdown
-    "One table of all records, each experiment with a line on its data, resolution, seed and hardware."
+    records: list[dict],                   # as `read_records` returns them
+    experiments: str = "../experiments/",  # their folder, seen from the table's page
+) -> str:                                  # Markdown
+    "One table of all records, each with a line on data, resolution, seed and hardware."
     number = lambda x: "" if x is None else x if isinstance(x, str) else f"{x:.3g}"
     rows = ["| quantity | method | here | paper |", "|---|---|---|---|"]
     for r in records:
-        rows.append(f"| **[{r['experiment'].replace('_', ' ')}]({experiments}{r['experiment']}.ipynb)** | *{r['data']}; {r['pixels']} pixels; seed {r['seed']}; {r['hardware']}* | | |")
+        name = r["experiment"]
+        link = f"**[{name.replace('_', ' ')}]({experiments}{name}.ipynb)**"
+        rows.append(f"| {link} | *{r['data']}; {r['pixels']} pixels; seed {r['seed']}; "
+                    f"{r['hardware']}* | | |")
         for x in r["results"]:
-            value = number(x["value"]) if x["error"] is None else f"{x['value']:.{digits(x['error'])}f} ± {x['error']:.{digits(x['error'])}f}"
-            rows.append(f"| {x['quantity']} | {x['method']} | {value} | {number(x['paper'])} |")
+            value, error = number(x["value"]), x["error"]
+            if error is not None:
+                n = digits(error)
+                value = f"{x['value']:.{n}f} ± {error:.{n}f}"
+            rows.append(f"| {x['quantity']} | {x['method']} | {value} | "
+                        f"{number(x['paper'])} |")
     return "\n".join(rows)
 
 # %% ../nbs/tools/results.ipynb #423b4b44
