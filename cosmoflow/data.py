@@ -316,7 +316,7 @@ def split_simulations(
 class Normalizer:
     "Physical maps to network input and back: x = (log10 max(maps, floor) - mean) / std."
     mean: float   # of log10 surface density over the training maps
-    std: float    # likewise
+    std: float    # scatter of the same
     floor: float  # smallest surface density that counts, (Msun/h)/(Mpc/h)^2
 
     def __post_init__(self) -> None:

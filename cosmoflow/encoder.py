@@ -117,6 +117,7 @@ def wave_table(
         for c, (k, f) in enumerate(parts[:channels]):
             index[c, there], factor[c, there] = flat((-k[0], -k[1]), image), 1
             index[c, here], factor[c, here] = flat(k, image), f
+    for part in (index, factor, alone): part.setflags(write=False)  # they are shared
     return index, factor, alone
 
 # %% ../nbs/course/05_encoder.ipynb #6c01c33f
