@@ -5,7 +5,7 @@ import re
 import threading
 
 import pytest
-from conftest import ROOT, sources
+from conftest import NOTEBOOKS, ROOT, sources
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
@@ -38,13 +38,13 @@ def pages(site_root=ROOT / "_docs"): return sorted(p.relative_to(site_root).as_p
 
 
 def test_every_source_has_its_page(site):
-    sources = [p.relative_to(ROOT / "nbs") for p in (ROOT / "nbs").rglob("*") if p.suffix in (".ipynb", ".md") and ".ipynb_checkpoints" not in p.parts]
+    sources = [p.relative_to(ROOT / "nbs") for p in [*NOTEBOOKS, *(ROOT / "nbs").glob("*/*.md")]]
     made = ["site/api.html", "site/references.html", "workshop/deck/index.html"]  # from the code, references.bib and the slides
     assert sorted(made + [(p.parent / re.sub(r"^\d\d_", "", p.stem)).as_posix() + ".html" for p in sources]) == pages()
 
 
 def test_titles_and_side_bar_show_the_numbers_of_the_files(built_site):
-    for source in (ROOT / "nbs").rglob("[0-9][0-9]_*.ipynb"):
+    for source in [p for p in NOTEBOOKS if re.match(r"\d\d_", p.name)]:
         number, name = source.stem.split("_", 1)
         folder = built_site / source.parent.relative_to(ROOT / "nbs")
         page = (folder / f"{name}.html").read_text(encoding="utf-8")
