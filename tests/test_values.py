@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from conftest import randomised
 
 from cosmoflow import bench
-from cosmoflow.core import evaluating
+from cosmoflow.core import BOX, evaluating
 from cosmoflow.data import Normalizer, lower_resolution, open_maps
 from cosmoflow.encoder import EncoderBlock, summary
 from cosmoflow.flow import channel_mask
@@ -35,7 +35,7 @@ def paint(*where, count=1.0):
     pytest.importorskip("pmpp")
     import jax.numpy as jnp
     places = CELL * jnp.asarray(where, jnp.float32)
-    return np.asarray(_paint(places, 16, count)).reshape(3, 5, 16, 16)
+    return np.asarray(_paint(places, 16, BOX, count)).reshape(3, 5, 16, 16)
 
 
 @pytest.mark.parametrize("axis", range(3))

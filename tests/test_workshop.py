@@ -58,7 +58,7 @@ def test_student_version_holds_no_solution(lesson):
             number = meta["grade_id"].removeprefix("exercise-")
             assert "### BEGIN SOLUTION" in a and "SOLUTION" not in b
             assert f"raise lesson.not_started({number})" in b
-        elif a.startswith(("[![", "**", "#")) or "](../" in a: assert "](../nbs/" in b or "](../" not in b
+        elif a.startswith(("[![", "**", "#")) or "](../" in a: assert "](../../" in b or "](../" not in b
         else: assert a == b
     assert not any(c.get("outputs") for c in cells(student))
     for link in re.findall(r"\]\(([^)#:]+)\)", student.read_text(encoding="utf-8")):

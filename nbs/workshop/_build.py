@@ -33,7 +33,7 @@ def student_cell(cell: dict) -> dict:
         stub = rf"\1# YOUR CODE HERE, in place of the next line\n\1raise lesson.not_started({number})\n"
         source = SOLUTION.sub(stub, source)
     if cell["cell_type"] == "markdown":
-        source = source.replace(TEACHERS, "").replace("](../", "](../nbs/")
+        source = source.replace(TEACHERS, "").replace("](../", "](../../")
     emptied = {"outputs": [], "execution_count": None} if cell["cell_type"] == "code" else {}
     return {**cell, "source": source.splitlines(keepends=True), **emptied}
 
