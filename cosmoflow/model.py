@@ -433,7 +433,7 @@ def draw_fields(
 @patch
 def fit_prior(self: CosmoFlow,
     maps: Maps,  # training maps, (n, H, W) surface density
-) -> CosmoFlow:       # the model itself
+) -> CosmoFlow:  # the model itself
     "Learns the prior of compressed fields from maps: what `generate` draws from."
     self.prior = field_prior(self.encode(maps)).to(self.device)
     return self

@@ -83,12 +83,19 @@ def is_ceremony(
     return all(isinstance(line, ast.Import | ast.ImportFrom) for line in lines)
 
 
+def unfolded(
+    source: str,  # of a code cell, with nbdev's directives
+) -> str:         # without those on folding and export
+    "A cell's code as it stands open on the page."
+    return re.sub(r"^#\| ?(?:code-fold|code-summary|exports?)\b.*\n", "", source, flags=re.M)
+
+
 def fold(
     cell: dict,    # changed in place
     summary: str,  # what stands in its place
 ) -> None:
     "Folds a code cell to one line that opens at a click."
-    source = re.sub(r"^#\| ?(?:code-fold|code-summary|exports?)\b.*\n", "", "".join(cell["source"]), flags=re.M)
+    source = unfolded("".join(cell["source"]))
     cell["source"] = f'#| code-fold: true\n#| code-summary: "{summary}"\n' + source
 
 
@@ -121,7 +128,7 @@ def arrange(
             if not lesson or name and name[1].startswith("_"):
                 fold(cell, f"Source of {name[1]}" if name else "Source")
             else:
-                cell["source"] = re.sub(r"^#\| ?(?:code-fold|code-summary|exports?)\b.*\n", "", source, flags=re.M)
+                cell["source"] = unfolded(source)
         found.append(cell)
     return found
 

@@ -13,6 +13,7 @@ from nbconvert import SlidesExporter
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
+STUDENTS = HERE / "_students"  # nbdev and the site leave such folders out
 SITE = "https://cosmoflow.github.io/cosmoflow"  # where links of the slides lead
 LESSONS = sorted(HERE.glob("[0-9]*.ipynb"))
 SOLUTION = re.compile(
@@ -84,13 +85,12 @@ def write_slides(
 
 def hand_out(out: Path) -> None:
     "Copies the students' versions into a folder, and the slides with what they need."
-    students = ROOT / "nbs" / "workshop" / "_students"
-    shutil.copytree(students, out, ignore=shutil.ignore_patterns("README.md"), dirs_exist_ok=True)
+    shutil.copytree(STUDENTS, out, ignore=shutil.ignore_patterns("README.md"), dirs_exist_ok=True)
     write_slides(out / "slides.html")
 
 
 if __name__ == "__main__":
     out = Path(sys.argv[1])
-    build(ROOT / "nbs" / "workshop" / "_students", ROOT / "cosmoflow" / "solutions.json")
+    build(STUDENTS, ROOT / "cosmoflow" / "solutions.json")
     hand_out(out)
     print(f"open {out / 'slides.html'}, hand out {out}/*.ipynb")
