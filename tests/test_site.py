@@ -85,6 +85,16 @@ def test_pages_load_whole(page, site):
     assert not dead
 
 
+def test_pictures_have_two_pixels_for_one(page, site):
+    "The runner draws at double density; the site says how wide a picture stands."
+    page.goto(f"{site}/course/spectra.html")
+    shown = page.eval_on_selector_all(
+        "main .cell-output-display img", "i => i.map(i => [i.naturalWidth, i.width])")
+    assert len(shown) > 4
+    for pixels, width in shown:
+        assert 1.9 * width < pixels, "smaller on the page than half its pixels"
+
+
 @pytest.mark.parametrize("width", [390, 1400])
 def test_layout_holds(page, site, width):
     page.set_viewport_size({"width": width, "height": 844})

@@ -164,6 +164,19 @@ def process() -> None:
     for left in (ROOT / "nbs").glob("*.yml"): left.unlink()  # nbdev writes Quarto settings of its own beside the notebooks
 
 
+def picture_sizes() -> dict[str, str]:
+    "How large each picture of double density stands: base64 -> attributes of `<img>`."
+    sizes = {}
+    for path in PROCESSED.rglob("*.ipynb"):
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        for output in (o for cell in cells for o in cell.get("outputs", [])):
+            size = output.get("metadata", {}).get("image/png")
+            if not size: continue
+            picture = "".join(output["data"]["image/png"]).strip()
+            sizes[picture] = 'width="{width}" height="{height}"'.format(**size)
+    return sizes
+
+
 def render(
     quarto: bool,  # with Quarto, instead of smalldocs
 ) -> None:
@@ -177,8 +190,12 @@ def render(
         broken = sorted({f"{page}: {link}" for page, link in broken})
         if broken: raise SystemExit("broken links: " + "; ".join(broken))
     shutil.copytree(ROOT / "nbs" / "site" / "katex", OUT / "katex", dirs_exist_ok=True)
+    sizes = picture_sizes()
+    sized = lambda m: f"{m[0]} {sizes[m[1]]}" if m[1] in sizes else m[0]
     for page in OUT.rglob("*.html"):
-        text = re.sub('"(?:KATEX|katex)/', f'"{relpath(OUT / "katex", page.parent)}/', page.read_text(encoding="utf-8"))
+        text = page.read_text(encoding="utf-8")
+        text = re.sub(r'"(?:KATEX|katex)/', f'"{relpath(OUT / "katex", page.parent)}/', text)
+        text = re.sub(r'src="data:image/png;base64,([^"]*)"', sized, text)
         page.write_text(re.sub(r'<(pre|span class="math display")(?=[ >])(?![^>]*tabindex)', r'<\1 tabindex="0"', text), encoding="utf-8")  # scroll by keyboard too
     for sheet in OUT.rglob("*.css"):  # themes ask another host for their fonts; the system's serve as well
         sheet.write_text(re.sub(r"@import\s+url\([^)]*\)\s*;|@import\s+[\"']https?:[^;]*;", "", sheet.read_text(encoding="utf-8")), encoding="utf-8")

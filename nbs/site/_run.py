@@ -15,6 +15,10 @@ from nbformat import NotebookNode
 from PIL import Image
 
 
+# Twice as many pixels as a page shows; a picture's width on the page stands beside it.
+DOUBLE = "--InlineBackend.figure_formats={'retina'}"
+
+
 class SilentOutput(OutputWidget):
     "nbclient's, but it tells the kernel nothing: such a message can make nbclient miss the end of the cell (its issue 312)."
     def send(self, *args, **kwargs) -> None: pass
@@ -59,8 +63,11 @@ def run(
 ) -> None:
     "Executes a notebook in its own folder. Raises `CellExecutionError` where a cell fails, and writes nothing then."
     notebook = nbformat.read(path, 4)
-    client = NotebookClient(notebook, timeout=None, kernel_name="python3", coalesce_streams=True, resources={"metadata": {"path": str(path.parent)}})
+    client = NotebookClient(notebook, timeout=None, kernel_name="python3",
+                            coalesce_streams=True,
+                            resources={"metadata": {"path": str(path.parent)}})
     client.widget_registry = {"@jupyter-widgets/output": {"OutputModel": SilentOutput}}
+    client.extra_arguments = [DOUBLE]
     client.execute()
     drop_bars(notebook)
     shrink_pictures(notebook)
