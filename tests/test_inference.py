@@ -2,6 +2,7 @@
 import sqlite3
 from dataclasses import replace
 
+import matplotlib.pyplot as plt
 import optuna
 import pytest
 import torch
@@ -10,7 +11,8 @@ from conftest import randomised
 from cosmoflow import inference
 from cosmoflow.data import Normalizer, open_maps
 from cosmoflow.inference import fit_mlp, fit_resnet18, relative_error, search_mlp
-from cosmoflow.results import Result, read_record, read_records, record, results_table
+from cosmoflow.results import (Result, open_experiment, read_record, read_records, record,
+                               results_table)
 from cosmoflow.train import identify
 
 
@@ -158,3 +160,28 @@ def test_a_record_without_an_error_becomes_a_row(tmp_path):
     assert "| order | ours | 0.97 | large first |" in results_table([r])
     with pytest.raises(FileNotFoundError, match="make results"): read_records(tmp_path / "none")
     with pytest.raises(FileNotFoundError, match="02_two.json: .* there are: 01_one"): read_record("02_two", tmp_path)
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_only_a_full_run_writes_the_record(full, tmp_path):
+    was = Result("error of x, %", "ours", 5.0, 0.5, 4.0)
+    record("00_trial", [was], "120 simulations", folder=tmp_path)
+    before = (tmp_path / "00_trial.json").read_bytes()
+    lab = open_experiment("00_trial", model=None, sims=slice(0, 10), full=full)
+    now = [Result("error of x, %", "ours", 7.0, 0.5, 4.0), Result("new", "ours", 1.0)]
+    table = lab.close(now, folder=tmp_path)
+    if full:
+        assert read_record("00_trial", tmp_path)["data"] == "PM LH, 10 simulations"
+        assert "| error of x, % | ours | 7.00 ± 0.50 | 4 |" in table
+    else:
+        assert (tmp_path / "00_trial.json").read_bytes() == before
+        assert "| error of x, % | ours | 7.00 ± 0.50 | 5.00 ± 0.50 | 4 |" in table
+        assert "| new | ours | 1 |  |  |" in table and "120 simulations" in table
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_figures_of_quick_runs_say_so(full):
+    fig = plt.figure()
+    open_experiment("00_trial", model=None, full=full).mark(fig)
+    assert [t.get_text() for t in fig.texts] == ([] if full else ["quick run"])
+    plt.close(fig)
