@@ -242,7 +242,8 @@ def main(
         sys.exit(f"\ncosmoflow: stopped. {_paragraphs(command)[2]}")
 
 # %% ../nbs/tools/cli.ipynb #cc236df7
-_takes_maps = _takes("data.open_maps", "root suite set field sims pixels", {"root": "data"})
+_MAPS = "root suite set field sims pixels maps_per_simulation"
+_takes_maps = _takes("data.open_maps", _MAPS, {"root": "data"})
 
 
 def _only(function: Callable, options: dict[str, Any]) -> dict[str, Any]:
@@ -356,7 +357,8 @@ def _evaluate(
     print(report(result.metrics))
     if out is None: return
     write_json(out / "metrics.json", result.metrics)
-    maps = figure(result.true, {"reconstruction": result.rec})
+    each = data.maps_per_simulation
+    maps = figure(result.true, {"reconstruction": result.rec}, each=each)
     with atomic_path(out / "figure.png") as tmp: maps.savefig(tmp, dpi=110)
 
 # %% ../nbs/tools/cli.ipynb #69d20971

@@ -437,9 +437,10 @@ def require_same_run(
 # %% ../nbs/tools/core.ipynb #dd4ab91f
 def standard_error(
     values: np.ndarray | Tensor,  # of each map, (n_maps, ...), whole simulations in a row
+    each: int = MAPS_PER_SIMULATION,  # maps of one simulation
 ) -> Any:                         # (...), of the kind that came in; NaN for a single simulation
     "Standard error of the mean over simulations: maps of one are not independent."
-    n, each = len(values), MAPS_PER_SIMULATION
+    n = len(values)
     if n % each: raise ValueError(f"values: expected {each} a simulation, found {n}")
     by_sim = values.reshape(-1, each, *values.shape[1:]).mean(1)
     if len(by_sim) < 2: return by_sim[0] * math.nan

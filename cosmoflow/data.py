@@ -37,7 +37,7 @@ import torch
 from torch import Tensor
 
 from .core import (MAPS_PER_SIMULATION, Fields, Maps, MapView, alone,
-                            as_stack, check_folder, in_pieces, maps_at_once, progress,
+                            as_stack, check_counts, check_folder, in_pieces, maps_at_once, progress,
                             read_json, to_tensor, write_json)
 
 # %% ../nbs/course/02_data.ipynb #a7a789c7
@@ -143,8 +143,8 @@ def _load_params(path: Path, suite: str) -> tuple[np.ndarray, tuple[str, ...]]:
         raise ValueError(f"{path}: row {row + 1}, column {column + 1} is "
                          f"{params[row, column]}; expected finite numbers, and Omega_m "
                          "and sigma_8 above 0")
-    if suite == "PM": return params, ("Omega_m", "sigma_8", "m_WDM_keV")[:n]
-    return params, (*CMD_PARAMS[:n], *(f"p{i + 1}" for i in range(len(CMD_PARAMS), n)))
+    known = ("Omega_m", "sigma_8", "m_WDM_keV") if suite == "PM" else CMD_PARAMS
+    return params, (*known[:n], *(f"p{i + 1}" for i in range(len(known), n)))
 
 # %% ../nbs/course/02_data.ipynb #2ff0038f
 @dataclass(frozen=True)
@@ -157,6 +157,23 @@ class MapData:
     set: str                      # for example "LH"
     field: str                    # for example "Mcdm"
 
+    def __post_init__(self) -> None:
+        n, names = self.n_sims, self.param_names
+        if np.shape(self.params)[1:] != (len(names),):
+            raise ValueError(
+                f"params: expected a row a simulation and a column for each of {names}, "
+                f"found shape {np.shape(self.params)}")
+        if len(self.maps): as_stack(self.maps, "n, H, W")
+        if len(self.maps) != n * self.maps_per_simulation:
+            raise ValueError(
+                "maps: expected the same number for each row of params, "
+                f"found {len(self.maps)} maps and {n} rows")
+
+    @property
+    def maps_per_simulation(self) -> int:
+        "Map i belongs to parameter row i // maps_per_simulation."
+        return len(self.maps) // max(1, self.n_sims)
+
     @property
     def n_sims(self) -> int: return len(self.params)
 
@@ -166,7 +183,7 @@ class MapData:
     @cached_property
     def targets(self) -> np.ndarray:
         "The parameters of each map, (n, P)."
-        return np.repeat(self.params, MAPS_PER_SIMULATION, axis=0)
+        return np.repeat(self.params, self.maps_per_simulation, axis=0)
 
     def __len__(self) -> int: return len(self.maps)
 
@@ -183,7 +200,8 @@ class MapData:
 
     def _part(self, which: np.ndarray) -> Self:
         "Whole simulations, given the numbers of their maps; nothing is read."
-        sims = which[::MAPS_PER_SIMULATION] // MAPS_PER_SIMULATION
+        each = self.maps_per_simulation
+        sims = which[::each] // each
         return replace(self, maps=MapView(self.maps, which), params=self.params[sims])
 
 # %% ../nbs/course/02_data.ipynb #06040bf4
@@ -258,6 +276,7 @@ def open_maps(
     sims: slice = slice(None),        # which simulations, a contiguous range
     pixels: int | None = None,        # lower the resolution to this many pixels a side; None: as they are
     check: bool = True,               # look at every value once
+    maps_per_simulation: int | None = None,  # maps of one simulation, in a row; None: 15, as in CMD
 ) -> MapData:
     """Opens one CMD file with its parameters; the same code reads CMD's files and ours.
 
@@ -274,15 +293,17 @@ def open_maps(
         root = Path(str(files("cosmoflow") / "suite"))
     path = map_path(root, suite, set, field)
     maps, (params, names) = _load_maps(path), _load_params(param_path(root, suite, set), suite)
-    if set == "1P" and len(maps) == MAPS_PER_SIMULATION * len(np.unique(params, axis=0)) < MAPS_PER_SIMULATION * len(params):
+    each = MAPS_PER_SIMULATION if maps_per_simulation is None else maps_per_simulation
+    check_counts(maps_per_simulation=each)
+    if set == "1P" and len(maps) == each * len(np.unique(params, axis=0)) < each * len(params):
         params = params[np.sort(np.unique(params, axis=0, return_index=True)[1])]  # the fiducial run repeats in the table, not in the maps
-    if len(maps) != MAPS_PER_SIMULATION * len(params):
-        raise ValueError(f"{path} holds {len(maps)} maps, its table {len(params)} rows: expected {MAPS_PER_SIMULATION} maps a row")
+    if len(maps) != each * len(params):
+        raise ValueError(f"{path} holds {len(maps)} maps, its table {len(params)} rows: expected {each} maps a row")
     start, stop, step = sims.indices(len(params))
     if step != 1: raise ValueError(f"sims={sims}: expected a contiguous range")
     if stop <= start: raise ValueError(f"sims={sims} selects none of the {len(params)} simulations in {path}")
     if pixels is not None: _factor(maps.shape[-1], pixels)  # before we read values
-    first, last = start * MAPS_PER_SIMULATION, stop * MAPS_PER_SIMULATION
+    first, last = start * each, stop * each
     some, params = _as_float32(maps[first:last], path), params[start:stop]
     if check: _check_values(some, path)
     if pixels and pixels != some.shape[-1]: some = lower_resolution(some, pixels)
@@ -308,7 +329,8 @@ def split_simulations(
     parts = np.split(order, cuts)
     empty = [name for name, part, f in zip(("training", "validation", "test"), parts, fractions) if f > 0 and not len(part)]
     if empty: raise ValueError(f"fractions={fractions} leave no simulation of {n} for {' and '.join(empty)}: open more simulations")
-    train, val, test = (np.sort((part[:, None] * MAPS_PER_SIMULATION + np.arange(MAPS_PER_SIMULATION)).ravel()) for part in parts)
+    each = data.maps_per_simulation
+    train, val, test = (np.sort((part[:, None] * each + np.arange(each)).ravel()) for part in parts)
     return train, val, test
 
 # %% ../nbs/course/02_data.ipynb #782e2aed

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from .core import MAPS_PER_SIMULATION, check_counts, progress
+from .core import check_counts, progress
 from .data import MapData, augment
 from .flow import integrate
 from .model import CosmoFlow
@@ -86,8 +86,9 @@ def one_map_each(
     generator: torch.Generator,  # on the CPU
 ) -> Tensor:                     # numbers of maps, one for each simulation
     "A random map of each simulation, simulations in random order."
-    first = MAPS_PER_SIMULATION * torch.randperm(data.n_sims, generator=generator)
-    return first + torch.randint(MAPS_PER_SIMULATION, first.shape, generator=generator)
+    each = data.maps_per_simulation
+    first = each * torch.randperm(data.n_sims, generator=generator)
+    return first + torch.randint(each, first.shape, generator=generator)
 
 # %% ../nbs/course/13_distill.ipynb #9b3c3f95
 def distill(
@@ -126,7 +127,7 @@ def distill(
         loader = MapLoader(training, model.normalizer, device)
         optimizer = torch.optim.AdamW(student.unet.parameters(), lr=lr)
         run.resume({"model": student, "average": average}, optimizer)
-        one_each = torch.arange(0, len(validation.maps), MAPS_PER_SIMULATION)
+        one_each = torch.arange(0, len(validation.maps), validation.maps_per_simulation)
         x1 = MapLoader(validation, model.normalizer, device)(one_each)
         exam = teach(x1, epoch_generator(seed, 0, 2, device))
         updates = -(-training.n_sims // batch_size)

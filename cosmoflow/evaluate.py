@@ -70,15 +70,16 @@ def _measure(
 def _average(
     rows: Tensor,  # what `_measure` found, (n, 3 K + 1), whole simulations in a row
     k: Tensor,     # (K,) h/Mpc
+    each: int = MAPS_PER_SIMULATION,  # maps of one simulation
 ) -> Reconstruction:
     "Means over the maps with their errors."
     parts = rows.detach().cpu().split([len(k), len(k), len(k), 1], 1)
     p_true, p_rec, r, pdf = (part.contiguous() for part in parts)
-    ratio, ratio_error = stacked_ratio(p_rec, p_true)
+    ratio, ratio_error = stacked_ratio(p_rec, p_true, each)
     return Reconstruction(
         k.numpy(), ratio.numpy(), ratio_error.numpy(),
-        r.mean(0).numpy(), standard_error(r).numpy(),
-        pdf.mean().item(), standard_error(pdf).item(), len(rows),
+        r.mean(0).numpy(), standard_error(r, each).numpy(),
+        pdf.mean().item(), standard_error(pdf, each).item(), len(rows),
     )
 
 # %% ../nbs/course/11_evaluate.ipynb #fd86c90a
@@ -86,12 +87,13 @@ def compare(
     true: Maps,        # surface density, (n, H, H), whole simulations
     rec: Maps,         # reconstructions, as `true`
     box: float = BOX,  # side of the maps, Mpc/h
+    each: int = MAPS_PER_SIMULATION,  # maps of one simulation
 ) -> Reconstruction:
     "Spectra, cross-correlation and one-point distribution against the truth."
     true = as_stack(true, "n, H, H", "true")
     rec = as_stack(rec, ", ".join(map(str, true.shape)), "rec")
     rows = in_pieces(partial(_measure, box=box), true, rec)
-    return _average(rows, wavenumbers(true.shape[-1], box))
+    return _average(rows, wavenumbers(true.shape[-1], box), each)
 
 # %% ../nbs/course/11_evaluate.ipynb #56f4f64e
 def infer_parameters(
@@ -117,7 +119,8 @@ def infer_parameters(
         x_train, x_val, x_test = (features[method](part) for part in parts)
         fit = fit_cnn if method == "raw maps" else fit_mlp
         regressor = fit(x_train, y_train, x_val, y_val, seed=seed)
-        error = relative_error(regressor.predict(x_test), y_test)
+        error = relative_error(
+            regressor.predict(x_test), y_test, test.maps_per_simulation)
         errors[method] = {"mean": error.mean.tolist(),
                           "standard_error": error.standard_error.tolist()}
     return errors
@@ -136,11 +139,12 @@ def _reconstruct(
     maps: Maps,                  # surface density, (n, H, H), whole simulations
     generator: torch.Generator,  # of the noise
     sampling: dict,              # steps and solver, for `decode`
+    each: int,                   # maps of one simulation
 ) -> tuple[Tensor, Tensor, Tensor]:  # (n, 3 K + 1) as `_measure`; some maps; theirs
     "Measures reconstructions batch by batch, and keeps the first simulations."
     rows, true, rec = [], [], []
-    room = maps_at_once(maps.shape[1:], pixels=4096 * 64**2) // MAPS_PER_SIMULATION
-    room, done = max(1, room) * MAPS_PER_SIMULATION, 0
+    room = maps_at_once(maps.shape[1:], pixels=4096 * 64**2) // each
+    room, done = max(1, room) * each, 0
     for batch in batches(maps):
         there = torch.from_numpy(batch)
         made = model.reconstruct(there, generator=generator, **sampling).cpu()
@@ -163,8 +167,9 @@ def evaluate(
     train, val, test = data.split()
     sampling = model.sampling(steps, solver)
     generator = torch.Generator().manual_seed(seed)
-    rows, true, rec = _reconstruct(model, test.maps, generator, sampling)
-    measured = asdict(_average(rows, wavenumbers(test.pixels)))
+    each = test.maps_per_simulation
+    rows, true, rec = _reconstruct(model, test.maps, generator, sampling, each)
+    measured = asdict(_average(rows, wavenumbers(test.pixels), each))
     numbers = {k: np.asarray(v).tolist() for k, v in measured.items()}
     methods = ("summaries", "spectrum", "raw maps")[:3 if raw_maps else 2]
     counts = {"training": train.n_sims, "validation": val.n_sims, "test": test.n_sims}

@@ -184,14 +184,15 @@ class RelativeError:
 def relative_error(
     predicted: Tensor,  # parameters of n maps, (n, P), whole simulations in a row
     true: Tensor,       # (n, P)
+    each: int = MAPS_PER_SIMULATION,  # maps of one simulation
 ) -> RelativeError:
     """Mean of |predicted - true| / true.
 
     The maps of one simulation are not independent, so simulations give its error.
     """
     error = ((predicted - true).abs() / true.abs()).cpu().double().numpy()
-    by_sim = error.reshape(-1, MAPS_PER_SIMULATION, error.shape[1]).mean(1)
-    return RelativeError(by_sim.mean(0), standard_error(error))
+    by_sim = error.reshape(-1, each, error.shape[1]).mean(1)
+    return RelativeError(by_sim.mean(0), standard_error(error, each))
 
 # %% ../nbs/course/10_inference.ipynb #6b3a9c03
 @contextmanager

@@ -21,7 +21,7 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure, FigureBase
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-from .core import BOX, Maps, as_stack, to_tensor
+from .core import BOX, MAPS_PER_SIMULATION, Maps, as_stack, to_tensor
 from .spectra import cross_correlation, power_spectrum, stacked_ratio
 
 # %% ../nbs/tools/plot.ipynb #59ded812
@@ -153,6 +153,7 @@ def _compare_spectra(
     true: Maps,             # surface density, (n, H, H)
     recs: dict[str, Maps],  # name -> reconstructions, as `true`
     box: float,             # side of the maps, Mpc/h
+    each: int,              # maps of one simulation
 ) -> None:
     "Stacked spectra, their ratio to the truth's, and the cross-correlation with it."
     top, middle, bottom = axes
@@ -162,7 +163,7 @@ def _compare_spectra(
     top.loglog(k, p_true.mean(0), color=colour["truth"], label="truth")
     for name, rec in recs.items():
         power = here(power_spectrum(rec, box, of="log")[1])
-        ratio, error = stacked_ratio(power, p_true)
+        ratio, error = stacked_ratio(power, p_true, each)
         r = here(cross_correlation(rec, true, box, of="log")).mean(0)
         top.loglog(k, power.mean(0), color=colour[name], label=name, ls="--")
         middle.semilogx(k, ratio, color=colour[name])
@@ -184,6 +185,7 @@ def figure(
     recs: dict[str, Maps],  # name -> reconstructions, as `true`
     show: int = 4,          # maps drawn, evenly spread
     box: float = BOX,       # side of the maps, Mpc/h
+    each: int = MAPS_PER_SIMULATION,  # maps of one simulation
 ) -> Figure:
     "Truth beside reconstructions: maps, stacked spectra, their ratio, and r(k)."
     true = as_stack(true, "n, H, H", "true")
@@ -196,5 +198,5 @@ def figure(
     log = _log(torch.stack(drawn))
     _draw(left, log, np.percentile(log[0], (0.5, 99.8)), box, rows=list(rows))
     axes = right.subplots(3, 1, sharex=True, height_ratios=(2, 1, 1))
-    _compare_spectra(axes, true, recs, box)
+    _compare_spectra(axes, true, recs, box, each)
     return fig

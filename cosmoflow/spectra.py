@@ -14,7 +14,8 @@ import math
 import torch
 from torch import Tensor
 
-from .core import BOX, Maps, as_stack, in_pieces, standard_error, to_tensor
+from .core import (BOX, MAPS_PER_SIMULATION, Maps, as_stack, in_pieces,
+                            standard_error, to_tensor)
 
 # %% ../nbs/course/03_spectra.ipynb #90c3a85e
 def contrast(
@@ -146,10 +147,12 @@ def spectrum_error(
 def stacked_ratio(
     power: Tensor,           # spectra of n maps, (n, K), whole simulations in a row
     reference: Tensor,       # those of as many reference maps, (n, K)
+    each: int = MAPS_PER_SIMULATION,  # maps of one simulation
 ) -> tuple[Tensor, Tensor]:  # ratio of the mean spectra (K,), its standard error (K,)
     "Stacked spectrum over that of the reference; the delta method gives its error."
     ratio = power.mean(0) / reference.mean(0)
-    return ratio, standard_error((power - ratio * reference) / reference.mean(0))
+    off = (power - ratio * reference) / reference.mean(0)
+    return ratio, standard_error(off, each)
 
 # %% ../nbs/course/03_spectra.ipynb #b3a62099
 def one_point_pdf(

@@ -332,12 +332,19 @@ def epoch_order(
     n: int,                      # maps of the training part, those of one simulation in a row
     pairs: bool,                 # two maps of one simulation side by side
     generator: torch.Generator,  # of the order
+    each: int = MAPS_PER_SIMULATION,  # maps of one simulation
 ) -> Tensor:                     # indices of the maps of one epoch, (n,) or, in pairs, (14/15 n,)
-    "In which order an epoch goes through the maps."
+    """In which order an epoch goes through the maps.
+
+    Raises `ValueError` for pairs where a simulation has a single map.
+    """
     if not pairs: return torch.randperm(n, generator=generator)
-    siblings = torch.arange(n).view(-1, MAPS_PER_SIMULATION)
+    if each < 2:
+        raise ValueError("siblings: expected two maps a simulation or more, found 1; "
+                         "train with siblings=0")
+    siblings = torch.arange(n).view(-1, each)
     order = torch.rand(siblings.shape, generator=generator).argsort(1)
-    dealt = siblings.gather(1, order)[:, :MAPS_PER_SIMULATION // 2 * 2].reshape(-1, 2)
+    dealt = siblings.gather(1, order)[:, :each // 2 * 2].reshape(-1, 2)
     return dealt[torch.randperm(len(dealt), generator=generator)].flatten()
 
 # %% ../nbs/course/09_train.ipynb #51b11a97
@@ -474,7 +481,8 @@ def train(
     """
     model.require_flow()
     training, validation, _ = data.split()  # what is held out once is held out always
-    order = partial(epoch_order, len(training), config.siblings > 0)
+    order = partial(epoch_order, len(training), config.siblings > 0,
+                    each=training.maps_per_simulation)
     n, batch = len(order(torch.Generator())), config.batch_size
     with ExitStack() as stack:
         accelerator = stack.enter_context(_accelerating(config.precision))

@@ -161,40 +161,77 @@ def test_a_folder_without_maps_says_so(tmp_path):
     with pytest.raises(FileNotFoundError, match="and 2 more: choose"): open_maps("Astrid", "LH", tmp_path)
 
 
-def fake(n_sims): return MapData(np.zeros((15 * n_sims, 1, 1), np.float32), np.zeros((n_sims, 2)), ("a", "b"), "PM", "LH", "Mcdm")
+def fake(n_sims, each=15): return MapData(np.zeros((each * n_sims, 1, 1), np.float32), np.zeros((n_sims, 2)), ("a", "b"), "PM", "LH", "Mcdm")
 
 
 @settings(max_examples=100, deadline=None)
-@given(n=st.integers(10, 300), seed=st.integers(0, 10**6))
-def test_split_is_a_partition_of_simulations(n, seed):
-    parts = split_simulations(fake(n), seed=seed)
-    assert sorted(np.concatenate(parts).tolist()) == list(range(15 * n))
-    sims = [set((p // 15).tolist()) for p in parts]
+@given(n=st.integers(10, 300), each=st.sampled_from([1, 4, 15]), seed=st.integers(0, 10**6))
+def test_split_is_a_partition_of_simulations(n, each, seed):
+    parts = split_simulations(fake(n, each), seed=seed)
+    assert sorted(np.concatenate(parts).tolist()) == list(range(each * n))
+    sims = [set((p // each).tolist()) for p in parts]
+    assert all(len(p) == each * len(s) for p, s in zip(parts, sims))
     assert not sims[0] & sims[1] and not sims[0] & sims[2] and not sims[1] & sims[2]
-    assert abs(len(parts[0]) / (15 * n) - 0.8) <= 1 / n
-    assert all((a == b).all() for a, b in zip(parts, split_simulations(fake(n), seed=seed)))
+    assert abs(len(parts[0]) / (each * n) - 0.8) <= 1 / n
+    assert all((a == b).all() for a, b in zip(parts, split_simulations(fake(n, each), seed=seed)))
+    assert all((a[::each] // each == b[::15] // 15).all() for a, b in zip(parts, split_simulations(fake(n), seed=seed)))
 
 
 @settings(max_examples=50, deadline=None)
-@given(n=st.integers(10, 60), seed=st.integers(0, 10**6))
-def test_parts_hold_their_maps_and_the_parameters_of_each(n, seed):
-    maps = np.arange(15 * n * 4, dtype=np.float32).reshape(15 * n, 2, 2)
+@given(n=st.integers(10, 60), each=st.sampled_from([1, 4, 15]), seed=st.integers(0, 10**6))
+def test_parts_hold_their_maps_and_the_parameters_of_each(n, each, seed):
+    maps = np.arange(each * n * 4, dtype=np.float32).reshape(each * n, 2, 2)
     params = np.stack([np.arange(n), -np.arange(n)], 1).astype(float)
     data = MapData(maps, params, ("a", "b"), "PM", "LH", "Mcdm")
     parts, numbers = data.split(seed=seed), split_simulations(data, seed=seed)
     simulations = [int(p) for part in parts for p in part.params[:, 0]]
     assert sorted(simulations) == list(range(n))  # each in one part
     for part, which in zip(parts, numbers):
-        assert isinstance(part.maps, MapView) and len(part) == 15 * part.n_sims
+        assert isinstance(part.maps, MapView) and len(part) == each * part.n_sims and part.maps_per_simulation == each
         np.testing.assert_array_equal(part.maps, maps[which])
-        np.testing.assert_array_equal(part.targets, [params[i // 15] for i in which])
-        for i in (0, 14, len(part) - 1, -1):
+        np.testing.assert_array_equal(part.targets, [params[i // each] for i in which])
+        for i in (0, each - 1, len(part) - 1, -1):
             one, target = part[i]
-            assert (one == maps[which[i]]).all() and (target == params[which[i] // 15]).all()
+            assert (one == maps[which[i]]).all() and (target == params[which[i] // each]).all()
+        with pytest.raises(IndexError): part[len(part)]
     assert (parts[0].suite, parts[0].set, parts[0].field, parts[0].pixels) == ("PM", "LH", "Mcdm", 2)
     if n >= 20:
         again = parts[0].split((0.5, 0.5, 0.0))  # a part has parts, too
         np.testing.assert_array_equal(again[1].maps, maps[numbers[0]][split_simulations(parts[0], (0.5, 0.5, 0.0))[1]])
+
+
+NOT_A_SUITE = {
+    "a map too few": (lambda maps, params: (maps[:-1], params), "maps: expected the same number for each row of params, found 11 maps and 3 rows"),
+    "no parameters": (lambda maps, params: (maps, params[:0]), "found 12 maps and 0 rows"),
+    "a channel's axis": (lambda maps, params: (maps[:, None], params), r"expected shape \(n, H, W\), found \(12, 1, 4, 4\); give maps\[:, 0\]"),
+    "a list of maps": (lambda maps, params: (list(maps), params), "found list; stack them with np.stack"),
+    "a column too many": (lambda maps, params: (maps, np.ones((3, 3))), r"params: expected a row a simulation and a column for each of \('a', 'b'\), found shape \(3, 3\)"),
+    "a row too few axes": (lambda maps, params: (maps, params[:, 0]), r"params: expected .*found shape \(3,\)"),
+}
+
+
+@pytest.mark.parametrize("what", NOT_A_SUITE)
+def test_own_maps_that_do_not_fit_their_parameters(what):
+    change, message = NOT_A_SUITE[what]
+    maps, params = change(np.ones((12, 4, 4), np.float32), np.ones((3, 2)))
+    with pytest.raises(ValueError, match=message): MapData(maps, params, ("a", "b"), "own", "LH", "Mcdm")
+
+
+@pytest.mark.parametrize("each", [1, 4])
+def test_files_with_another_number_of_maps_a_simulation(tmp_path, each):
+    maps = write_cmd(tmp_path, sims=4, n_maps=4 * each)
+    with pytest.raises(ValueError, match=f"holds {4 * each} maps, its table 4 rows: expected 15 maps a row"): open_maps("Astrid", "LH", tmp_path)
+    data = open_maps("Astrid", "LH", tmp_path, maps_per_simulation=each, sims=slice(1, 3))
+    assert data.maps_per_simulation == each and data.n_sims == 2
+    np.testing.assert_array_equal(data.maps, maps[each:3 * each])
+    np.testing.assert_array_equal(data.targets, np.loadtxt(param_path(tmp_path, "Astrid", "LH"))[1:3].repeat(each, 0))
+    for wrong in (0, -4, 1.5):
+        with pytest.raises(ValueError, match=f"maps_per_simulation={wrong}: expected a whole number of 1 or more"): open_maps("Astrid", "LH", tmp_path, maps_per_simulation=wrong)
+
+
+def test_a_table_of_pm_may_have_columns_of_its_own(tmp_path):
+    write_cmd(tmp_path, "PM", columns=5)
+    assert open_maps("PM", "LH", tmp_path).param_names == ("Omega_m", "sigma_8", "m_WDM_keV", "p4", "p5")
 
 
 def test_a_view_reads_like_the_array_and_refuses_what_is_not_there():

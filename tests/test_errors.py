@@ -30,9 +30,9 @@ def spectra():
     return [torch.from_numpy(p.reshape(-1, 2)) for p in (power, reference)]
 
 
-def by_hand(values):
+def by_hand(values, each=15):
     "Standard error of the mean of one number a map: one mean a simulation."
-    means = [statistics.fmean(values[i:i + 15]) for i in range(0, len(values), 15)]
+    means = [statistics.fmean(values[i:i + each]) for i in range(0, len(values), each)]
     return statistics.stdev(means) / len(means) ** 0.5
 
 
@@ -44,6 +44,27 @@ def test_standard_error_is_that_of_means_over_simulations(kind, sims):
     expected = [[by_hand(values[:, i, j].tolist()) for j in range(3)] for i in range(2)]
     np.testing.assert_allclose(standard_error(kind(values)), expected)
     np.testing.assert_allclose(standard_error(kind(values[:, 0, 0])), expected[0][0])
+
+
+@pytest.mark.parametrize("each", [1, 4])
+def test_error_bars_follow_the_number_of_maps_a_simulation(maps, each):
+    true, rec = (m[:8] for m in maps)
+    found = compare(true, rec, each=each)
+    r, pdf = cross_correlation(rec, true, of="log"), pdf_distance(rec, true)
+    spectra = [power_spectrum(m, of="log")[1] for m in (rec, true)]
+    np.testing.assert_allclose(found.ratio_error, stacked_ratio(*spectra, each)[1])
+    off = (spectra[0] - torch.tensor(found.ratio) * spectra[1]) / spectra[1].mean(0)
+    for i in (0, 15, 31):
+        expected = by_hand(off[:, i].tolist(), each)
+        assert found.ratio_error[i] == pytest.approx(expected, rel=1e-3)
+        expected = by_hand(r[:, i].tolist(), each)
+        assert found.r_error[i] == pytest.approx(expected, rel=0.01)  # r is near 1
+    assert found.pdf_error == pytest.approx(by_hand(pdf.tolist(), each), rel=1e-4)
+    guess = relative_error(1.1 * true[:, 0, :2] + 1e9, true[:, 0, :2], each)
+    error = (0.1 + 1e9 / true[:, 0, 0]).tolist()
+    assert guess.standard_error[0] == pytest.approx(by_hand(error, each), rel=1e-3)
+    with pytest.raises(ValueError, match="values: expected 3 a simulation, found 8"):
+        compare(true, rec, each=3)
 
 
 def test_error_of_a_ratio_is_the_textbook_s_and_the_bootstrap_s(spectra):

@@ -7,7 +7,8 @@ from conftest import randomised
 from cosmoflow import cli, evaluate as evaluation, inference
 from cosmoflow.bench import untrained
 from cosmoflow.core import in_pieces, standard_error
-from cosmoflow.data import Normalizer, augment, batches, lower_resolution, open_maps
+from cosmoflow.data import (MapData, Normalizer, augment, batches, lower_resolution,
+                            open_maps)
 from cosmoflow.distill import distill
 from cosmoflow.evaluate import compare, evaluate, infer_parameters
 from cosmoflow.flow import integrate
@@ -288,6 +289,62 @@ def test_test_maps_are_compared_with_their_own_reconstructions(data, monkeypatch
     for name, value in found.metrics["reconstruction"].items():
         np.testing.assert_allclose(value, expected[name])
     assert found.metrics["simulations"] == {"training": 8, "validation": 1, "test": 1}
+
+
+@pytest.fixture(scope="module")
+def own(data):
+    "Maps of somebody else: four of each simulation, and a number in place of a name."
+    some = np.arange(len(data)).reshape(-1, 15)[:, :4].ravel()
+    return MapData(data.maps[some], data.params, ("a", "b"), "own", "LH", "Mcdm")
+
+
+def test_another_number_of_maps_a_simulation_pairs_siblings(own, tmp_path):
+    model, seen = lively(), []
+    model.normalizer = NORM
+    hook = lambda _, inputs: seen.append(inputs[0]) if torch.is_grad_enabled() else None
+    model.encoder.register_forward_pre_hook(hook)
+    train(model, own, tmp_path, TrainConfig(epochs=1, batch_size=8, siblings=0.5))
+    pairs = torch.cat([number(own.split()[0], x) for x in seen]).view(-1, 2)
+    assert len(pairs) == len(pairs.unique()) / 2 == 16
+    assert (pairs[:, 0] // 4 == pairs[:, 1] // 4).all()
+    assert len(epoch_order(12, True, seeded(), each=3)) == 8  # of three one sits out
+    with pytest.raises(ValueError, match="siblings: expected two maps a simulation"):
+        epoch_order(12, True, seeded(), each=1)
+
+
+def test_another_number_of_maps_a_simulation_teaches_a_student(
+        own, tmp_path, monkeypatch):
+    asked, load = [], MapLoader.__call__
+    watched = lambda self, which: (asked.append(which), load(self, which))[1]
+    monkeypatch.setattr(MapLoader, "__call__", watched)
+    teacher = untrained("tiny", torch.device("cpu"))
+    distill(teacher, own, tmp_path, epochs=6, fine=1, batch_size=8)
+    exam, *epochs = (which.numpy() for which in asked)
+    assert exam.tolist() == [0]  # the first map of the one simulation of validation
+    assert all(sorted(epoch // 4) == list(range(8)) for epoch in epochs)
+    assert set(np.concatenate(epochs) % 4) == {0, 1, 2, 3}
+
+
+def test_another_number_of_maps_a_simulation_gives_error_bars(own, monkeypatch):
+    "Two simulations are held out, with four maps of each."
+    two = own.split((0.5, 0.3, 0.2))
+    monkeypatch.setattr(MapData, "split", lambda self: two)
+    short = lambda fit: lambda *args, **kwargs: fit(*args, **kwargs, epochs=2)
+    monkeypatch.setattr(evaluation, "fit_mlp", short(inference.fit_mlp))
+    guesses, measure = [], relative_error
+    monkeypatch.setattr(evaluation, "relative_error", lambda predicted, true, each: (
+        guesses.append((predicted - true).abs() / true), measure(predicted, true, each))[1])
+    found = evaluate(lively(), own, raw_maps=False, steps=1)
+    assert found.metrics["simulations"] == {"training": 5, "validation": 3, "test": 2}
+    np.testing.assert_array_equal(found.true, two[2].maps)
+    expected = vars(compare(found.true, found.rec, each=4))
+    for name, value in found.metrics["reconstruction"].items():
+        np.testing.assert_allclose(value, expected[name])
+    errors = found.metrics["inference"].values()
+    for error, guess in zip(errors, guesses, strict=True):
+        by_simulation = guess.view(2, 4, 2).mean(1)
+        np.testing.assert_allclose(
+            error["standard_error"], by_simulation.std(0) / 2**0.5, rtol=1e-5)
 
 
 def test_files_keep_the_order_of_their_maps(tmp_path, monkeypatch):
