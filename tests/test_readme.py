@@ -96,8 +96,8 @@ def test_commands_take_every_preset(command):
 
 def test_list_of_presets_is_whole():
     from cosmoflow.model import PRESETS
-    (sizes,) = re.findall(r"Four sizes share.*", page("nbs/course/08_model.ipynb"))
-    assert len(PRESETS) == 4 and list(PRESETS) == re.findall(r"`(\w+)` for", sizes)
+    (sizes,) = re.findall(r"Four of them have names.*", page("nbs/course/08_model.ipynb"))
+    assert len(PRESETS) == 4 and list(PRESETS) == re.findall(r"`(\w+)`", sizes)
 
 
 def test_list_of_modules_is_whole():
