@@ -182,7 +182,7 @@ def encode(self: CosmoFlow,
     batch_size: int | None = None,  # maps at a time; None: by their pixels
     check: bool = True,             # refuse maps that cannot be surface density
 ) -> Tensor:                        # field, (n, C, H/16, W/16)
-    "Compresses maps 32 times (with 8 channels)."
+    "Compresses maps to their fields: with 8 channels, 32 times fewer numbers."
     return torch.cat(list(self._fields(maps, batch_size, check)))
 
 # %% ../nbs/course/08_model.ipynb #f61feb37
@@ -192,7 +192,7 @@ def summarise(self: CosmoFlow,
     batch_size: int | None = None,  # maps at a time; None: by their pixels
     check: bool = True,             # as `encode` takes it
 ) -> Tensor:                        # (n, C)
-    "The C numbers that parameters are inferred from: means of the unmasked field."
+    "Reduces each map to C numbers, the means of its field, to infer parameters from."
     return torch.cat([summary(f) for f in self._fields(maps, batch_size, check)])
 
 # %% ../nbs/course/08_model.ipynb #4419ca6f
@@ -217,7 +217,7 @@ def decode(self: CosmoFlow,
     batch_size: int | None = None,  # maps at a time; None: by their pixels
     seed: int | None = None,    # of that noise, instead of a generator
 ) -> Tensor:                    # maps of surface density, (n, 16 h, 16 w)
-    """Integrates the flow from noise to maps, given their compressed fields.
+    """Draws maps from compressed fields: follows the flow from noise to a map.
 
     More `samples` give (n, samples, 16 h, 16 w); `trajectory` puts the steps + 1
     states of the flow first.
@@ -315,7 +315,7 @@ def generate(self: CosmoFlow,
     seed: int | None = None,                   # of them, instead of a generator
     **kwargs,  # passed to `decode`
 ) -> Tensor:   # new maps, (n, H, W) surface density
-    """New maps of random cosmologies: fields drawn from their prior, decoded.
+    """Draws new maps of random cosmologies: fields from their prior, decoded.
 
     Raises `RuntimeError` without a prior.
     """
@@ -432,7 +432,7 @@ def from_pretrained(cls: Pretrained,
     local_files_only: bool = False,       # use the cache, never the network
     force_download: bool = False,         # download what the cache holds, too
 ) -> Pretrained:                          # float32, ready to evaluate
-    """Load a saved model.
+    """Loads a saved model: shipped, from a folder, or from the Hub.
 
     Raises `FileNotFoundError` for an unknown name, `ValueError` for bad files, or
     for a device that is not here.

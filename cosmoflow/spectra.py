@@ -86,7 +86,7 @@ def power_spectrum(
     box: float = BOX,        # side of the map, Mpc/h
     of: str = "density",     # "density" contrast, or "log" map
 ) -> tuple[Tensor, Tensor]:  # k (K,) in h/Mpc, power (B, K) in (Mpc/h)^2
-    "Two-dimensional power spectrum of each map; `ValueError` as `contrast` has it."
+    "Measures the two-dimensional power spectrum of each map. Raises as `contrast`."
     maps = as_stack(maps, "B, H, H")
 
     def power(maps: Tensor) -> Tensor:
@@ -108,7 +108,7 @@ def cross_correlation(
     box: float = BOX,     # side of the map, Mpc/h
     of: str = "density",  # "density" contrast, or "log" map
 ) -> Tensor:              # (B, K), 1 where the phases and weights agree
-    "Cross-correlation coefficient r(k) = P_ab / sqrt(P_a P_b) of two maps."
+    "Measures how alike two maps are at each k: r(k) = P_ab / sqrt(P_a P_b)."
     def correlation(maps_a: Tensor, maps_b: Tensor) -> Tensor:
         a, b = modes(contrast(maps_a, of), box), modes(contrast(maps_b, of), box)
         power_a, power_b = (ring_mean(m.abs().square()) for m in (a, b))

@@ -46,10 +46,31 @@ def references() -> str:
     return "\n\n".join([head, *(re.sub(r"\\([^\\])", r"\1", line.replace("\n", " ")) for line in lines)]) + "\n"
 
 
+# What most people call, in the order in which they do.
+FIRST = ("data.open_maps", "model.Pretrained.from_pretrained", "model.CosmoFlow.encode",
+         "model.CosmoFlow.summarise", "model.CosmoFlow.decode",
+         "model.CosmoFlow.generate", "spectra.power_spectrum",
+         "spectra.cross_correlation", "train.train", "evaluate.evaluate")
+
+
+def first_names() -> str:
+    "The ten names to begin with: a table with the first line of what each says."
+    rows = ["| | |", "|---|---|"]
+    for path in FIRST:
+        module, _, name = path.partition(".")
+        value = importlib.import_module(f"cosmoflow.{module}")
+        for part in name.split("."): value = getattr(value, part)
+        shown = name.replace("Pretrained", "CosmoFlow")  # which has it from there
+        line = inspect.getdoc(value).splitlines()[0]
+        rows.append(f"| [`{shown}`](#{name.lower()}) | {line} |")
+    return "## Ten to begin with\n\n" + "\n".join(rows)
+
+
 def api_reference() -> str:
-    "Every public name with its signature, the shape and unit of each argument, and a link to its source."
+    "Every public name: signature, shape and unit of each argument, link to its source."
     repo = yaml.safe_load((ROOT / "_quarto.yml").read_text(encoding="utf-8"))["website"]["repo-url"]
-    text = ["---\ntitle: API reference\ndescription: Every public name of the package, module by module.\n---"]
+    head = "---\ntitle: API reference\ndescription: Every public name of the package, module by module.\n---"
+    text = [head, first_names()]
     for path in reading_order():
         if path.suffix != ".ipynb": continue
         found = re.search(r"#\| default_exp (\w+)", path.read_text(encoding="utf-8"))
