@@ -21,24 +21,25 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, astuple, dataclass, replace
 from email.message import Message
 from email.utils import parsedate_to_datetime
-from functools import cached_property, partial
+from functools import partial
 from http.client import HTTPException, HTTPResponse
 from importlib.resources import files
 from numbers import Integral, Real
 from pathlib import Path
 from ssl import SSLError
-from typing import Any, BinaryIO, Self
+from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Self
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 import numpy as np
 import torch
+from fastcore.basics import patch
 from torch import Tensor
 
 from .core import (MAPS_PER_SIMULATION, Fields, Maps, MapView, alone,
-                            as_stack, check_counts, check_folder, in_pieces, maps_at_once, progress,
-                            read_json, to_tensor, write_json)
+                            as_stack, check_counts, check_folder, in_pieces,
+                            maps_at_once, progress, read_json, to_tensor, write_json)
 
 # %% ../nbs/course/02_data.ipynb #a7a789c7
 HYDRO_SUITES = ("IllustrisTNG", "SIMBA", "Astrid", "EAGLE")
@@ -46,36 +47,49 @@ SUITES = ("PM", *HYDRO_SUITES, *(f"Nbody_{suite}" for suite in HYDRO_SUITES))
 SETS = ("LH", "1P", "CV", "EX", "SB7", "SB28", "WDM", "CDM")
 FIELDS = ("Mgas", "Vgas", "T", "P", "Z", "HI", "ne", "B", "MgFe",
           "Mcdm", "Vcdm", "Mstar", "Mtot")
-CMD_PARAMS = ("Omega_m", "sigma_8", "A_SN1", "A_AGN1", "A_SN2", "A_AGN2", "Omega_b")  # SN and AGN interleave
+CMD_PARAMS = ("Omega_m", "sigma_8",  # supernovae and AGN interleave
+              "A_SN1", "A_AGN1", "A_SN2", "A_AGN2", "Omega_b")
 
 # %% ../nbs/course/02_data.ipynb #b1d00910
-def default_field(suite: str) -> str:
-    "The dark-matter field of a suite: N-body suites hold total matter only."
+def default_field(
+    suite: str,  # for example "Nbody_Astrid"
+) -> str:        # "Mcdm" or "Mtot"
+    "Name the dark-matter field of a suite. N-body suites hold total matter only."
     return "Mtot" if suite.startswith("Nbody_") else "Mcdm"
 
 # %% ../nbs/course/02_data.ipynb #c3a21c42
-def map_path(root: str | Path, suite: str, set: str, field: str | None = None) -> Path:
-    "Where CMD keeps the maps of one field, suite and set under `root`, at redshift 0."
+def map_path(
+    root: str | Path,          # folder of the CMD files
+    suite: str,                # for example "Astrid"
+    set: str,                  # for example "LH"
+    field: str | None = None,  # CMD field; None: that of `default_field`
+) -> Path:
+    "Say where CMD keeps the maps of one field, suite and set, at redshift 0."
     return Path(root) / f"Maps_{field or default_field(suite)}_{suite}_{set}_z=0.00.npy"
 
 # %% ../nbs/course/02_data.ipynb #b0dbdfec
 def _param_paths(root: str | Path, suite: str, set: str) -> list[Path]:
-    "The names that a parameter table goes by; N-body tables have two in the wild."
-    names = [f"params_{set}_{suite}.txt", *([f"params_{set}_Nbody.txt"] if suite.startswith("Nbody_") else [])]
+    "List the names that a parameter table may have."
+    names = [f"params_{set}_{suite}.txt"]
+    if suite.startswith("Nbody_"): names.append(f"params_{set}_Nbody.txt")
     return [Path(root) / name for name in names]
 
 # %% ../nbs/course/02_data.ipynb #3088013e
-def param_path(root: str | Path, suite: str, set: str) -> Path:
-    "Where the parameters of one suite and set are under `root`."
+def param_path(
+    root: str | Path,  # folder of the CMD files
+    suite: str,        # for example "Astrid"
+    set: str,          # for example "LH"
+) -> Path:             # a file that exists, or else the usual name
+    "Say where the parameters of one suite and set are."
     paths = _param_paths(root, suite, set)
     return next((path for path in paths if path.exists()), paths[0])
 
 # %% ../nbs/course/02_data.ipynb #128a4797
 def _check_names(suite: str, set: str, field: str | None) -> None:
-    "Refuses what CMD has no name for."
-    known: dict[str, tuple[str | None, Sequence[str]]] = {
-        "suite": (suite, SUITES), "set": (set, SETS),
-        "field": (default_field(suite) if field is None else field, FIELDS)}
+    "Refuse what CMD has no name for."
+    field = default_field(suite) if field is None else field
+    known: dict[str, tuple[str, Sequence[str]]] = {
+        "suite": (suite, SUITES), "set": (set, SETS), "field": (field, FIELDS)}
     for name, (value, choices) in known.items():
         if value not in choices:
             raise ValueError(
@@ -86,28 +100,30 @@ _MAPS = re.compile(r"Maps_([^_]+)_(.+)_([^_]+)_z=0\.00\.npy")  # field, suite, s
 
 
 def _instead(root: Path) -> str:
-    "What to do about maps that are not in a folder: which others are there, or below?"
+    "Say what to do about missing maps: which others are in the folder, or below?"
     if not root.is_dir(): return f"{root} is no folder: give that of the maps"
-    files = sorted(root.glob("Maps_*.npy")) or sorted(root.glob("*/Maps_*.npy"))
-    found = [(match, path) for path in files if (match := _MAPS.fullmatch(path.name))]
+    paths = sorted(root.glob("Maps_*.npy")) or sorted(root.glob("*/Maps_*.npy"))
+    found = [(match, path) for path in paths if (match := _MAPS.fullmatch(path.name))]
     there = [f"{suite} {set} {field} in {path.parent}"
              for match, path in found for field, suite, set in [match.groups()]]
-    if not there: return ("there are no maps of CMD's kind: `cosmoflow download` fetches "
-                          "CMD, `cosmoflow simulate` makes PM")
+    if not there:
+        return ("there are no maps of CMD's kind: `cosmoflow download` fetches CMD, "
+                "`cosmoflow simulate` makes PM")
     more = f" and {len(there) - 5} more" if len(there) > 5 else ""
-    return (f"there are {', '.join(there[:5])}{more}: choose by suite=, set=, field= and "
-            "root=, or by --suite, --set, --field and --data")
+    return (f"there are {', '.join(there[:5])}{more}: choose by suite=, set=, field= "
+            "and root=, or by --suite, --set, --field and --data")
 
 # %% ../nbs/course/02_data.ipynb #4134d244
 def _load_maps(path: Path) -> np.ndarray:
-    "Opens CMD maps memory-mapped, or says what is wrong with the file."
+    "Open CMD maps memory-mapped, or say what is wrong with the file."
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file; {_instead(path.parent)}")
     try:
         maps = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError) as e:
         with path.open("rb") as f: is_npy = f.read(6) == b"\x93NUMPY"
-        what = "is truncated: download or make it again" if is_npy else "is not a .npy file"
+        what = "is not a .npy file"
+        if is_npy: what = "is truncated: download or make it again"
         raise ValueError(f"{path} {what} ({e})") from e
     extra = path.stat().st_size - maps.offset - maps.nbytes
     if extra:
@@ -115,7 +131,8 @@ def _load_maps(path: Path) -> np.ndarray:
             f"{path} has {extra} bytes after its maps, perhaps of another version: "
             "download or make it again")
     if maps.ndim != 3 or maps.shape[1] != maps.shape[2]:
-        raise ValueError(f"{path}: expected maps of shape (n, H, H), found {maps.shape}")
+        raise ValueError(
+            f"{path}: expected maps of shape (n, H, H), found {maps.shape}")
     if maps.dtype.kind != "f":
         raise ValueError(f"{path}: expected real numbers, found {maps.dtype}; "
                          "convert them with .astype(np.float32)")
@@ -123,10 +140,11 @@ def _load_maps(path: Path) -> np.ndarray:
 
 # %% ../nbs/course/02_data.ipynb #47269e80
 def _load_params(path: Path, suite: str) -> tuple[np.ndarray, tuple[str, ...]]:
-    "Reads a parameter table: rows, and the names of its columns."
+    "Read a parameter table: rows, and the names of its columns."
     if not path.exists():
         raise FileNotFoundError(
-            f"{path}: no such file; expected the parameter table of the maps beside them")
+            f"{path}: no such file; expected the parameter table of the maps "
+            "beside them")
     try:
         params = np.loadtxt(path, ndmin=2)
     except ValueError as e:
@@ -146,70 +164,89 @@ def _load_params(path: Path, suite: str) -> tuple[np.ndarray, tuple[str, ...]]:
     known = ("Omega_m", "sigma_8", "m_WDM_keV") if suite == "PM" else CMD_PARAMS
     return params, (*known[:n], *(f"p{i + 1}" for i in range(len(known), n)))
 
+# %% ../nbs/course/02_data.ipynb #8190ab3e
+def _check_pairs(
+    maps: Any,                    # hoped to be (n, H, W)
+    params: Any,                  # hoped to be (n_sims, P)
+    param_names: tuple[str, ...]  # of the P columns
+) -> None:
+    "Raise `ValueError` for maps and parameters that cannot belong together."
+    columns = np.shape(params)[1:]
+    if columns != (len(param_names),):
+        raise ValueError(
+            "params: expected a row a simulation and a column for each of "
+            f"{param_names}, found shape {np.shape(params)}")
+    n, rows = len(maps), len(params)
+    if n: as_stack(maps, "n, H, W")
+    fits = n >= rows and n % rows == 0 if rows else n == 0
+    if not fits:
+        raise ValueError("maps: expected the same number for each row of params, "
+                         f"found {n} maps and {rows} rows")
+
 # %% ../nbs/course/02_data.ipynb #2ff0038f
 @dataclass(frozen=True)
 class MapData:
-    "Maps of one suite and set, and their parameters; `data[i]` is map i and its own."
-    maps: np.ndarray | MapView    # (n, H, W) float32, (Msun/h)/(Mpc/h)^2, not in memory
+    "Maps and the parameters of their simulations; `data[i]` is map i and its own row."
+    maps: np.ndarray | MapView    # (n, H, W), those of one simulation in a row
     params: np.ndarray            # of each simulation, (n_sims, P)
-    param_names: tuple[str, ...]  # names of the P columns
-    suite: str                    # for example "Astrid"
-    set: str                      # for example "LH"
-    field: str                    # for example "Mcdm"
+    param_names: tuple[str, ...] = ("Omega_m", "sigma_8")  # of the P columns
+    suite: str = "own"            # for example "Astrid"
+    set: str = "maps"             # for example "LH"
+    field: str = ""               # for example "Mcdm"
+
+    if TYPE_CHECKING:  # methods come below, by @patch
+        def __len__(self) -> int: ...
+        def __getitem__(self, i: int) -> tuple[np.ndarray, np.ndarray]: ...
+        def __getattr__(self, name: str) -> Any: ...
 
     def __post_init__(self) -> None:
-        n, names = self.n_sims, self.param_names
-        if np.shape(self.params)[1:] != (len(names),):
-            raise ValueError(
-                f"params: expected a row a simulation and a column for each of {names}, "
-                f"found shape {np.shape(self.params)}")
-        if len(self.maps): as_stack(self.maps, "n, H, W")
-        if len(self.maps) != n * self.maps_per_simulation:
-            raise ValueError(
-                "maps: expected the same number for each row of params, "
-                f"found {len(self.maps)} maps and {n} rows")
+        _check_pairs(self.maps, self.params, self.param_names)
+        if self.maps.dtype != np.float32:  # converted when they are read
+            view = MapView(self.maps, slice(None), np.float32)
+            object.__setattr__(self, "maps", view)
 
-    @property
-    def maps_per_simulation(self) -> int:
-        "Map i belongs to parameter row i // maps_per_simulation."
-        return len(self.maps) // max(1, self.n_sims)
+# %% ../nbs/course/02_data.ipynb #335adb09
+@patch
+def __len__(self: MapData) -> int: return len(self.maps)
 
-    @property
-    def n_sims(self) -> int: return len(self.params)
+# %% ../nbs/course/02_data.ipynb #748894a0
+@patch(as_prop=True)
+def n_sims(self: MapData) -> int:
+    "Number of simulations."
+    return len(self.params)
 
-    @property
-    def pixels(self) -> int: return self.maps.shape[-1]
+# %% ../nbs/course/02_data.ipynb #9f73beab
+@patch(as_prop=True)
+def pixels(self: MapData) -> int:
+    "Pixels along a side of a map."
+    return self.maps.shape[-1]
 
-    @cached_property
-    def targets(self) -> np.ndarray:
-        "The parameters of each map, (n, P)."
-        return np.repeat(self.params, self.maps_per_simulation, axis=0)
+# %% ../nbs/course/02_data.ipynb #3a90d8e3
+@patch(as_prop=True)
+def maps_per_simulation(self: MapData) -> int:
+    "Maps of one simulation: map i belongs to row i // maps_per_simulation of `params`."
+    return len(self.maps) // max(1, self.n_sims)
 
-    def __len__(self) -> int: return len(self.maps)
+# %% ../nbs/course/02_data.ipynb #7282b2e1
+@patch
+def __getitem__(self: MapData,
+    i: int,                            # number of a map; -1 is the last
+) -> tuple[np.ndarray, np.ndarray]:    # the map, (H, W), and its parameters, (P,)
+    i = range(len(self))[i]
+    return MapView(self.maps, [i])[0], self.params[i // self.maps_per_simulation]
 
-    def __getitem__(self, i: int) -> tuple[np.ndarray, np.ndarray]:
-        return MapView(self.maps, [i])[0], self.targets[i]
-
-    def split(self,
-        fractions: tuple[float, float, float] = (0.8, 0.1, 0.1),  # sum 1
-        seed: int = 0,                                            # of the split
-    ) -> tuple[Self, Self, Self]:                                  # training, validation, test
-        "Three parts without a simulation in common: those of `split_simulations`."
-        train, val, test = split_simulations(self, fractions, seed)
-        return self._part(train), self._part(val), self._part(test)
-
-    def _part(self, which: np.ndarray) -> Self:
-        "Whole simulations, given the numbers of their maps; nothing is read."
-        each = self.maps_per_simulation
-        sims = which[::each] // each
-        return replace(self, maps=MapView(self.maps, which), params=self.params[sims])
+# %% ../nbs/course/02_data.ipynb #478b7e22
+@patch(as_prop=True)
+def targets(self: MapData) -> np.ndarray:
+    "The parameters of each map, (n, P): what a network learns to predict."
+    return np.repeat(self.params, self.maps_per_simulation, axis=0)
 
 # %% ../nbs/course/02_data.ipynb #06040bf4
 def batches(
     maps: Maps,                # (n, H, W), memory-mapped or not
     size: int | None = None,   # maps a batch; None: by their pixels, 512 of 64 x 64
 ) -> Iterator[np.ndarray]:     # copies, (at most `size`, H, W)
-    "Goes through maps in pieces: a file larger than memory can be read to the end."
+    "Go through maps in pieces: a file larger than memory can be read to the end."
     maps = as_stack(maps, "n, H, W")
     size = maps_at_once(maps.shape[1:], size, 512 * 64**2)
     if isinstance(maps, np.ndarray): maps = MapView(maps, slice(None))
@@ -221,20 +258,23 @@ def batches(
 
 # %% ../nbs/course/02_data.ipynb #db52b015
 def _check_values(maps: np.ndarray | MapView, path: Path) -> None:
-    "Refuses maps with a value that is not a surface density."
+    "Refuse maps with a value that is not a surface density."
     start = 0
     for batch in batches(maps):
         bad = ~np.isfinite(batch) | (batch < 0)
         if bad.any():
             i, row, col = np.argwhere(bad)[0]
             value = batch[i, row, col]
-            what = "negative" if value < 0 and np.isfinite(value) else "not finite"
-            raise ValueError(f"{path}: map {start + i}, pixel ({row}, {col}) is {value}, {what}; expected surface densities of 0 or more")
+            negative = value < 0 and np.isfinite(value)
+            what = "negative" if negative else "not finite"
+            raise ValueError(
+                f"{path}: map {start + i}, pixel ({row}, {col}) is {value}, {what}; "
+                "expected surface densities of 0 or more")
         start += len(batch)
 
 # %% ../nbs/course/02_data.ipynb #8b246a0c
 def _factor(side: int, pixels: int) -> int:
-    "How many pixels become one along a side."
+    "Say how many pixels become one along a side."
     if not isinstance(pixels, Integral) or pixels < 1 or side % pixels:
         raise ValueError(
             f"pixels={pixels}: expected a divisor of the maps' side, {side}")
@@ -242,10 +282,10 @@ def _factor(side: int, pixels: int) -> int:
 
 # %% ../nbs/course/02_data.ipynb #436e21ef
 def lower_resolution(
-    maps: Maps,    # (n, H, H)
+    maps: Maps,    # surface density, (n, H, H)
     pixels: int,   # pixels along a side, a divisor of H
 ) -> np.ndarray:   # (n, pixels, pixels), in memory
-    """Block mean of surface density, which keeps the mass.
+    """Average surface density over blocks of pixels, which keeps the mass.
 
     Raises `ValueError` unless H is a multiple of `pixels`.
     """
@@ -258,7 +298,7 @@ def _as_float32(
     maps: np.ndarray,  # (n, H, H), memory-mapped
     path: Path,        # their file
 ) -> np.ndarray | MapView:
-    "Maps that can be read fast, or a view that converts what it reads, with a warning."
+    "Give maps that can be read fast, or a view that converts them, with a warning."
     if maps.dtype == np.float32 and maps.flags.c_contiguous: return maps
     order = "" if maps.flags.c_contiguous else ", in Fortran's order"
     warnings.warn(
@@ -267,153 +307,238 @@ def _as_float32(
         "np.ascontiguousarray(maps, np.float32)", stacklevel=3)
     return MapView(maps, slice(None), np.float32)
 
+# %% ../nbs/course/02_data.ipynb #a2bb7d16
+def _suite_folder(root: str | Path | None, suite: str) -> Path:
+    "Find the folder of a suite: yours, or the one that ships with the package."
+    if root is not None: return Path(root)
+    if suite != "PM":
+        raise ValueError(f"root is needed for {suite}: the folder of its CMD files "
+                         "(only the PM suite ships with the package)")
+    return Path(str(files("cosmoflow") / "suite"))
+
+# %% ../nbs/course/02_data.ipynb #25e369df
+def _match(
+    params: np.ndarray,  # the whole table, (rows, P)
+    set: str,            # for example "1P"
+    n: int,              # maps in the file
+    each: int,           # maps of one simulation
+    path: Path,          # the file of the maps
+) -> np.ndarray:         # (n / each, P)
+    "Pick the rows that the maps belong to. `ValueError`: the numbers do not fit."
+    rows = len(params)
+    if n == each * rows: return params
+    first = np.sort(np.unique(params, axis=0, return_index=True)[1])
+    if set == "1P" and n == each * len(first): return params[first]
+    hint = "" if n % rows else (
+        f"; if yours has {n // rows}, say so by maps_per_simulation={n // rows} "
+        f"or --maps-per-simulation {n // rows}")
+    raise ValueError(f"{path} holds {n} maps, its table {rows} rows: "
+                     f"expected {each} maps a row{hint}")
+
+# %% ../nbs/course/02_data.ipynb #39ff0b8b
+def _ends(sims: slice, n: int, path: Path) -> tuple[int, int]:
+    "First simulation of a range, and the one after its last."
+    start, stop, step = sims.indices(n)
+    if step != 1: raise ValueError(f"sims={sims}: expected a contiguous range")
+    if stop <= start:
+        raise ValueError(f"sims={sims} selects none of the {n} simulations in {path}")
+    return start, stop
+
 # %% ../nbs/course/02_data.ipynb #1730d293
 def open_maps(
-    suite: str = "PM",                # which suite: "PM", "Astrid", "IllustrisTNG", "SIMBA", "Nbody_Astrid", ...
-    set: str = "LH",                  # which set of simulations: "LH", "1P", "CV", "WDM", ...
-    root: str | Path | None = None,   # folder of the CMD files; None: the PM suite that ships with the package
-    field: str | None = None,         # CMD field; None: "Mcdm", or "Mtot" for N-body suites
-    sims: slice = slice(None),        # which simulations, a contiguous range
-    pixels: int | None = None,        # lower the resolution to this many pixels a side; None: as they are
-    check: bool = True,               # look at every value once
-    maps_per_simulation: int | None = None,  # maps of one simulation, in a row; None: 15, as in CMD
+    suite: str = "PM",               # which suite: "PM", "Astrid", "Nbody_Astrid", ...
+    set: str = "LH",                 # which set of simulations: "LH", "1P", "CV", ...
+    root: str | Path | None = None,  # folder of the CMD files; None: the shipped suite
+    field: str | None = None,        # CMD field; None: "Mcdm", N-body suites "Mtot"
+    sims: slice = slice(None),       # which simulations, a contiguous range
+    pixels: int | None = None,       # lower the resolution to it; None: as it is
+    check: bool = True,              # look at every value once
+    maps_per_simulation: int | None = None,  # maps of one simulation; None: CMD's 15
 ) -> MapData:
-    """Opens one CMD file with its parameters; the same code reads CMD's files and ours.
+    """Open one CMD file with its parameters; other files in CMD's format are welcome.
 
-    Raises `FileNotFoundError` for a missing file and `ValueError` for an unknown suite,
-    set or field, a damaged file, wrong shape or values, a table that does not match, or
-    an empty selection. Warns about numbers that are not float32. Source: CMD's
-    documentation.
+    Raises `FileNotFoundError` for a missing file and `ValueError` for an unknown name,
+    a damaged file, wrong shape or values, a table that does not match, or an empty
+    selection. Warns about numbers that are not float32. Source: CMD's documentation.
     """
     _check_names(suite, set, field)
     if not isinstance(sims, slice):
         raise ValueError(f"sims={sims!r}: expected a slice, such as slice(0, 400)")
-    if root is None:
-        if suite != "PM": raise ValueError(f"root is needed for {suite}: the folder of its CMD files (only the PM suite ships with the package)")
-        root = Path(str(files("cosmoflow") / "suite"))
-    path = map_path(root, suite, set, field)
-    maps, (params, names) = _load_maps(path), _load_params(param_path(root, suite, set), suite)
     each = MAPS_PER_SIMULATION if maps_per_simulation is None else maps_per_simulation
     check_counts(maps_per_simulation=each)
-    if set == "1P" and len(maps) == each * len(np.unique(params, axis=0)) < each * len(params):
-        params = params[np.sort(np.unique(params, axis=0, return_index=True)[1])]  # the fiducial run repeats in the table, not in the maps
-    if len(maps) != each * len(params):
-        raise ValueError(f"{path} holds {len(maps)} maps, its table {len(params)} rows: expected {each} maps a row")
-    start, stop, step = sims.indices(len(params))
-    if step != 1: raise ValueError(f"sims={sims}: expected a contiguous range")
-    if stop <= start: raise ValueError(f"sims={sims} selects none of the {len(params)} simulations in {path}")
+    root = _suite_folder(root, suite)
+    path = map_path(root, suite, set, field)
+    maps = _load_maps(path)
+    params, names = _load_params(param_path(root, suite, set), suite)
+    params = _match(params, set, len(maps), each, path)
+    start, stop = _ends(sims, len(params), path)
     if pixels is not None: _factor(maps.shape[-1], pixels)  # before we read values
-    first, last = start * each, stop * each
-    some, params = _as_float32(maps[first:last], path), params[start:stop]
+    some = _as_float32(maps[each * start:each * stop], path)
+    params = params[start:stop]
     if check: _check_values(some, path)
     if pixels and pixels != some.shape[-1]: some = lower_resolution(some, pixels)
     return MapData(some, params, names, suite, set, field or default_field(suite))
 
+# %% ../nbs/course/02_data.ipynb #5ba765f5
+def _deal(n: int, seed: int) -> np.ndarray:
+    "Put n simulations in random order, dealt in blocks of ten, one to each tenth."
+    rng = np.random.default_rng(seed)
+    blocks = [rng.permutation(10) + rng.random(10) for _ in range(-(-n // 10))]
+    return np.argsort(np.concatenate(blocks)[:n])
+
 # %% ../nbs/course/02_data.ipynb #3e63fb90
 def split_simulations(
-    data: MapData,                                             # the maps to split
-    fractions: tuple[float, float, float] = (0.8, 0.1, 0.1),   # training, validation, test; sum 1
-    seed: int = 0,                                             # of the split
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:                # map indices of the three parts, sorted
-    """Splits maps by simulation: the fifteen maps of one simulation stay together.
+    data: MapData,  # whole simulations
+    fractions: tuple[float, float, float] = (0.8, 0.1, 0.1),  # they sum to 1
+    seed: int = 0,  # of the order in which simulations are dealt
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # numbers of maps, sorted
+    """Split maps into training, validation and test, a simulation's maps in one part.
 
-    Simulations are drawn in blocks of ten, so when the counts are tens and the fractions tenths, a longer
-    suite keeps every simulation of a shorter one in the same part. Raises `ValueError` for an empty part.
+    Where the counts are tens and the fractions tenths, a longer suite keeps every
+    simulation of a shorter one in the same part. Raises `ValueError` for an empty part.
     """
     if len(fractions) != 3 or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
-        raise ValueError(f"fractions={fractions}: expected three numbers of 0 or more that sum to 1")
-    rng, n = np.random.default_rng(seed), data.n_sims
-    position = np.concatenate([rng.permutation(10) + rng.random(10) for _ in range(-(-n // 10))])[:n]
-    order = np.argsort(position)
-    cuts = np.round(np.cumsum(fractions)[:2] * n).astype(int)
-    parts = np.split(order, cuts)
-    empty = [name for name, part, f in zip(("training", "validation", "test"), parts, fractions) if f > 0 and not len(part)]
-    if empty: raise ValueError(f"fractions={fractions} leave no simulation of {n} for {' and '.join(empty)}: open more simulations")
+        raise ValueError(f"fractions={fractions}: expected three numbers of 0 or more "
+                         "that sum to 1")
+    n = data.n_sims
     each = data.maps_per_simulation
-    train, val, test = (np.sort((part[:, None] * each + np.arange(each)).ravel()) for part in parts)
-    return train, val, test
+    cuts = np.round(np.cumsum(fractions)[:2] * n).astype(int)
+    parts = np.split(_deal(n, seed), cuts)
+    named = zip(("training", "validation", "test"), parts, fractions)
+    empty = " and ".join(name for name, part, f in named if f > 0 and not len(part))
+    if empty:
+        raise ValueError(f"fractions={fractions} leave no simulation of {n} for "
+                         f"{empty}: open more simulations")
+    of = lambda sims: np.sort((each * sims[:, None] + np.arange(each)).ravel())
+    return of(parts[0]), of(parts[1]), of(parts[2])
+
+# %% ../nbs/course/02_data.ipynb #d1ed29e0
+@patch
+def _part(self: MapData,
+    which: np.ndarray,  # numbers of maps, whole simulations
+) -> MapData:
+    "Keep some of the simulations; nothing is read."
+    each = self.maps_per_simulation
+    sims = which[::each] // each
+    return replace(self, maps=MapView(self.maps, which), params=self.params[sims])
+
+# %% ../nbs/course/02_data.ipynb #7ff87814
+@patch
+def split(self: MapData,
+    fractions: tuple[float, float, float] = (0.8, 0.1, 0.1),  # they sum to 1
+    seed: int = 0,                      # of the order in which simulations are dealt
+) -> tuple[MapData, MapData, MapData]:  # training, validation, test
+    "Split as `split_simulations` does: three parts without a simulation in common."
+    train, val, test = split_simulations(self, fractions, seed)
+    return self._part(train), self._part(val), self._part(test)
 
 # %% ../nbs/course/02_data.ipynb #782e2aed
 @dataclass(frozen=True)
 class Normalizer:
-    "Physical maps to network input and back: x = (log10 max(maps, floor) - mean) / std."
+    "Maps to network input, and back: x = (log10 max(maps, floor) - mean) / std."
     mean: float   # of log10 surface density over the training maps
-    std: float    # scatter of the same
+    std: float    # scatter of log10 surface density, in dex
     floor: float  # smallest surface density that counts, (Msun/h)/(Mpc/h)^2
+
+    if TYPE_CHECKING:  # methods come below, by @patch
+        fit: ClassVar[Any]
+        __call__: ClassVar[Any]
+        def __getattr__(self, name: str) -> Any: ...
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             number = isinstance(value, Real) and math.isfinite(value)
-            if not number or (name != "mean" and value <= 0):
-                what = "a finite number" if name == "mean" else "a finite number above 0"
-                raise ValueError(f"normalizer: expected {what} for {name}, found {value!r}")
+            if number and (name == "mean" or value > 0): continue
+            above = "" if name == "mean" else " above 0"
+            raise ValueError(f"normalizer: expected a finite number{above} for {name}, "
+                             f"found {value!r}")
 
-    @classmethod
-    def fit(cls,
-        maps: Maps,  # training maps, (n, H, W) surface density
-    ) -> Self:
-        "Statistics of the training maps; the floor is a thousandth of their mean. Raises `ValueError` for no maps or constant maps."
-        maps = as_stack(maps, "n, H, W")
-        density = lambda: batches(maps)
-        pixels = math.prod(maps.shape)
-        floor = 1e-3 * sum(b.sum(dtype=np.float64) for b in density()) / pixels
-        logs = lambda: (np.log10(np.maximum(b, max(floor, 1e-30)), dtype=np.float64) for b in density())
-        mean = sum(log.sum() for log in logs()) / pixels
-        std = (sum(((log - mean) ** 2).sum() for log in logs()) / pixels) ** 0.5
-        if not std > 0: raise ValueError("maps: expected maps with structure, found constant ones")
-        return cls(float(mean), float(std), float(floor))
+# %% ../nbs/course/02_data.ipynb #8f9118ad
+@patch(cls_method=True)
+def fit(cls: Normalizer,
+    maps: Maps,  # training maps, (n, H, W) surface density
+) -> Normalizer:
+    """Measure the three numbers on training maps, piece by piece.
 
-    def __call__(self,
-        maps: Maps,  # (n, H, W) surface density
-    ) -> Tensor:     # x, (n, 1, H, W)
-        maps = to_tensor(maps, "n, H, W")
-        return ((maps.clamp_min(self.floor).log10() - self.mean) / self.std)[:, None]
+    Raises `ValueError` for no maps, or for constant ones.
+    """
+    maps = as_stack(maps, "n, H, W")
+    pixels = math.prod(maps.shape)
+    total = sum(batch.sum(dtype=np.float64) for batch in batches(maps))
+    floor = 1e-3 * total / pixels
+    clip = lambda batch: np.maximum(batch, max(floor, 1e-30))
+    logs = lambda: (np.log10(clip(b), dtype=np.float64) for b in batches(maps))
+    mean = sum(log.sum() for log in logs()) / pixels
+    std = (sum(((log - mean) ** 2).sum() for log in logs()) / pixels) ** 0.5
+    if not std > 0:
+        raise ValueError("maps: expected maps with structure, found constant ones")
+    return cls(float(mean), float(std), float(floor))
 
-    def check(self,
-        maps: Maps,  # (n, H, W), together
-    ) -> None:
-        """Raises `ValueError` for maps that cannot be the surface density known here.
+# %% ../nbs/course/02_data.ipynb #516c03eb
+@patch
+def __call__(self: Normalizer,
+    maps: Maps,  # (n, H, W) surface density
+) -> Tensor:     # x, (n, 1, H, W)
+    maps = to_tensor(maps, "n, H, W")
+    return ((maps.clamp_min(self.floor).log10() - self.mean) / self.std)[:, None]
 
-        Not finite, negative, or their mean 6 `std` from `mean` in log10; says why.
-        """
-        axes = (1, 2)
-        look = lambda m: torch.stack([m.amin(axes), m.amax(axes), m.mean(axes)], 1)
-        lows, highs, means = in_pieces(look, as_stack(maps, "n, H, W")).cpu().unbind(1)
-        low, high, mean = lows.min().item(), highs.max().item(), means.mean().item()
-        if low >= 0 and high < math.inf:
-            found, why = f"a mean of {mean:.3g}", "are they in other units?"
-            far = lambda value: abs(value - self.mean) > 6 * self.std
-            if mean > 0 and not far(math.log10(mean)): return
-            if 0.1 < mean < 10: why = "were they divided by their mean? Multiply by it"
-            if not far(mean): why = "are they log10 maps? Give 10**maps"
-        elif low < 0:
-            found, why = f"{low:.3g}", "are they contrasts, or normalised already?"
-        else:
-            found, why = "NaN or infinity", "mend or leave out these maps"
-        raise ValueError(
-            "maps: expected surface density in (Msun/h)/(Mpc/h)^2, around "
-            f"10^{self.mean:.1f}, found {found}; {why} "
-            "(check=False, --no-check: take them all the same)")
+# %% ../nbs/course/02_data.ipynb #3ff541a8
+@patch
+def inverse(self: Normalizer,
+    x: Fields,  # network input or output, (n, 1, H, W)
+) -> Tensor:    # maps, (n, H, W) surface density
+    "Turn network units back into surface density."
+    x = to_tensor(x, "n, 1, H, W", "x")
+    return 10 ** (x[:, 0] * self.std + self.mean)
 
-    def inverse(self,
-        x: Fields,  # (n, 1, H, W)
-    ) -> Tensor:    # maps, (n, H, W) surface density
-        "Network units back to surface density."
-        x = to_tensor(x, "n, 1, H, W", "x")
-        return 10 ** (x[:, 0] * self.std + self.mean)
+# %% ../nbs/course/02_data.ipynb #90841574
+@patch
+def _doubt(self: Normalizer,
+    low: float, high: float, mean: float,  # of all values of the maps
+) -> tuple[str, str]:                      # what was found, and what to do; "": fine
+    "Say what is wrong with maps of these values."
+    if low < 0: return f"{low:.3g}", "are they contrasts, or normalised already?"
+    if not (low >= 0 and high < math.inf):
+        return "NaN or infinity", "mend or leave out these maps"
+    far = lambda value: abs(value - self.mean) > 6 * self.std
+    if mean > 0 and not far(math.log10(mean)): return "", ""
+    why = "are they in other units?"
+    if 0.1 < mean < 10: why = "were they divided by their mean? Multiply by it"
+    if not far(mean): why = "are they log10 maps? Give 10**maps"
+    return f"a mean of {mean:.3g}", why
+
+# %% ../nbs/course/02_data.ipynb #e8d7e145
+@patch
+def check(self: Normalizer,
+    maps: Maps,  # (n, H, W), looked at together
+) -> None:
+    """Raise `ValueError` for maps that cannot be the surface density known here.
+
+    Not finite, negative, or their mean 6 `std` from `mean` in log10; says why.
+    """
+    axes = (1, 2)
+    look = lambda m: torch.stack([m.amin(axes), m.amax(axes), m.mean(axes)], 1)
+    lows, highs, means = in_pieces(look, as_stack(maps, "n, H, W")).cpu().unbind(1)
+    found, why = self._doubt(lows.min().item(), highs.max().item(), means.mean().item())
+    if why: raise ValueError(
+        "maps: expected surface density in (Msun/h)/(Mpc/h)^2, around "
+        f"10^{self.mean:.1f}, found {found}; {why} "
+        "(check=False, --no-check: take them all the same)")
 
 # %% ../nbs/course/02_data.ipynb #d3104772
 def augment(
-    x: Tensor,                                   # maps, (B, 1, H, H)
-    generator: torch.Generator | None = None,    # on x's device
-) -> Tensor:                                     # as x, each map under its own random symmetry
-    "A random symmetry of the periodic square for each map: transposition, two reflections, and a shift."
+    x: Tensor,                                 # maps, (B, 1, H, H)
+    generator: torch.Generator | None = None,  # of the symmetries, on x's device
+) -> Tensor:                                   # as x, each map under its own symmetry
+    "Transpose, mirror and shift each map at random; the map stays periodic."
     b, _, h, w = x.shape
-    draw = lambda high: torch.randint(high, (2, b, 1), generator=generator, device=x.device)
+    draw = lambda high: torch.randint(
+        high, (2, b, 1), generator=generator, device=x.device)
     (shift_r, shift_c), (sign_r, sign_c), (swap, _) = draw(h), 2 * draw(2) - 1, draw(2)
     rows = (shift_r + sign_r * torch.arange(h, device=x.device)) % h
     cols = (shift_c + sign_c * torch.arange(w, device=x.device)) % w
-    y = x[torch.arange(b, device=x.device)[:, None, None], 0, rows[:, :, None], cols[:, None, :]]
+    number = torch.arange(b, device=x.device)[:, None, None]
+    y = x[number, 0, rows[:, :, None], cols[:, None, :]]
     return torch.where(swap[..., None].bool(), y.mT, y)[:, None]
 
 # %% ../nbs/course/02_data.ipynb #2ae8748f
@@ -422,7 +547,7 @@ CMD_URL = ("https://users.flatironinstitute.org/~fvillaescusa/priv/"
 
 # %% ../nbs/course/02_data.ipynb #e64318c6
 class _SafeRedirects(HTTPRedirectHandler):
-    "Follows a redirect, but never from https to an address without encryption."
+    "Follow a redirect, but never from https to an address without encryption."
     def redirect_request(self, req: Request, fp: Any, code: int, msg: str,
                          headers: Any, newurl: str) -> Request | None:
         if urlsplit(newurl).scheme not in ("https", req.type):
@@ -437,7 +562,7 @@ _open = build_opener(_SafeRedirects).open
 # %% ../nbs/course/02_data.ipynb #f2d51cbe
 @dataclass(frozen=True)
 class _Version:
-    "Which version of a file an answer holds; None for what the server does not say."
+    "The version of a file, as its server tells it; None: the server does not say."
     url: str                     # where it is
     size: int | None = None      # bytes of the whole file
     etag: str | None = None      # strong entity tag
@@ -446,6 +571,7 @@ class _Version:
 
     @classmethod
     def of(cls, url: str, size: int | None, headers: Message) -> Self:
+        "The version that the headers of an answer tell."
         etag, modified = headers["ETag"], headers["Last-Modified"]
         if etag and etag.startswith("W/"): etag = None
         if modified == headers["Date"]: modified = None  # it may change again
@@ -454,13 +580,13 @@ class _Version:
         return cls(url, size, etag, modified, sha[1] if sha else None)
 
     def matches(self, other: Self) -> bool:
-        "Whether nothing that both know tells them apart."
+        "Say whether nothing that both know tells them apart."
         pairs = zip(astuple(self), astuple(other))
         return all(a == b for a, b in pairs if a is not None and b is not None)
 
 # %% ../nbs/course/02_data.ipynb #8fc22036
 def _span(answer: HTTPResponse) -> tuple[int, int | None]:
-    "The first byte of an answer, -1 if that is unclear, and the whole file's size."
+    "Find the first byte of an answer, -1 if unclear, and the whole file's size."
     length = answer.headers["Content-Length"]
     if answer.status != 206: return 0, int(length) if length else None
     told = answer.headers["Content-Range"] or ""
@@ -469,15 +595,18 @@ def _span(answer: HTTPResponse) -> tuple[int, int | None]:
     return int(found[1]), None if found[2] == "*" else int(found[2])
 
 # %% ../nbs/course/02_data.ipynb #5873dfe7
-def _note(part: Path) -> Path: return part.with_name(part.name + ".json")
+def _note(part: Path) -> Path:
+    "Name the note of an unfinished file."
+    return part.with_name(part.name + ".json")
 
 # %% ../nbs/course/02_data.ipynb #472547a1
 def _discard(part: Path) -> None:
+    "Delete an unfinished file and its note."
     for path in (part, _note(part)): path.unlink(missing_ok=True)
 
 # %% ../nbs/course/02_data.ipynb #ea8824b4
 def _kept(url: str, part: Path) -> tuple[int, _Version]:
-    "How many bytes of the file at `url` are here already, and of which version."
+    "Count the bytes of the file at `url` that are here, and tell their version."
     nothing = 0, _Version(url)
     try:
         size, version = part.stat().st_size, _Version(**read_json(_note(part)))
@@ -488,7 +617,7 @@ def _kept(url: str, part: Path) -> tuple[int, _Version]:
 
 # %% ../nbs/course/02_data.ipynb #f0234c05
 def _begin(part: Path, version: _Version, block: bytes) -> None:
-    "Makes room for a file from its first byte, if its beginning looks right."
+    "Make room for a file from its first byte, if its beginning looks right."
     if part.name.endswith(".npy.part") and not block.startswith(b"\x93NUMPY"):
         raise ValueError(
             f"expected a .npy file, but what came begins with {block[:20]!r}: "
@@ -498,17 +627,18 @@ def _begin(part: Path, version: _Version, block: bytes) -> None:
 
 # %% ../nbs/course/02_data.ipynb #022552bf
 def _append(file: BinaryIO, block: bytes, part: Path) -> None:
-    "Writes a block to the end of a file, or says that the disk is full."
+    "Write a block to the end of a file, or say that the disk is full."
     try:
         file.write(block)
         file.flush()
     except OSError as e:
-        raise OSError(f"{part}: it could not be written ({e.strerror}); make room, then "
-                      "run the same command again: what has come is kept") from e
+        raise OSError(
+            f"{part}: it could not be written ({e.strerror}); make room, then "
+            "run the same command again: what has come is kept") from e
 
 # %% ../nbs/course/02_data.ipynb #8ea8fcc7
 def _write(answer: HTTPResponse, block: bytes, part: Path, size: int | None) -> None:
-    "Adds an answer to `part`, block by block, and counts the bytes."
+    "Add an answer to `part`, block by block, and count the bytes."
     have = part.stat().st_size if part.exists() else 0
     tenths = max(1, (size or 10**9) // 10)
     with part.open("ab") as f, progress(desc=part.stem, total=size, initial=have,
@@ -525,7 +655,7 @@ def _write(answer: HTTPResponse, block: bytes, part: Path, size: int | None) -> 
 
 # %% ../nbs/course/02_data.ipynb #4bb70562
 def _receive(url: str, part: Path) -> str | None:
-    "Asks once for what is missing; returns the file's SHA-256 if the server tells it."
+    "Ask once for what is missing; give the file's SHA-256 if the server tells it."
     have, kept = _kept(url, part)
     if have and have == kept.size: return kept.digest
     ask = {"Want-Repr-Digest": "sha-256=10"}
@@ -550,7 +680,7 @@ def _accept(
     digest: str | None,              # SHA-256 in base64, if known
     check: Callable[[Path], object]  # raises `ValueError` for a bad file
 ) -> None:
-    "Looks a file through and gives it its name, or deletes it and says why."
+    "Look a file through and give it its name, or delete it and say why."
     try:
         with part.open("rb") as f: sha = hashlib.file_digest(f, "sha256").digest()
         if digest and base64.b64encode(sha).decode() != digest:
@@ -568,7 +698,7 @@ def _pause(
     default: float,        # seconds, if the server asks for nothing
     longest: float = 120,  # seconds that we are ready to wait
 ) -> float:
-    "Seconds until the next try: `Retry-After` is a number of seconds, or a date."
+    "Find the seconds until the next try: `Retry-After` is a number, or a date."
     asked = headers["Retry-After"] or ""
     if asked.isdecimal(): return min(float(asked), longest)
     try:
@@ -579,7 +709,7 @@ def _pause(
 
 # %% ../nbs/course/02_data.ipynb #737a824d
 def _refuse(url: str, e: HTTPError) -> None:
-    "Raises what an error status means for good; another try may help with the others."
+    "Raise `PermissionError` for a status that another try would not change."
     if e.code < 500 and e.code not in (408, 416, 429):
         raise PermissionError(
             f"{url}: the server refuses ({e.code} {e.reason}); open the address in a "
@@ -594,7 +724,7 @@ def _fetch(
     tries: int,                       # attempts
     wait: float,                      # seconds before the second; doubles
 ) -> bool:                            # False: the server has no such file
-    "Downloads one file, going on from what an earlier try or run left."
+    "Download one file, and go on from what an earlier try or run left."
     part = path.with_name(path.name + ".part")
     pause = 0.0
     for attempt in range(tries):
@@ -621,7 +751,7 @@ def _fetch_any(
     tries: int,                       # attempts a file
     wait: float,                      # seconds before the second attempt; doubles
 ) -> None:
-    "Downloads the first file that the server has, if there is none here yet."
+    "Download the first file that the server has, if there is none here yet."
     with alone(next(iter(places.values())), "download"):
         if any(path.exists() for path in places.values()): return
         for url, path in places.items():
@@ -632,9 +762,9 @@ def _fetch_any(
 
 # %% ../nbs/course/02_data.ipynb #0ec29fb4
 def _check_request(
-    suite: str, set: str, field: str | None, base: str, tries: int,
+    suite: str, set: str, field: str | None, base: str, tries: int,  # as `download`
 ) -> None:
-    "Refuses what cannot be downloaded, before anything is made."
+    "Refuse what cannot be downloaded, before anything is made."
     _check_names(suite, set, field)
     if suite == "PM":
         raise ValueError(
@@ -654,7 +784,7 @@ def download(
     tries: int = 5,            # attempts a file
     wait: float = 2.0,         # seconds before the second attempt; doubles
 ) -> MapData:                  # the opened, checked files
-    """Downloads the maps of one field, suite and set of CMD, and their parameters.
+    """Download the maps of one field, suite and set of CMD, and their parameters.
 
     A broken download goes on where it stopped, if the file is still the same. Raises
     `FileNotFoundError` for what the server does not have, `PermissionError` for what it

@@ -217,6 +217,17 @@ def test_own_maps_that_do_not_fit_their_parameters(what):
     with pytest.raises(ValueError, match=message): MapData(maps, params, ("a", "b"), "own", "LH", "Mcdm")
 
 
+@pytest.mark.parametrize("kind", [*ODD, "tensor"])
+def test_own_maps_are_converted_when_they_are_read(kind):
+    stored = (ODD | {"tensor": torch.tensor})[kind](np.random.default_rng(0).lognormal(25, 1, (40, 4, 4)).astype(np.float32))
+    data, expected = MapData(stored, np.ones((10, 2))), np.asarray(stored).astype(np.float32)
+    np.testing.assert_array_equal(data[5][0], expected[5])
+    train = data.split()[0].maps
+    assert data[5][0].dtype == train[:3].dtype == np.float32 and train[:3].dtype.isnative
+    np.testing.assert_array_equal(train, expected[split_simulations(data)[0]])
+    assert Normalizer.fit(data.maps) == Normalizer.fit(expected)
+
+
 @pytest.mark.parametrize("each", [1, 4])
 def test_files_with_another_number_of_maps_a_simulation(tmp_path, each):
     maps = write_cmd(tmp_path, sims=4, n_maps=4 * each)
