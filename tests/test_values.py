@@ -19,7 +19,8 @@ from cosmoflow.layers import PeriodicUp, periodic_pad, upsample
 from cosmoflow.model import draw_fields, field_prior
 from cosmoflow.scales import (ChannelScales, best_order, known_cost, mixture_cost,
                               saving, spearman, swap_changes, unknown_cost)
-from cosmoflow.simulate import _paint, round_mantissa, simulation_table, wdm_transfer
+from cosmoflow.simulate import (paint_slabs, round_mantissa, simulation_table,
+                                wdm_transfer)
 from cosmoflow.spectra import (cross_correlation, pdf_distance, power_spectrum,
                                spectrum_error)
 from cosmoflow.unet import AdaGN, SelfAttention, time_embedding
@@ -35,7 +36,7 @@ def paint(*where, count=1.0):
     pytest.importorskip("pmpp")
     import jax.numpy as jnp
     places = CELL * jnp.asarray(where, jnp.float32)
-    return np.asarray(_paint(places, 16, BOX, count)).reshape(3, 5, 16, 16)
+    return np.asarray(paint_slabs(places, 16, BOX, count)).reshape(3, 5, 16, 16)
 
 
 @pytest.mark.parametrize("axis", range(3))
