@@ -349,9 +349,9 @@ def open_maps(
     suite: str = "PM",               # which suite: "PM", "Astrid", "Nbody_Astrid", ...
     set: str = "LH",                 # which set of simulations: "LH", "1P", "CV", ...
     root: str | Path | None = None,  # folder of the CMD files; None: the shipped suite
-    field: str | None = None,        # CMD field; None: "Mcdm", N-body suites "Mtot"
+    field: str | None = None,        # CMD field; None: "Mcdm", or "Mtot" for N-body
     sims: slice = slice(None),       # which simulations, a contiguous range
-    pixels: int | None = None,       # lower the resolution to it; None: as it is
+    pixels: int | None = None,       # pixels a side after averaging; None: as they are
     check: bool = True,              # look at every value once
     maps_per_simulation: int | None = None,  # maps of one simulation; None: CMD's 15
 ) -> MapData:
