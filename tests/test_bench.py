@@ -50,3 +50,13 @@ def test_record(tmp_path, capsys):
 def test_bad_arguments(tmp_path, change, message):
     with pytest.raises(ValueError, match=message): bench(tmp_path / "out", **change)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_extra_is_told_before_the_first_job(tmp_path, monkeypatch):
+    def computed(*_): raise AssertionError("computed")
+    monkeypatch.setattr("cosmoflow.bench.machine_rates", computed)
+    monkeypatch.setattr("cosmoflow.bench.find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r"cosmoflow\[sim\].*other jobs: velocity$"):
+        bench(tmp_path / "out", (64,), jobs=("velocity", "simulation"))
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(AssertionError, match="computed"): bench(tmp_path, (64,), jobs=("velocity",))
