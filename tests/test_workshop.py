@@ -146,11 +146,11 @@ def test_guide_and_lessons_repeat_what_the_lessons_print():
     assert list(said) == [number for row in rows for number in row]
 
 
-def test_site_folds_every_solution_and_its_badge_opens_the_lesson_without(built_site):
+def test_site_folds_every_solution_and_check_and_its_badge_opens_the_lesson_without(built_site):
     for path in LESSONS:
         page = (built_site / "workshop" / f"{path.stem[3:]}.html").read_text(encoding="utf-8")
-        folded = re.findall(r"<details class=.code-fold.>\s*<summary>A solution of exercise (\d)</summary>", page)
-        assert folded == [m["grade_id"][-1] for m in graded(path) if m["solution"]]
+        folded = re.findall(r"<details class=.code-fold.>\s*<summary>(A solution|The check) of exercise (\d)</summary>", page)
+        assert folded == [("A solution" if m["solution"] else "The check", m["grade_id"][-1]) for m in graded(path)]
         assert re.findall(r"colab\.research[^'\"]*/blob/main/([^'\"]*)", page) == [f"nbs/workshop/_students/{path.name}"]
         outside = re.sub(r"<details.*?</details>", "", page, flags=re.S)
         assert "BEGIN SOLUTION" in page and "BEGIN SOLUTION" not in outside

@@ -143,7 +143,8 @@ def arrange(
             continue
         elif exercise := cell.get("metadata", {}).get("nbgrader", {}):
             number = exercise["grade_id"].rpartition("-")[2]
-            if exercise["solution"]: fold(cell, f"A solution of exercise {number}")
+            what = "A solution" if exercise["solution"] else "The check"
+            fold(cell, f"{what} of exercise {number}")
         elif "#| exports" in source:
             name = re.search(r"^(?:class|def) (\w+)", source, re.M)
             if not lesson or name and name[1].startswith("_"):
