@@ -6,9 +6,9 @@ Docs: https://cosmoflow.github.io/cosmoflow/tools/core.html"""
 
 # %% auto #0
 __all__ = ['BOX', 'SLABS', 'MAPS_PER_SIMULATION', 'Maps', 'Fields', 'release', 'MapView', 'as_stack', 'to_tensor', 'check_counts',
-           'noise_source', 'best_device', 'maps_at_once', 'in_pieces', 'atomic_path', 'check_folder', 'write_json',
-           'read_json', 'bars_move', 'progress', 'alone', 'digest', 'differences', 'require_same_run', 'standard_error',
-           'evaluating']
+           'noise_source', 'best_device', 'maps_at_once', 'pieces', 'in_pieces', 'atomic_path', 'check_folder',
+           'write_json', 'read_json', 'bars_move', 'progress', 'alone', 'digest', 'differences', 'require_same_run',
+           'standard_error', 'evaluating']
 
 # %% ../nbs/tools/core.ipynb #a3c818e9
 import glob
@@ -47,6 +47,7 @@ def release(
 ) -> None:
     "Gives the pages of a memory-mapped array back; they are read again when needed."
     mapped = getattr(maps, "_mmap", None)
+    if getattr(maps, "mode", None) == "c": return  # your changes are in no file
     if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
         mapped.madvise(mmap.MADV_DONTNEED)
 
@@ -198,16 +199,28 @@ def maps_at_once(
     check_counts(batch_size=batch_size)
     return batch_size
 
+# %% ../nbs/tools/core.ipynb #5d0c8a42
+def pieces(
+    maps: Maps,         # a stack, as `as_stack` has checked it, (n, ...)
+    size: int,          # maps in a piece
+) -> Iterator[Tensor]:  # (at most `size`, ...), float32 or float64
+    "Goes through a stack of maps, and holds one piece at a time."
+    view = isinstance(maps, np.ndarray | MapView)
+    for start in range(0, len(maps), size):
+        which = slice(start, start + size)
+        yield to_tensor(MapView(maps, which) if view else maps[which])
+
 # %% ../nbs/tools/core.ipynb #29479059
 def in_pieces(
     function: Callable[..., Tensor],  # of a piece of each stack; a row for each map
     *stacks: Maps,                    # as many maps in each, (n, H, W)
 ) -> Tensor:                          # the rows of all maps, where the first stack is
     "Calls a function on stacks of maps piece by piece, and joins what comes back."
-    size, rows = maps_at_once(stacks[0].shape[1:]), []
-    for start in range(0, len(stacks[0]), size):
-        pieces = [to_tensor(stack[start:start + size]) for stack in stacks]
-        rows.append(function(*(piece.to(pieces[0].device) for piece in pieces)))
+    size = maps_at_once(stacks[0].shape[1:])
+    rows = []
+    for together in zip(*(pieces(stack, size) for stack in stacks)):
+        here = together[0].device
+        rows.append(function(*(piece.to(here) for piece in together)))
     return torch.cat(rows)
 
 # %% ../nbs/tools/core.ipynb #6d66d6e8

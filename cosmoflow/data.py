@@ -39,7 +39,8 @@ from torch import Tensor
 
 from .core import (MAPS_PER_SIMULATION, Fields, Maps, MapView, alone,
                             as_stack, check_counts, check_folder, in_pieces,
-                            maps_at_once, progress, read_json, to_tensor, write_json)
+                            maps_at_once, pieces, progress, read_json, to_tensor,
+                            write_json)
 
 # %% ../nbs/course/02_data.ipynb #a7a789c7
 HYDRO_SUITES = ("IllustrisTNG", "SIMBA", "Astrid", "EAGLE")
@@ -249,12 +250,9 @@ def batches(
     "Go through maps in pieces: a file larger than memory can be read to the end."
     maps = as_stack(maps, "n, H, W")
     size = maps_at_once(maps.shape[1:], size, 512 * 64**2)
-    if isinstance(maps, np.ndarray): maps = MapView(maps, slice(None))
-    for start in range(0, len(maps), size):
-        part = maps[start:start + size]
-        if not isinstance(part, np.ndarray):  # from a view it is a copy already
-            part = to_tensor(part).detach().cpu().numpy().copy()
-        yield part
+    for piece in pieces(maps, size):
+        batch = piece.detach().cpu().numpy()
+        yield batch.copy() if isinstance(maps, Tensor) else batch
 
 # %% ../nbs/course/02_data.ipynb #db52b015
 def _check_values(maps: np.ndarray | MapView, path: Path) -> None:

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from .core import (Fields, Maps, as_stack, atomic_path, best_device,
                             check_counts, evaluating, maps_at_once, noise_source,
-                            read_json, to_tensor, write_json)
+                            pieces, read_json, to_tensor, write_json)
 from .data import Normalizer
 from .encoder import SCALE, Encoder, WaveEncoder, summary, unfold
 from .flow import SOLVERS, channel_mask, integrate
@@ -65,8 +65,7 @@ def inputs(self: Pretrained,
     "Batches of normalised maps, where the model is and in its precision."
     maps = as_stack(maps, "n, H, W")
     batch_size = maps_at_once(maps.shape[1:], batch_size)
-    for start in range(0, len(maps), batch_size):
-        part = to_tensor(maps[start:start + batch_size])
+    for part in pieces(maps, batch_size):
         if check: self.normalizer.check(part)
         yield self.normalizer(part).to(self.device, self.dtype)
 

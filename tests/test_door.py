@@ -42,7 +42,7 @@ def doors():
                 parts |= {f"{name}.{k}": getattr(thing, k) for k, v in vars(thing).items() if (k == "__call__" or k[0] != "_") and (inspect.isfunction(getattr(thing, k)) or inspect.ismethod(getattr(thing, k)))}
             for path, function in parts.items():
                 for parameter in inspect.signature(function).parameters.values():
-                    if asks(parameter) and name not in ("to_tensor", "in_pieces"): yield function, path, parameter.name
+                    if asks(parameter) and name not in ("to_tensor", "pieces", "in_pieces"): yield function, path, parameter.name
 
 
 DOORS = list(doors())
