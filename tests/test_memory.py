@@ -1,0 +1,221 @@
+"""Memory does not grow with the number of maps, in any function that takes a stack of
+maps, nor on the way from a file to an evaluation.
+
+With 15,000 maps of CMD's size, step by step and against a limit of 1 GiB (minutes, and
+4 GB on a disk without sparse files): python tests/test_memory.py FOLDER
+"""
+import inspect
+import json
+import os
+import subprocess
+import sys
+from functools import partial, partialmethod
+from pathlib import Path
+from threading import Event, Thread
+
+import numpy as np
+import pytest
+import torch
+from test_door import DOORS, NORM, asks, numbers
+from torch import nn
+
+from cosmoflow import CosmoFlow, evaluate
+from cosmoflow.core import MAPS_PER_SIMULATION, Fields, Maps, MapView
+from cosmoflow.data import MapData, Normalizer, map_path, open_maps, param_path
+from cosmoflow.inference import Scaler, fit_mlp, fit_regressor
+from cosmoflow.vae import VAE
+
+MIB = 1 << 20
+SIDE = 256              # of a map, which then has a quarter of a MiB
+STACKS = 60, 120        # maps for a function: two sizes, 15 MiB apart
+FILES = 150, 225        # maps for the chain: its test parts are 30 apart
+ALLOWED = 9 * MIB       # growth from the smaller to the larger, beside the results
+DRAWS_ALL = "show_maps"  # what it is given is for the eye
+# The system gets back what is free, so that no call finds room that another one left.
+ALONE = {"OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": str(MIB // 4),
+         "MALLOC_TRIM_THRESHOLD_": str(MIB // 4)}
+
+pytestmark = pytest.mark.skipif(not os.path.exists("/proc/self/status"),
+                                reason="memory is read where Linux tells it")
+
+
+def peaks(*args):
+    "What this file prints as a program, in a process of its own."
+    line = [sys.executable, __file__, *map(str, args)]
+    done = subprocess.run(line, env=os.environ | ALONE, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def too_much(small, large):
+    "MiB by which a call grows with the number of maps, where its results do not."
+    found = {}
+    for name, (peak, given) in large.items():
+        grown = peak - small[name][0]
+        more = given - small[name][1]  # a result may be joined from parts, and copied
+        if grown > ALLOWED + 3.5 * more: found[name] = round(grown / MIB)
+    return found
+
+
+def test_no_function_holds_all_the_maps_that_it_is_given():
+    small, large = peaks("functions")
+    assert len(large) > 20 and not too_much(small, large)
+
+
+def test_the_chain_does_not_hold_its_file(tmp_path):
+    small, large = peaks("chain", tmp_path)
+    assert len(large) == 6 and not too_much(small, large)
+
+
+# The program: what each call adds to the memory in use at its peak, and the bytes of
+# what it gives back.
+def anonymous():
+    "Bytes that no file stands for: the system may drop pages of a memory map."
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    line = next(line for line in lines if line.startswith("RssAnon"))
+    return 1024 * int(line.split()[1])
+
+
+def peak(call):
+    "Bytes that a call adds, looked at every two milliseconds, and those of its arrays."
+    before, seen, done = anonymous(), [], Event()
+
+    def watch():
+        while not done.wait(0.002): seen.append(anonymous())
+
+    watcher = Thread(target=watch)
+    watcher.start()
+    try:
+        result = call()
+    finally:
+        done.set()
+        watcher.join()
+    return max(seen, default=before) - before, sum(n.nbytes for n in numbers(result))
+
+
+class Mean(nn.Module):
+    "An encoder that needs no memory."
+    def forward(self, x): return nn.functional.avg_pool2d(x, 16).expand(-1, 2, -1, -1)
+
+
+class Still(nn.Module):
+    "A flow that stands still."
+    def forward(self, x, t, field): return torch.zeros_like(x)
+
+
+def stub(normalizer):
+    "A model whose networks need no memory."
+    model = CosmoFlow.from_preset("tiny", normalizer, channels=2, steps=1)
+    model.weight = nn.Parameter(torch.zeros(1))  # tells device and precision
+    model.encoder, model.unet = Mean(), Still()
+    return model
+
+
+def stub_vae(side):
+    "A VAE whose networks need no memory."
+    vae = VAE(NORM, pixels=16, width=8)
+    vae.config["pixels"] = side
+    vae.encoder, vae.mean = nn.AvgPool2d(16), nn.Identity()
+    vae.decoder = nn.Upsample(scale_factor=16)
+    return vae
+
+
+def functions(n, side=SIDE):
+    "The peak of every public function that takes maps, each given `n` of them."
+    rng = np.random.default_rng(0)
+    one = (10 ** (11 + 0.3 * rng.standard_normal((2, side, side)))).astype(np.float32)
+    field = rng.standard_normal((2, side // 16, side // 16)).astype(np.float32)
+    # Such a stack takes no memory, but every copy of it does.
+    many = lambda a: np.broadcast_to(a, (n, *a.shape))
+    maps, other = (MapView(many(m), slice(None)) for m in one)
+    x, field = many(np.zeros((1, side, side), np.float32)), many(field)
+    models = {"VAE": stub_vae(side), "Normalizer": NORM}
+    found = {}
+    for path, function in {path: function for function, path, _ in DOORS}.items():
+        if path == DRAWS_ALL: continue
+        takes, given = inspect.signature(function).parameters, {}
+        for name, parameter in takes.items():
+            if not asks(parameter): continue
+            stack = other if given else maps
+            if parameter.annotation is Fields: stack = x
+            if name == "field": stack = field
+            several = parameter.annotation == dict[str, Maps]
+            given[name] = {name: stack} if several else stack
+        known = {"self": models.get(path.split(".")[0], stub(NORM)),
+                 "model": stub(NORM), "pixels": side // 4}
+        given |= {name: value for name, value in known.items() if name in takes}
+        noise = {"seed": 0, "steps": 1}
+        given |= {k: v for k, v in noise.items() if {k, "kwargs"} & set(takes)}
+        found[path] = peak(partial(work, function, given))
+    return found
+
+
+def work(function, given):
+    "What a function gives; of a generator, the sizes of its parts."
+    found = function(**given)
+    return [len(part) for part in found] if inspect.isgenerator(found) else found
+
+
+def sparse(n, folder):
+    "A file of CMD's kind, with one page of values in each map."
+    rng, file = np.random.default_rng(0), map_path(folder, "Astrid", "LH")
+    shape = n, SIDE, SIDE
+    maps = np.lib.format.open_memmap(file, "w+", np.float32, shape)
+    for i in range(n): maps[i, :4] = 10 ** (12 + 0.3 * rng.standard_normal((4, SIDE)))
+    params = rng.uniform(0.1, 0.5, (n // MAPS_PER_SIMULATION, 6))
+    np.savetxt(param_path(folder, "Astrid", "LH"), params)
+
+
+def small(x, y, x_val, y_val, seed):
+    "Instead of the network on raw maps: a mean, learned from in the same way."
+    net = nn.Sequential(nn.AvgPool2d(SIDE), nn.Flatten(), nn.Linear(1, 2))
+    return fit_regressor(net, x, y, x_val, y_val, Scaler.none(y), 1, 1e-3, 0.01,
+                         batch_size=15, seed=seed)
+
+
+def chain(n, folder):
+    "The peak of each step from a sparse file to an evaluation."
+    sparse(n, folder)
+    found = {}
+
+    def step(name, call):
+        kept = []
+        found[name] = peak(lambda: kept.append(call()))
+        return kept[0]
+
+    few = partial(fit_mlp, epochs=1)
+    evaluate.fit_mlp, evaluate.fit_cnn = few, small
+    data = step("open_maps", lambda: open_maps("Astrid", "LH", folder))
+    train, val, _ = data.split()
+    norm = step("Normalizer.fit", lambda: Normalizer.fit(train.maps))
+    model, parts = stub(norm), (train, val)
+    y, y_val = (torch.from_numpy(part.targets[:, :2]).float() for part in parts)
+    x, x_val = step("summarise", lambda: [model.summarise(p.maps) for p in parts])
+    step("fit_mlp", lambda: few(x, y, x_val, y_val))
+    step("evaluate", lambda: evaluate.evaluate(model, data, steps=1))
+    step("fit_prior", lambda: model.fit_prior(train.maps))
+    return found
+
+
+def short_chain(folder):
+    "The chain at two sizes, with test parts that are larger than what is kept of them."
+    evaluate.KEPT = MAPS_PER_SIMULATION * SIDE**2
+    MapData.split = partialmethod(MapData.split, (0.4, 0.2, 0.4))
+    chain(75, folder)  # loads libraries
+    return [chain(n, folder) for n in FILES]
+
+
+def long_chain(folder):
+    "The chain with as many maps as CMD has."
+    found = chain(15_000, folder)
+    for name, (grown, _) in found.items(): print(f"{name:15} {grown / MIB:6.0f} MiB")
+    assert max(grown for grown, _ in found.values()) < 1024 * MIB
+
+
+if __name__ == "__main__":
+    what, *folder = sys.argv[1:]
+    if what == "functions":
+        functions(15, 64)  # loads libraries
+        print(json.dumps([functions(n) for n in STACKS]))
+    elif what == "chain": print(json.dumps(short_chain(*map(Path, folder))))
+    else: long_chain(Path(what))
