@@ -287,6 +287,15 @@ def _load_model(name: str) -> "CosmoFlow":
     from cosmoflow.model import CosmoFlow
     return CosmoFlow.from_pretrained(name)
 
+# %% ../nbs/tools/cli.ipynb #6413a76d
+def _try_sampling(steps: int = 1, solver: str = "euler") -> None:
+    "Refuses steps and solvers that there are not, before a model is loaded."
+    import torch
+
+    from cosmoflow.flow import integrate
+
+    integrate(lambda t, x: x, torch.zeros(1), min(steps, 1), solver)
+
 # %% ../nbs/tools/cli.ipynb #54bbc53e
 @_command
 @_takes_maps
@@ -349,8 +358,8 @@ def _evaluate(
     from cosmoflow.plot import figure
 
     if out: check_folder(out)
+    _try_sampling(**_only(_try_sampling, options))
     network = _load_model(model)
-    network.sampling(**_only(network.sampling, options))  # refuses what it cannot do
     data = open_maps(**_only(open_maps, options))
     options = _only(evaluate, options)
     result = evaluate(network, data, raw_maps=not no_raw_maps, **options)
@@ -462,6 +471,7 @@ def _decode(
     Nothing is written, and the same command starts again.
     """
     _check_output(out)
+    _try_sampling(**options)
     array = _load_array(field, 4, "compressed fields, (n, C, h, w)")
     network = _load_model(model)
     _save_array(out, network.decode(array, seed=seed, **options))

@@ -205,10 +205,10 @@ def pieces(
     size: int,          # maps in a piece
 ) -> Iterator[Tensor]:  # (at most `size`, ...), float32 or float64
     "Goes through a stack of maps, and holds one piece at a time."
-    view = isinstance(maps, np.ndarray | MapView)
     for start in range(0, len(maps), size):
         which = slice(start, start + size)
-        yield to_tensor(MapView(maps, which) if view else maps[which])
+        if isinstance(maps, np.ndarray | MapView): yield to_tensor(MapView(maps, which))
+        else: yield to_tensor(maps[which])
 
 # %% ../nbs/tools/core.ipynb #29479059
 def in_pieces(

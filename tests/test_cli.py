@@ -197,9 +197,9 @@ REFUSED = {  # what is wrong in a command that is right otherwise, and what is s
     "train": {"--pixels 8": "multiple of 16", "--pixels 7": "divisor", "--channels 0": "channels=0", "--epochs 0": "epochs=0", "--lr -1": "lr=-1", "--clip nan": "clip=nan", "--ema 2": "ema=2",
               "--weight-decay -1": "weight_decay=-1", "--patience -1": "patience=-1", "--norm-epochs 1.5": "norm_epochs=1.5", "--pooled -1": "pooled=-1", "--init none": "no such folder",
               "--init mini-fast": "was distilled", "--data file": "no such file", "--field Mgas": "PM LH Mcdm", "--sims 0:2": "leave no simulation", "--batch-size 3 --siblings 1": "even number"},
-    "evaluate": {"--steps 0": "steps=0", "--solver rk": "solver='rk'", "--model none": "no such folder", "--sims 900:": "selects none", "--pixels 7": "divisor"},
+    "evaluate": {"--steps 0": "steps=0", "--model none --steps 0": "steps=0", "--solver rk": "solver='rk'", "--model none": "no such folder", "--sims 900:": "selects none", "--pixels 7": "divisor"},
     "distill": {"--steps 0": "steps=0", "--epochs 0": "epochs=0", "--model mini-fast": "was distilled", "--pixels 8": "multiple of 16", "--data file": "no such file"},
-    "encode": {"--model none": "no such folder"}, "decode": {"--model none": "no such folder", "--steps 0": "steps=0", "--solver rk": "solver='rk'"},
+    "encode": {"--model none": "no such folder"}, "decode": {"--model none": "no such folder", "--model none --solver rk": "solver='rk'", "--steps 0": "steps=0", "--solver rk": "solver='rk'"},
     "bench": {"--rounds 0": "rounds=0", "--batch 0": "batch=0", "--particles 2": "particles=2", "--jobs sleeping": "sleeping", "--pixels 96": "multiples of 64"},
     "demo": {"--epochs 0": "epochs=0", "--sims 900:": "selects none", "--sims 0:2": "leave no simulation"},
 }

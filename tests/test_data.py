@@ -600,6 +600,13 @@ def test_what_cannot_be_downloaded(tmp_path, change, problem):
     assert not (tmp_path / "CMD").exists()
 
 
+def test_maps_that_are_changed_in_memory_alone_stay_changed(tmp_path):
+    np.save(tmp_path / "maps.npy", np.ones((3, 16, 16), np.float32))
+    maps = np.load(tmp_path / "maps.npy", mmap_mode="c")
+    maps *= 2
+    assert all((batch == 2).all() for _ in range(2) for batch in batches(maps))
+
+
 def test_batches_cover_everything():
     maps = np.arange(1300, dtype=np.float32).reshape(1300, 1, 1)
     assert np.concatenate(list(batches(maps))).ravel().tolist() == list(range(1300))

@@ -347,6 +347,18 @@ def test_another_number_of_maps_a_simulation_gives_error_bars(own, monkeypatch):
             error["standard_error"], by_simulation.std(0) / 2**0.5, rtol=1e-5)
 
 
+def test_an_evaluation_keeps_whole_simulations(monkeypatch):
+    "Here the first of two, though a batch holds both and there is room for a half more."
+    monkeypatch.setattr(evaluation, "infer_parameters", lambda *args: {})
+    data = open_maps("PM", "LH", sims=slice(0, 20), pixels=16)
+    whole = evaluate(lively(), data, raw_maps=False, steps=1)
+    monkeypatch.setattr(evaluation, "KEPT", 22 * 16**2)
+    part = evaluate(lively(), data, raw_maps=False, steps=1)
+    assert len(whole.true) == 30 and whole.metrics == part.metrics
+    assert torch.equal(part.true, whole.true[:15])
+    assert torch.equal(part.rec, whole.rec[:15])
+
+
 def test_files_keep_the_order_of_their_maps(tmp_path, monkeypatch):
     "More maps than a batch; the seed and the steps that were asked for."
     monkeypatch.chdir(tmp_path)
