@@ -85,6 +85,22 @@ def test_pages_load_whole(page, site):
     assert not dead
 
 
+def test_words_lead_to_the_glossary_once_a_page(page, site):
+    for name in ("course/spectra.html", "course/simulate.html", "experiments/warm.html"):
+        page.goto(f"{site}/{name}")
+        links = page.eval_on_selector_all("main a.term", "a => a.map(a => a.href)")
+        assert len(links) > 2 and len(links) == len(set(links)), name
+        assert all("/site/glossary.html#" in link for link in links)
+        assert not page.locator("main :is(h1, h2, h3, pre, table, a) a.term").count()
+
+
+def test_headings_hold_no_mathematics():
+    "A list of contents and a search show its source instead."
+    for path in [*NOTEBOOKS, *(ROOT / "nbs").rglob("*.md")]:
+        text = path.read_text(encoding="utf-8")
+        assert not re.search(r'^(?:\s*")?#+ [^"\n]*\$', text, re.M), path.name
+
+
 def test_pictures_have_two_pixels_for_one(page, site):
     "The runner draws at double density; the site says how wide a picture stands."
     page.goto(f"{site}/course/spectra.html")

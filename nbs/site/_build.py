@@ -155,6 +155,44 @@ def arrange(
     return found
 
 
+GLOSSARY = ROOT / "nbs" / "site" / "glossary.md"
+EVERYDAY = {"box", "h", "k", "batch", "channel", "phases", "mask", "solver", "summary",
+            "velocity", "decoder", "encoder", "cold", "residual", "CMD", "LH"}
+# Where a link would break something, or stands already: code, maths, links, tags,
+# headings, table rows.
+TAKEN = re.compile(r"```.*?```|`[^`]*`|\$\$.*?\$\$|\$[^$]*\$|!?\[[^\]]*\]\([^)]*\)|"
+                   r"<[^>]*>|^\#.*?$|^\|.*?$|^>.*?$", re.S | re.M)
+
+
+def glossary_terms() -> dict[str, str]:
+    "What the glossary explains, but for everyday words: term -> its anchor."
+    names = re.findall(r"^\| \*\*(.+?)\*\*", GLOSSARY.read_text(encoding="utf-8"), re.M)
+    return {term: re.sub(r"\W+", "-", name).strip("-").lower() for name in names
+            for term in name.split(", ") if term not in EVERYDAY}
+
+
+def link_terms(
+    cells: list[dict],  # of a page, changed in place
+    glossary: str,      # address of the glossary, seen from the page
+) -> None:
+    "Links each term to the glossary where the page's text first has it."
+    terms = glossary_terms()
+    for cell in [c for c in cells if c["cell_type"] == "markdown"]:
+        text, parts, end = "".join(cell["source"]), [], 0
+        for taken in [*TAKEN.finditer(text), None]:
+            plain = text[end:taken.start() if taken else None]
+            for term in sorted(terms, key=len, reverse=True):
+                word = rf"(?<![\w\[-]){re.escape(term)}(?![\w\]-])"
+                linked = rf"[\g<0>]({glossary}#{terms[term]}){{.term}}"
+                plain, found = re.subn(word, linked, plain, count=1)
+                if found: del terms[term]
+            parts.append(plain)
+            if taken:
+                parts.append(taken[0])
+                end = taken.end()
+        cell["source"] = "".join(parts)
+
+
 def process() -> None:
     """Fills _proc with the notebooks as nbdev documents them.
 
@@ -166,9 +204,16 @@ def process() -> None:
     for path in PROCESSED.rglob("*.ipynb"):
         notebook = json.loads(path.read_text(encoding="utf-8"))
         notebook["cells"] = arrange(notebook["cells"], lesson=path.parent.name == "course")
+        glossary = relpath(PROCESSED / "site" / "glossary.md", path.parent)
+        link_terms(notebook["cells"][2:], glossary)
         path.write_text(json.dumps(notebook), encoding="utf-8")
     workshop = runpy.run_path(str(ROOT / "nbs" / "workshop" / "_build.py"))
     workshop["write_slides"](PROCESSED / "workshop" / "deck" / "index.html")
+    glossary = GLOSSARY.read_text(encoding="utf-8")
+    anchor = lambda row: re.sub(r"\W+", "-", row[1]).strip("-").lower()
+    (PROCESSED / "site" / "glossary.md").write_text(
+        re.sub(r"^\| \*\*(.+?)\*\*", lambda row: f'| <span id="{anchor(row)}"></span>**{row[1]}**',
+               glossary, flags=re.M), encoding="utf-8")
     (PROCESSED / "site" / "references.md").write_text(references(), encoding="utf-8")
     (PROCESSED / "site" / "api.md").write_text(api_reference(), encoding="utf-8")
     for path in [p for p in PROCESSED.rglob("*") if p.suffix in (".ipynb", ".md")]:
