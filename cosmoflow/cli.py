@@ -319,7 +319,8 @@ def _train(
     from cosmoflow.core import check_folder
     from cosmoflow.data import Normalizer, open_maps
     from cosmoflow.model import CosmoFlow
-    from cosmoflow.train import TRAIN_PRESETS, TrainConfig, require_new, train
+    from cosmoflow.train import (
+        TRAIN_PRESETS, TrainConfig, check_training, require_new, train)
 
     config = TrainConfig(**TRAIN_PRESETS[preset] | _only(TrainConfig, options))
     check_folder(options["out"])
@@ -332,6 +333,7 @@ def _train(
         unknown = Normalizer(0.0, 1.0, 1.0)  # until we have read the maps
         model = CosmoFlow.from_preset(preset, unknown, **_only(CosmoFlow, options))
     data = open_maps(**_only(open_maps, options))
+    check_training(config, data)  # before any map is read
     if not init: model.normalizer = Normalizer.fit(data.split()[0].maps)
     train(model, data, config=config, **_only(train, options))
 

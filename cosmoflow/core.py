@@ -390,21 +390,24 @@ def progress(
 # %% ../nbs/tools/core.ipynb #a07dc627
 @contextmanager
 def alone(
-    path: Path,  # the file to be made
-    work: str,   # what is at work on it: a download, a simulation
+    path: Path,  # the file to be made, or the folder to work in
+    work: str,   # what is at work there: a download, a simulation, a training
 ) -> Iterator[None]:
     "Keeps a second process away. Raises `BlockingIOError`; a dead one is no hindrance."
-    lock = FileLock(path.with_name(f".{path.name}.lock"), timeout=0)
+    folder = path.is_dir()
+    file = path / ".lock" if folder else path.with_name(f".{path.name}.lock")
+    where, then = "on this file", "then run the same command again"
+    if folder: where, then = "in this folder", "or choose another folder"
+    lock = FileLock(file, timeout=0)
     try:
         lock.acquire()
     except Timeout:
-        raise BlockingIOError(
-            f"{path}: another {work} is at work on this file; wait for its end, "
-            "then run the same command again") from None
+        raise BlockingIOError(f"{path}: another {work} is at work {where}; "
+                              f"wait for its end, {then}") from None
     try:
         yield
     finally:
-        Path(lock.lock_file).unlink(missing_ok=True)
+        if not folder: file.unlink(missing_ok=True)
         lock.release()
 
 # %% ../nbs/tools/core.ipynb #75e748ab

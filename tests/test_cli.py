@@ -217,6 +217,21 @@ def test_a_command_that_is_refused_leaves_nothing(tmp_path, shell, command, wron
     assert holds(tmp_path) == before
 
 
+@pytest.mark.parametrize(("wrong", "launched", "message"), [
+    ("--batch-size 3 --siblings 1", {}, "batch_size=3: expected an even number"),
+    ("--batch-size 6 --siblings 1", {"WORLD_SIZE": "2"}, "batch_size=6: expected an even number of maps a process"),
+    ("--batch-size 8", {"WORLD_SIZE": "3"}, "batch_size=8: expected a multiple of the 3 processes"),
+    ("--precision no", {"ACCELERATE_MIXED_PRECISION": "bf16"}, "ACCELERATE_MIXED_PRECISION=bf16: expected no"),
+    ("--pixels 8", {}, "multiple of 16"),
+])
+def test_what_cannot_be_trained_is_refused_before_a_map_is_read(tmp_path, shell, monkeypatch, wrong, launched, message):
+    def read(*_, **__): raise AssertionError("a map was read")
+    monkeypatch.setattr("cosmoflow.data.Normalizer.fit", read)
+    for name, value in launched.items(): monkeypatch.setenv(name, value)
+    status, _, errors = shell(f"train --preset tiny --sims 0:10 --out out {wrong}")
+    assert status == 2 and message in errors and errors.count("\n") == 1 and not holds(tmp_path)
+
+
 def test_a_simulation_that_failed_does_not_bind_the_next(shell, monkeypatch):
     "Its settings were wrong, perhaps; those of a finished one stay."
     class Mesh:

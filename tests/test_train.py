@@ -103,6 +103,14 @@ def test_a_frozen_encoder_stays_to_the_last_bit(tmp_path, data):
     assert not any(torch.equal(p, start[f"encoder.{name}"]) for name, p in model.encoder.named_parameters())
 
 
+def test_a_run_with_a_frozen_encoder_goes_on(tmp_path, data):
+    "Frozen weights have no moments in the checkpoint, and need none."
+    config = TrainConfig(epochs=1, lr=3e-3, ema=0.9, freeze_encoder=True)
+    first = train(fresh(data), data, tmp_path, config)
+    again = train(fresh(data), data, tmp_path, config, resume=True)
+    assert all(torch.equal(a, b) for a, b in zip(first.state_dict().values(), again.state_dict().values()))
+
+
 def test_init_starts_from_a_saved_model(tmp_path, data):
     "With a rate of nothing the fine-tuned model is the one it started from, normalisation included."
     train(fresh(data), data, tmp_path / "first", TrainConfig(epochs=1, lr=3e-3))
