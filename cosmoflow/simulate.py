@@ -368,7 +368,8 @@ def _make_part(
 def _assemble(out: Path, set: str, table: SimulationTable, run: dict) -> Path:
     "Joins every finished simulation into one file in CMD's format, with its table."
     parts, pixels = _parts(out, set), run["settings"]["pixels"]
-    sims, maps, params = list(parts), map_path(out, "PM", set), param_path(out, "PM", set)
+    sims = list(parts)
+    maps, params = map_path(out, "PM", set), param_path(out, "PM", set)
     header = {"descr": "<f4", "fortran_order": False,
               "shape": (len(sims) * MAPS_PER_SIMULATION, pixels, pixels)}
     # Piece by piece: writing to a memory map would end in a bus error on a full disk.
