@@ -27,7 +27,7 @@ from .spectra import cross_correlation, power_spectrum, stacked_ratio
 # %% ../nbs/tools/plot.ipynb #59ded812
 @contextmanager
 def styled() -> Iterator[None]:
-    "Figures made inside have the look of ours; every setting comes back after it."
+    "Give figures made inside our look; every setting comes back afterwards."
     sheet = str(files("cosmoflow") / "style.mplstyle")
     ours = matplotlib.rc_params_from_file(sheet, use_default_template=False)
     before = {name: plt.rcParams[name] for name in ours}
@@ -41,11 +41,11 @@ def styled() -> Iterator[None]:
 OKABE_ITO = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00")
 COLOURS = dict(zip(("truth", "VAE", "CosmoFlow", "spectrum", "raw maps"), OKABE_ITO))
 
-
+# %% ../nbs/tools/plot.ipynb #3e5aa002
 def colours(
     names: Iterable[str],  # what a figure compares, at most six
 ) -> dict[str, str]:       # name -> colour
-    "A colour for each name: a method's own, or else the next that is free."
+    "Choose a colour for each name: a method's own, or else the next that is free."
     names = list(names)
     own = {name: COLOURS[name] for name in names if name in COLOURS}
     free = [colour for colour in OKABE_ITO if colour not in own.values()]
@@ -56,7 +56,7 @@ def colours(
 
 # %% ../nbs/tools/plot.ipynb #aec2721e
 def _log(maps: torch.Tensor) -> np.ndarray:
-    "Log10 of maps; empty pixels take the smallest value that is not empty."
+    "Take log10 of maps; empty pixels get the smallest value that is not empty."
     values = maps.detach().cpu().numpy()
     if not (values > 0).any():
         raise ValueError("maps: expected surface density, found no pixel above 0; "
@@ -72,7 +72,7 @@ def _draw(
     titles: Sequence[str] = (),    # one above each map of the first row
     rows: Sequence[str] = (),      # one beside each row
 ) -> None:
-    "Rows of maps on one colour scale."
+    "Draw rows of maps on one colour scale."
     axes = fig.subplots(*log.shape[:2], squeeze=False)
     for (i, j), ax in np.ndenumerate(axes):
         image = ax.imshow(log[i, j], extent=(0, box, 0, box))
@@ -93,7 +93,7 @@ def show_maps(
     box: float = BOX,            # side of the maps, Mpc/h
     size: float = 2.2,           # inches a map
 ) -> Figure:                     # maps side by side with one colour scale
-    "Draws maps of surface density on one logarithmic colour scale."
+    "Draw maps of surface density on one logarithmic colour scale."
     log = _log(to_tensor(maps, "n, H, W or rows, columns, H, W"))
     if log.ndim == 3: log = log[None]
     n_rows, n_columns = log.shape[:2]
@@ -105,16 +105,30 @@ def show_maps(
 def log_ticks(
     axis: Axis,  # a logarithmic axis, for example ax.xaxis
 ) -> None:
-    "Plain numbers at 1, 2 and 5 of each decade, so that a short axis stays readable."
+    "Put plain numbers at 1, 2 and 5 of each decade, so that a short axis reads well."
     axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axis.set_minor_formatter(NullFormatter())
 
 # %% ../nbs/tools/plot.ipynb #d6988a7a
 def _ratio_axis(ax: Axes) -> None:
-    "An axis of ratios near 1, with a band of five per cent."
+    "Make an axis of ratios near 1, with a band of five per cent."
     ax.axhspan(0.95, 1.05, color="0.9", zorder=0)
     ax.set(ylabel="ratio", ylim=(0.7, 1.3))
+
+# %% ../nbs/tools/plot.ipynb #3e5aa011
+def _spectrum(
+    ax: Axes,              # to draw in
+    name: str,             # in the legend
+    k: torch.Tensor,       # wavenumbers, h/Mpc, (K,)
+    power: torch.Tensor,   # of each map, (Mpc/h)^2, (B, K)
+    colour: str,
+) -> None:
+    "Draw a mean spectrum, and the band that holds 68 % of the maps."
+    ax.loglog(k, power.mean(0), color=colour, label=name)
+    if len(power) < 3: return  # too few for a band
+    band = power.quantile(power.new_tensor([0.16, 0.84]), 0)
+    ax.fill_between(k, *band, color=colour, alpha=0.15, lw=0)
 
 # %% ../nbs/tools/plot.ipynb #560117e0
 @styled()
@@ -124,7 +138,7 @@ def plot_spectra(
     of: str = "log",                     # "density" contrast, or "log" map
     axes: Sequence[Axes] | None = None,  # two axes to draw in: spectra, ratio
 ) -> FigureBase:
-    "Mean spectra with the scatter of maps, and below them their ratio to the first."
+    "Draw mean spectra with the scatter of maps, and their ratios to the first."
     if axes is None:
         layout: dict = dict(figsize=(5.5, 5), sharex=True, height_ratios=(2, 1))
         _, axes = plt.subplots(2, 1, **layout)
@@ -135,10 +149,7 @@ def plot_spectra(
     reference = next(iter(spectra.values()))[1].mean(0)
     colour = colours(maps)
     for name, (k, power) in spectra.items():
-        top.loglog(k, power.mean(0), color=colour[name], label=name)
-        if len(power) > 2:
-            band = power.quantile(power.new_tensor([0.16, 0.84]), 0)
-            top.fill_between(k, *band, color=colour[name], alpha=0.15, lw=0)
+        _spectrum(top, name, k, power, colour[name])
         bottom.semilogx(k, power.mean(0) / reference, color=colour[name])
     top.set(ylabel=f"P(k) of {'log map' if of == 'log' else 'density'} [(Mpc/h)$^2$]")
     top.legend()
@@ -155,7 +166,7 @@ def _compare_spectra(
     box: float,             # side of the maps, Mpc/h
     each: int,              # maps of one simulation
 ) -> None:
-    "Stacked spectra, their ratio to the truth's, and the cross-correlation with it."
+    "Draw stacked spectra, their ratio to the truth's, and their r(k) with it."
     top, middle, bottom = axes
     colour = colours(["truth", *recs])
     here = lambda measured: measured.detach().cpu()
@@ -187,7 +198,7 @@ def figure(
     box: float = BOX,       # side of the maps, Mpc/h
     each: int = MAPS_PER_SIMULATION,  # maps of one simulation
 ) -> Figure:
-    "Truth beside reconstructions: maps, stacked spectra, their ratio, and r(k)."
+    "Draw truth beside reconstructions: maps, stacked spectra, their ratio, and r(k)."
     true = as_stack(true, "n, H, H", "true")
     recs = {name: as_stack(rec, "n, H, H", name) for name, rec in recs.items()}
     rows = {"truth": true, **recs}
