@@ -68,11 +68,11 @@ def write_page(
     "Writes index.html, demo.png and metrics.json."
     import matplotlib.pyplot as plt
 
-    recs = {name: result.rec for name, result in results.items()}
-    fig = figure(results["shipped"].true, recs)
+    truth = results["shipped"].true
+    fig = figure(truth, {name: result.rec for name, result in results.items()})
     with atomic_path(out / "demo.png") as tmp: fig.savefig(tmp, dpi=110)
     plt.close(fig)
-    metrics = {name: result.metrics for name, result in results.items()}
+    metrics: dict = {name: result.metrics for name, result in results.items()}
     metrics |= {"training_seconds": round(seconds, 1)}
     write_json(out / "metrics.json", metrics)
     shipped, trained = (html.escape(report(metrics[name]))
