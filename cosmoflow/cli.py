@@ -257,7 +257,7 @@ def _only(function: Callable, options: dict[str, Any]) -> dict[str, Any]:
 def _simulate(**options: Any) -> None:
     """Run particle-mesh simulations into CMD-format maps.
 
-    example: cosmoflow simulate --set LH --sims 0:400 --particles 128 --pixels 64 --out PM
+    example: cosmoflow simulate --set LH --sims 0:400 --out PM
 
     Every finished simulation is kept, and the same command goes on from there.
     """

@@ -52,7 +52,8 @@ def flow_matching_loss(
 ) -> Tensor:                                   # mean square error, scalar
     "Regression of the velocity on straight paths to maps. Source: paper, eq. 3."
     where = generator.device if generator else x1.device
-    if t is None: t = torch.rand(len(x1), generator=generator, device=where, dtype=x1.dtype)
+    if t is None:
+        t = torch.rand(len(x1), generator=generator, device=where, dtype=x1.dtype)
     if x0 is None:
         x0 = torch.randn(x1.shape, generator=generator, device=where, dtype=x1.dtype)
     t, x0 = t.to(x1.device), x0.to(x1.device)

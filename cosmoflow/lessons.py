@@ -33,7 +33,8 @@ class Unfinished(Exception):
 def _describe(value: Any) -> str:
     "A value as a student would name it."
     if isinstance(value, Tensor): return f"shape {tuple(value.shape)}"
-    if isinstance(value, (tuple, list)): return f"a {type(value).__name__} of {len(value)}"
+    if isinstance(value, (tuple, list)):
+        return f"a {type(value).__name__} of {len(value)}"
     kind = type(value)
     if kind.__module__ == "numpy": return "a NumPy array: use torch's functions"
     return f"{kind.__name__} {value!r}"
@@ -47,7 +48,8 @@ def _expect_one(value: Any, shape: tuple[int, ...], what: str) -> None:
     if not isinstance(value, Tensor) or value.shape != shape: raise AssertionError(
         f"expected shape {tuple(shape)}, {what}; found {_describe(value)}")
     if value.is_complex(): raise AssertionError(
-        f"expected real numbers, {what}; found complex ones: where are .real or .abs()?")
+        f"expected real numbers, {what}; found complex ones: "
+        "where are .real or .abs()?")
 
 # %% ../nbs/workshop/lessons.ipynb #4e5f9fc6
 def expect(
@@ -55,7 +57,7 @@ def expect(
     *shapes: tuple[int, ...], # of the tensor; several: of each tensor in a tuple
     what: str,                # what the numbers are, "one mean per map"
 ) -> Any:                     # the value
-    "Hands a value on if it has the right shape. Raises `AssertionError` that says what was found."
+    "Hands a value on if its shape is right. Raises `AssertionError` if it is not."
     several = len(shapes) > 1
     if several and not (isinstance(value, (tuple, list)) and len(value) == len(shapes)):
         if value is None: _expect_one(value, (), what)
@@ -67,7 +69,7 @@ def expect(
 
 # %% ../nbs/workshop/lessons.ipynb #00c5e503
 def _own_line(error: Exception) -> str:
-    "The student's line that failed, with the shapes of its tensors; empty if there is none."
+    "The student's line that failed, with the shapes of its tensors; or nothing."
     frames = [(frame, line) for frame, line in traceback.walk_tb(error.__traceback__)
               if frame.f_globals.get("__name__") == "__main__"
               and frame.f_code.co_name not in ("<module>", "<lambda>")]
@@ -99,7 +101,7 @@ def _solutions() -> dict[str, dict[str, str]]:
 
 # %% ../nbs/workshop/lessons.ipynb #7a1035c0
 class Lesson:
-    "One lesson of the workshop: checks its exercises, and puts in solutions on request."
+    "One lesson of the workshop: checks exercises, and puts in solutions on request."
     expect = staticmethod(expect)
 
     def __init__(self,
@@ -124,7 +126,7 @@ def check(self: Lesson,
     exercise: int,   # number in this lesson
     hint: str = "",  # shown if the answer ends in an error of torch's
 ) -> Iterator[None]:
-    "Runs a check. Raises `Unfinished`, in a student's words, if the answer is not right yet."
+    "Runs a check. Raises `Unfinished`, in plain words, if the answer is not right yet."
     try:
         yield
     except Unfinished:
