@@ -11,10 +11,11 @@ __all__ = ['KEPT', 'Reconstruction', 'compare', 'infer_parameters', 'Evaluation'
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
+from fastcore.basics import patch
 from torch import Tensor
 
 from .core import (BOX, MAPS_PER_SIMULATION, Maps, as_stack, in_pieces,
@@ -38,22 +39,9 @@ class Reconstruction:
     pdf: float               # mean distance of the one-point distributions, dex
     pdf_error: float
     n_maps: int              # maps measured
-
-    @classmethod
-    def from_metrics(cls,
-        metrics: dict,  # what `evaluate` measured, or what was read from its JSON
-    ) -> Self:          # the lists as arrays again
-        "The reconstruction's part of the metrics."
-        def number(v: Any) -> Any:
-            if isinstance(v, int): return v
-            return np.array(v, float)[()]  # null is NaN again
-
-        return cls(**{name: number(v) for name, v in metrics["reconstruction"].items()})
-
-    def worst_bin(self) -> int:
-        "The bin to 0.8 of Nyquist whose stacked spectrum is furthest from the truth."
-        return int(np.abs(self.ratio[self.k <= 0.8 * self.k[-1]] - 1).argmax())
-
+    if TYPE_CHECKING:  # methods come below, by @patch
+        worst_bin: ClassVar[Any]
+        from_metrics: ClassVar[Any]
 
 # %% ../nbs/course/11_evaluate.ipynb #9c2d0987
 def _measure(
@@ -61,7 +49,7 @@ def _measure(
     rec: Tensor,       # reconstructions, as `true`
     box: float = BOX,  # side of the maps, Mpc/h
 ) -> Tensor:           # (n, 3 K + 1): both spectra, r(k), distance of distributions
-    "What is known of each map and its reconstruction, a row for each."
+    "Measure each map and its reconstruction, a row for each."
     p_true, p_rec = (power_spectrum(maps, box, of="log")[1] for maps in (true, rec))
     r = cross_correlation(rec, true, box, of="log")
     return torch.cat([p_true, p_rec, r, pdf_distance(rec, true)[:, None].float()], 1)
@@ -72,7 +60,7 @@ def _average(
     k: Tensor,     # (K,) h/Mpc
     each: int = MAPS_PER_SIMULATION,  # maps of one simulation
 ) -> Reconstruction:
-    "Means over the maps with their errors."
+    "Average over the maps, with standard errors over simulations."
     parts = rows.detach().cpu().split([len(k), len(k), len(k), 1], 1)
     p_true, p_rec, r, pdf = (part.contiguous() for part in parts)
     ratio, ratio_error = stacked_ratio(p_rec, p_true, each)
@@ -89,11 +77,31 @@ def compare(
     box: float = BOX,  # side of the maps, Mpc/h
     each: int = MAPS_PER_SIMULATION,  # maps of one simulation
 ) -> Reconstruction:
-    "Spectra, cross-correlation and one-point distribution against the truth."
+    "Compare spectra, positions and values of reconstructions with the truth."
     true = as_stack(true, "n, H, H", "true")
     rec = as_stack(rec, ", ".join(map(str, true.shape)), "rec")
     rows = in_pieces(partial(_measure, box=box), true, rec)
     return _average(rows, wavenumbers(true.shape[-1], box), each)
+
+# %% ../nbs/course/11_evaluate.ipynb #11e0a013
+@patch
+def worst_bin(self: Reconstruction) -> int:
+    "The bin to 0.8 of Nyquist whose stacked spectrum is furthest from the truth."
+    return int(np.abs(self.ratio[self.k <= 0.8 * self.k[-1]] - 1).argmax())
+
+# %% ../nbs/course/11_evaluate.ipynb #11e0a015
+def _features(
+    model: CosmoFlow,  # encodes the maps
+    method: str,       # "summaries", "spectrum" or "raw maps"
+    part: MapData,     # its maps
+) -> Any:              # (n, features), or a loader of maps
+    "What a regressor sees of a part of the data."
+    see: dict[str, Callable[[], Any]] = {
+        "summaries": lambda: model.summarise(part.maps).to(model.device),
+        "spectrum": lambda: spectrum_features(part.maps).to(model.device),
+        "raw maps": lambda: MapLoader(part, model.normalizer, model.device),
+    }
+    return see[method]()
 
 # %% ../nbs/course/11_evaluate.ipynb #56f4f64e
 def infer_parameters(
@@ -104,19 +112,14 @@ def infer_parameters(
     methods: tuple[str, ...] = ("summaries", "spectrum", "raw maps"),  # what they see
     seed: int = 0,     # of the regressors
 ) -> dict[str, dict[str, list[float]]]:  # method -> mean and standard error, both (2,)
-    "Relative errors of Omega_m and sigma_8 on the test part, by what they come from."
+    "Measure relative errors of Omega_m and sigma_8 on the test part, by method."
     parts = train, val, test
     y_train, y_val, y_test = (
         torch.from_numpy(part.targets[:, :2]).float().to(model.device)
         for part in parts)
-    features: dict[str, Callable[[MapData], Any]] = {
-        "summaries": lambda part: model.summarise(part.maps).to(model.device),
-        "spectrum": lambda part: spectrum_features(part.maps).to(model.device),
-        "raw maps": lambda part: MapLoader(part, model.normalizer, model.device),
-    }
     errors = {}
     for method in methods:
-        x_train, x_val, x_test = (features[method](part) for part in parts)
+        x_train, x_val, x_test = (_features(model, method, part) for part in parts)
         fit = fit_cnn if method == "raw maps" else fit_mlp
         regressor = fit(x_train, y_train, x_val, y_val, seed=seed)
         error = relative_error(
@@ -144,7 +147,7 @@ def _reconstruct(
     sampling: dict,              # steps and solver, for `decode`
     each: int,                   # maps of one simulation
 ) -> tuple[Tensor, Tensor, Tensor]:  # (n, 3 K + 1) as `_measure`; some maps; theirs
-    "Measures reconstructions batch by batch, and keeps the first simulations."
+    "Measure reconstructions batch by batch, and keep the first simulations."
     room = maps_at_once(maps.shape[1:], pixels=KEPT) // each
     kept = min(len(maps), max(1, room) * each)
     true, rec = torch.empty(2, kept, *maps.shape[1:], dtype=torch.float32)
@@ -169,7 +172,7 @@ def evaluate(
     steps: int | None = None,   # of `decode`; None: the model's own
     solver: str | None = None,  # of `decode`; None: the model's own
 ) -> Evaluation:
-    "Everything that is claimed of a model, on simulations that training did not see."
+    "Measure all that we claim of a model, on simulations that training did not see."
     train, val, test = data.split()
     sampling = model.sampling(steps, solver)
     generator = torch.Generator().manual_seed(seed)
@@ -184,6 +187,19 @@ def evaluate(
                "seed": seed, "sampling": sampling, "reconstruction": numbers,
                "inference": errors}
     return Evaluation(metrics, true, rec)
+
+# %% ../nbs/course/11_evaluate.ipynb #11e0a023
+@patch(cls_method=True)
+def from_metrics(cls: Reconstruction,
+    metrics: dict,    # what `evaluate` measured, or what was read from its JSON
+) -> Reconstruction:  # the lists as arrays again
+    "Take the reconstruction's part of the metrics."
+    def number(v: Any) -> Any:
+        if isinstance(v, int): return v
+        return np.array(v, float)[()]  # null is NaN again
+
+    found = {name: number(v) for name, v in metrics["reconstruction"].items()}
+    return Reconstruction(**found)
 
 # %% ../nbs/course/11_evaluate.ipynb #d91041c0
 def report(
