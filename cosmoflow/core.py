@@ -56,7 +56,7 @@ class MapView:
     "Some of the maps of an array. Indexing and `np.asarray` read them, nothing else."
     def __init__(self,
         maps: np.ndarray | Self,                    # all maps, (N, H, W), mapped or not
-        which: slice | np.ndarray | Sequence[int],  # those meant: (n,) numbers, or a mask
+        which: slice | np.ndarray | Sequence[int],  # those meant: numbers, or a mask
         dtype: type | None = None,                  # of what is read; None: as it is
     ):
         numbers = np.arange(len(maps))[which]
@@ -72,21 +72,22 @@ class MapView:
 
     def __getitem__(self,
         which: int | slice | np.ndarray | Sequence[int],  # numbers of maps in the view
-    ) -> np.ndarray:                                      # a copy, (H, W) or (..., H, W)
+    ) -> np.ndarray:  # a copy, (H, W) or (..., H, W)
         indices = self.indices[which]
         maps = np.asarray(self.base[np.atleast_1d(indices)], self.dtype, order="C")
         release(self.base)
         return maps.reshape(*indices.shape, *self.shape[1:])
 
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
-        if copy is False: raise ValueError("maps: a view becomes an array only by a copy")
+        if copy is False:
+            raise ValueError("maps: a view becomes an array only by a copy")
         return self[:].astype(dtype or self.dtype, copy=False)
 
 # %% ../nbs/tools/core.ipynb #bda77b44
 Maps = np.ndarray | Tensor | MapView  # what a user may bring
 Fields = np.ndarray | Tensor          # compressed fields, or normalised maps
 
-
+# %% ../nbs/tools/core.ipynb #c0e00006
 def _fits(shape: tuple[int, ...], axes: str) -> bool:
     "Whether a shape has these axes: a number is a size, equal letters are equal sizes."
     sizes: dict[str, int] = {}
@@ -110,7 +111,7 @@ def as_stack(
     axes: str,           # expected: "n, H, W", equal letters are equal sizes; "": any
     name: str = "maps",  # of the argument
 ) -> Any:                # what came, an array: it has a shape and can be sliced
-    "Checks axes and kind of an array, and reads nothing. Raises `ValueError`."
+    "Check axes and kind of an array, and read nothing. Raises `ValueError`."
     expected = " or ".join(f"({option})" for option in axes.split(" or "))
     if not hasattr(maps, "__array__"):
         advice = "convert it with np.asarray"
@@ -174,7 +175,7 @@ def noise_source(
 
 # %% ../nbs/tools/core.ipynb #19b3f5a7
 def best_device(
-    device: str | torch.device = "auto",  # `auto`: the best here; or "cpu", "cuda:1", ...
+    device: str | torch.device = "auto",  # "auto": the best here; or "cpu", "cuda:1"
 ) -> torch.device:
     "The device to compute on. Raises `ValueError` for one that is not here."
     if device == "auto":
@@ -184,7 +185,7 @@ def best_device(
         return torch.device("cpu")
     try:
         return torch.empty(0, device=device).device
-    except (RuntimeError, AssertionError, TypeError) as e:  # torch has one for each kind
+    except (RuntimeError, AssertionError, TypeError) as e:  # torch raises any of them
         raise ValueError(f"device={device!r}: expected auto, or a device that is here, "
                          "such as cpu") from e
 
@@ -278,7 +279,7 @@ def atomic_path(
 ) -> Iterator[Path]:   # a path of the same name in another folder, to write to
     """A file that appears whole or not at all: write to the path that the block gets.
 
-    A link stays a link. Raises `OSError` that names the file, on a full disk for example.
+    A link stays a link. Raises `OSError` that names the file, say on a full disk.
     """
     real = Path(os.path.realpath(path))
     folder = real.with_name(f".{real.name}.{_HOST}.{os.getpid()}.tmp")
@@ -343,7 +344,8 @@ def read_json(
 # %% ../nbs/tools/core.ipynb #3d67a7ba
 def bars_move() -> bool:
     "Whether a progress bar can move: in a terminal or a notebook."
-    return "ipykernel" in sys.modules or (sys.stderr is not None and sys.stderr.isatty())
+    if "ipykernel" in sys.modules: return True
+    return sys.stderr is not None and sys.stderr.isatty()
 
 # %% ../nbs/tools/core.ipynb #9c06f8a6
 class _Lines:
@@ -380,7 +382,7 @@ class _Lines:
 # %% ../nbs/tools/core.ipynb #6c555e22
 def progress(
     items: Iterable | None = None,  # what to go through; None: call `update` yourself
-    every: int = 1,                 # units from one line to the next, where no bar moves
+    every: int = 1,                 # units from one line to the next, without bars
     **options: Any,                 # as tqdm takes them
 ) -> Any:                           # iterate over it, or use its `update`
     "A progress bar, or lines where no bar can move."
@@ -452,9 +454,9 @@ def require_same_run(
 
 # %% ../nbs/tools/core.ipynb #dd4ab91f
 def standard_error(
-    values: np.ndarray | Tensor,  # of each map, (n_maps, ...), whole simulations in a row
+    values: np.ndarray | Tensor,  # of each map, (n_maps, ...), by simulation
     each: int = MAPS_PER_SIMULATION,  # maps of one simulation
-) -> Any:                         # (...), of the kind that came in; NaN for a single simulation
+) -> Any:  # (...), an array or tensor as `values`; NaN for a single simulation
     "Standard error of the mean over simulations: maps of one are not independent."
     n = len(values)
     if n % each: raise ValueError(f"values: expected {each} a simulation, found {n}")
