@@ -1,4 +1,4 @@
-"""Hands settings.ini's version, requirements, extras and console script to setuptools."""
+"""Hands the version, requirements and scripts of settings.ini to setuptools."""
 from configparser import ConfigParser
 from pathlib import Path
 
@@ -13,6 +13,8 @@ setup(
     version=settings["version"],
     keywords=settings["keywords"],
     install_requires=lines("requirements"),
-    extras_require={key.removesuffix("_requirements"): lines(key) for key in settings if key.endswith("_requirements")},
-    entry_points={"console_scripts": lines("console_scripts"), "nbdev": ["cosmoflow = cosmoflow._modidx:d"]},
+    extras_require={key.removesuffix("_requirements"): lines(key)
+                    for key in settings if key.endswith("_requirements")},
+    entry_points={"console_scripts": lines("console_scripts"),
+                  "nbdev": ["cosmoflow = cosmoflow._modidx:d"]},
 )

@@ -1,4 +1,4 @@
-"""Builds the documentation site into _docs, with smalldocs, whose pages the tests look at.
+"""Builds the documentation site into _docs, with smalldocs. The tests look at its pages.
 
 Use: python nbs/site/_build.py [--quarto]
 """
@@ -28,22 +28,31 @@ PROCESSED, OUT = ROOT / "_proc", ROOT / "_docs"
 BADGE = re.compile(r"\[!\[Open in Colab\]\([^)]*\)\]\(([^)]*)\)")
 
 
+def website() -> dict:
+    "What _quarto.yml says of the site."
+    text = (ROOT / "_quarto.yml").read_text(encoding="utf-8")
+    return yaml.safe_load(text)["website"]
+
+
 def reading_order() -> list[Path]:
     "The sources of all pages, in the order of the side bar."
-    bar = yaml.safe_load((ROOT / "_quarto.yml").read_text(encoding="utf-8"))["website"]["sidebar"]
     pages = []
-    for entry in bar["contents"]:
+    for entry in website()["sidebar"]["contents"]:
         pages += entry["contents"] if isinstance(entry, dict) else [entry]
     return [ROOT / "nbs" / page for page in pages]
 
 
 def references() -> str:
     "The page of references, from the .bib: an anchor a key, sorted by author."
-    style, backend = find_plugin("pybtex.style.formatting", "plain")(), find_plugin("pybtex.backends", "markdown")()
-    entries = style.format_entries(parse_file(ROOT / "nbs" / "site" / "references.bib").entries.values())
-    lines = [f'<span id="{e.key}"></span>{e.text.render(backend)}' for e in sorted(entries, key=lambda e: e.key)]
-    head = "---\ntitle: References\ndescription: What the notebooks cite; made from references.bib.\n---\n"
-    return "\n\n".join([head, *(re.sub(r"\\([^\\])", r"\1", line.replace("\n", " ")) for line in lines)]) + "\n"
+    style = find_plugin("pybtex.style.formatting", "plain")()
+    backend = find_plugin("pybtex.backends", "markdown")()
+    sources = parse_file(ROOT / "nbs" / "site" / "references.bib").entries.values()
+    text = ["---\ntitle: References\n"
+            "description: What the notebooks cite; made from references.bib.\n---\n"]
+    for e in sorted(style.format_entries(sources), key=lambda e: e.key):
+        line = f'<span id="{e.key}"></span>{e.text.render(backend)}'.replace("\n", " ")
+        text.append(re.sub(r"\\([^\\])", r"\1", line))
+    return "\n\n".join(text) + "\n"
 
 
 # What most people call, in the order in which they do.
@@ -68,8 +77,9 @@ def first_names() -> str:
 
 def api_reference() -> str:
     "Every public name: signature, shape and unit of each argument, link to its source."
-    repo = yaml.safe_load((ROOT / "_quarto.yml").read_text(encoding="utf-8"))["website"]["repo-url"]
-    head = "---\ntitle: API reference\ndescription: Every public name of the package, module by module.\n---"
+    repo = website()["repo-url"]
+    head = ("---\ntitle: API reference\n"
+            "description: Every public name of the package, module by module.\n---")
     text = [head, first_names()]
     for path in reading_order():
         if path.suffix != ".ipynb": continue
@@ -79,16 +89,24 @@ def api_reference() -> str:
         title = first.removeprefix("# ").strip()
         link = relpath(path, ROOT / "nbs" / "site")
         module = importlib.import_module(f"cosmoflow.{found[1]}")
-        text.append(f"## cosmoflow.{found[1]}\n\n{module.__doc__.splitlines()[0]} Explained in [{title}]({link}).")
+        says = module.__doc__.splitlines()[0]
+        text.append(f"## cosmoflow.{found[1]}\n\n{says} Explained in [{title}]({link}).")
         names = [(name, getattr(module, name)) for name in module.__all__]
-        methods = [(f"{n}.{m}", getattr(c, m)) for n, c in names if inspect.isclass(c) for m, f in vars(c).items() if not m.startswith("_") and m != "forward" and callable(getattr(c, m))]
+        methods = [(f"{n}.{m}", getattr(c, m))
+                   for n, c in names if inspect.isclass(c) for m in vars(c)
+                   if m[0] != "_" and m != "forward" and callable(getattr(c, m))]
         for name, value in names + methods:
             if not callable(value):
-                text.append(f"### {name}\n\n`{name} = {value!r}`" if len(repr(value)) < 300 else f"### {name}\n\nA constant of type `{type(value).__name__}`.")
+                short = len(repr(value)) < 300
+                says = (f"`{name} = {value!r}`" if short else
+                        f"A constant of type `{type(value).__name__}`.")
+                text.append(f"### {name}\n\n{says}")
                 continue
             doc = show_doc(value)._repr_markdown_().split("###", 1)[1].split("\n", 1)[1]
             line = inspect.getsourcelines(inspect.unwrap(value))[1]
-            text.append(f"### {name}\n{doc.rstrip().removesuffix('---').rstrip()}\n\n[source]({repo}/blob/main/cosmoflow/{found[1]}.py#L{line})")
+            doc = doc.rstrip().removesuffix("---").rstrip()
+            source = f"{repo}/blob/main/cosmoflow/{found[1]}.py#L{line}"
+            text.append(f"### {name}\n{doc}\n\n[source]({source})")
     return "\n\n".join(text) + "\n"
 
 
@@ -108,7 +126,8 @@ def unfolded(
     source: str,  # of a code cell, with nbdev's directives
 ) -> str:         # without those on folding and export
     "A cell's code as it stands open on the page."
-    return re.sub(r"^#\| ?(?:code-fold|code-summary|exports?)\b.*\n", "", source, flags=re.M)
+    directives = r"^#\| ?(?:code-fold|code-summary|exports?)\b.*\n"
+    return re.sub(directives, "", source, flags=re.M)
 
 
 def fold(
@@ -156,6 +175,7 @@ def arrange(
 
 
 GLOSSARY = ROOT / "nbs" / "site" / "glossary.md"
+ROW = r"^\| \*\*(.+?)\*\*"  # of its tables: the name
 EVERYDAY = {"box", "h", "k", "batch", "channel", "phases", "mask", "solver", "summary",
             "velocity", "decoder", "encoder", "cold", "residual", "CMD", "LH"}
 # Where a link would break something, or stands already: code, maths, links, tags,
@@ -164,10 +184,17 @@ TAKEN = re.compile(r"```.*?```|`[^`]*`|\$\$.*?\$\$|\$[^$]*\$|!?\[[^\]]*\]\([^)]*
                    r"<[^>]*>|^\#.*?$|^\|.*?$|^>.*?$", re.S | re.M)
 
 
+def anchor(
+    name: str,  # as the glossary has it, for example "k, wavenumber"
+) -> str:
+    "Where a name of the glossary stands on its page."
+    return re.sub(r"\W+", "-", name).strip("-").lower()
+
+
 def glossary_terms() -> dict[str, str]:
     "What the glossary explains, but for everyday words: term -> its anchor."
-    names = re.findall(r"^\| \*\*(.+?)\*\*", GLOSSARY.read_text(encoding="utf-8"), re.M)
-    return {term: re.sub(r"\W+", "-", name).strip("-").lower() for name in names
+    names = re.findall(ROW, GLOSSARY.read_text(encoding="utf-8"), re.M)
+    return {term: anchor(name) for name in names
             for term in name.split(", ") if term not in EVERYDAY}
 
 
@@ -196,39 +223,44 @@ def link_terms(
 def process() -> None:
     """Fills _proc with the notebooks as nbdev documents them.
 
-    Numbers move from file names into titles, so that an address lasts when chapters move.
+    Numbers move from file names into titles: an address lasts when chapters move.
     """
-    builtins.matplotlib = matplotlib  # show_doc evaluates annotations, where functions import it only when called
+    # show_doc evaluates annotations; some functions import this only when called.
+    builtins.matplotlib = matplotlib
     shutil.rmtree(PROCESSED, ignore_errors=True)
     proc_nbs(str(ROOT / "nbs"), n_workers=0, force=True)
     for path in PROCESSED.rglob("*.ipynb"):
         notebook = json.loads(path.read_text(encoding="utf-8"))
-        notebook["cells"] = arrange(notebook["cells"], lesson=path.parent.name == "course")
+        lesson = path.parent.name == "course"
+        notebook["cells"] = arrange(notebook["cells"], lesson)
         glossary = relpath(PROCESSED / "site" / "glossary.md", path.parent)
         link_terms(notebook["cells"][2:], glossary)
         path.write_text(json.dumps(notebook), encoding="utf-8")
     workshop = runpy.run_path(str(ROOT / "nbs" / "workshop" / "_build.py"))
     workshop["write_slides"](PROCESSED / "workshop" / "deck" / "index.html")
-    glossary = GLOSSARY.read_text(encoding="utf-8")
-    anchor = lambda row: re.sub(r"\W+", "-", row[1]).strip("-").lower()
-    (PROCESSED / "site" / "glossary.md").write_text(
-        re.sub(r"^\| \*\*(.+?)\*\*", lambda row: f'| <span id="{anchor(row)}"></span>**{row[1]}**',
-               glossary, flags=re.M), encoding="utf-8")
+    row = lambda m: f'| <span id="{anchor(m[1])}"></span>**{m[1]}**'
+    text = re.sub(ROW, row, GLOSSARY.read_text(encoding="utf-8"), flags=re.M)
+    (PROCESSED / "site" / "glossary.md").write_text(text, encoding="utf-8")
     (PROCESSED / "site" / "references.md").write_text(references(), encoding="utf-8")
     (PROCESSED / "site" / "api.md").write_text(api_reference(), encoding="utf-8")
     for path in [p for p in PROCESSED.rglob("*") if p.suffix in (".ipynb", ".md")]:
-        text = BADGE.sub(r"<a class='colab' href='\1'>Open in Colab</a>", path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        text = BADGE.sub(r"<a class='colab' href='\1'>Open in Colab</a>", text)
         text = re.sub(r"\]\(((?:[\w.]+/)*)\d\d_(\w+)\.ipynb", r"](\1\2.ipynb", text)
         api = relpath(PROCESSED / "site" / "api.md", path.parent)
         text = re.sub(r"\]\(/[\w/]+\.html#([\w.]+)\)", rf"]({api}#\1)", text)  # nbdev's
         number = re.match(r"\d\d(?=_)", path.name)
         if number:
-            text = re.sub(r"""("title: (?:'|\\")?)""", rf"\g<1>{number[0]} ", text, count=1)
+            title = r"""("title: (?:'|\\")?)"""
+            text = re.sub(title, rf"\g<1>{number[0]} ", text, count=1)
         path.unlink()
-        path.with_name(re.sub(r"^\d\d_", "", path.name)).write_text(text, encoding="utf-8")
+        name = re.sub(r"^\d\d_", "", path.name)
+        path.with_name(name).write_text(text, encoding="utf-8")
     config = (ROOT / "_quarto.yml").read_text(encoding="utf-8")
-    (PROCESSED / "_quarto.yml").write_text(re.sub(r"\b\d\d_(\w+\.ipynb)", r"\1", config), encoding="utf-8")
-    for left in (ROOT / "nbs").glob("*.yml"): left.unlink()  # nbdev writes Quarto settings of its own beside the notebooks
+    config = re.sub(r"\b\d\d_(\w+\.ipynb)", r"\1", config)
+    (PROCESSED / "_quarto.yml").write_text(config, encoding="utf-8")
+    # nbdev writes Quarto settings of its own beside the notebooks.
+    for left in (ROOT / "nbs").glob("*.yml"): left.unlink()
 
 
 def picture_sizes() -> dict[str, str]:
@@ -261,11 +293,17 @@ def render(
     sized = lambda m: f"{m[0]} {sizes[m[1]]}" if m[1] in sizes else m[0]
     for page in OUT.rglob("*.html"):
         text = page.read_text(encoding="utf-8")
-        text = re.sub(r'"(?:KATEX|katex)/', f'"{relpath(OUT / "katex", page.parent)}/', text)
+        katex = relpath(OUT / "katex", page.parent)
+        text = re.sub(r'"(?:KATEX|katex)/', f'"{katex}/', text)
         text = re.sub(r'src="data:image/png;base64,([^"]*)"', sized, text)
-        page.write_text(re.sub(r'<(pre|span class="math display")(?=[ >])(?![^>]*tabindex)', r'<\1 tabindex="0"', text), encoding="utf-8")  # scroll by keyboard too
-    for sheet in OUT.rglob("*.css"):  # themes ask another host for their fonts; the system's serve as well
-        sheet.write_text(re.sub(r"@import\s+url\([^)]*\)\s*;|@import\s+[\"']https?:[^;]*;", "", sheet.read_text(encoding="utf-8")), encoding="utf-8")
+        wide = r'<(pre|span class="math display")(?=[ >])(?![^>]*tabindex)'
+        text = re.sub(wide, r'<\1 tabindex="0"', text)  # scrolls by keyboard, too
+        page.write_text(text, encoding="utf-8")
+    # Themes ask another host for their fonts. Those of the system serve as well.
+    fonts = r"@import\s+url\([^)]*\)\s*;|@import\s+[\"']https?:[^;]*;"
+    for sheet in OUT.rglob("*.css"):
+        text = re.sub(fonts, "", sheet.read_text(encoding="utf-8"))
+        sheet.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
@@ -275,8 +313,9 @@ if __name__ == "__main__":
         help="render with Quarto, which must be installed; no test has seen its pages")
     args = parser.parse_args()
     if args.quarto and not shutil.which("quarto"):
-        parser.error("--quarto: found no program `quarto`; install it, or leave this out")
+        parser.error("--quarto: found no program `quarto`; "
+                     "install it, or leave this out")
     process()
     render(args.quarto)
-    if args.quarto: print("Quarto made these pages. No test has seen them: look at them.")
+    if args.quarto: print("Quarto made these pages, and no test has seen them: look!")
     print(f"open {OUT / 'index.html'}")

@@ -20,7 +20,10 @@ DOUBLE = "--InlineBackend.figure_formats={'retina'}"
 
 
 class SilentOutput(OutputWidget):
-    "nbclient's, but it tells the kernel nothing: such a message can make nbclient miss the end of the cell (its issue 312)."
+    """nbclient's, but it tells the kernel nothing.
+
+    Such a message can make nbclient miss the end of the cell (its issue 312).
+    """
     def send(self, *args, **kwargs) -> None: pass
 
 
@@ -53,7 +56,8 @@ def drop_bars(
         if "outputs" not in cell: continue
         cell.outputs = [o for o in cell.outputs if not re.search(r"\d%\|", plain(o))]
     widget = "application/vnd.jupyter.widget-view+json"
-    alive = any(widget in o.get("data", {}) for c in notebook.cells for o in c.get("outputs", []))
+    outputs = [o for cell in notebook.cells for o in cell.get("outputs", [])]
+    alive = any(widget in output.get("data", {}) for output in outputs)
     if not alive: notebook.metadata.pop("widgets", None)
 
 
@@ -61,7 +65,10 @@ def run(
     path: Path,  # notebook
     out: Path,   # where the run one goes; may be the same
 ) -> None:
-    "Executes a notebook in its own folder. Raises `CellExecutionError` where a cell fails, and writes nothing then."
+    """Executes a notebook in its own folder.
+
+    Raises `CellExecutionError` where a cell fails, and writes nothing then.
+    """
     notebook = nbformat.read(path, 4)
     client = NotebookClient(notebook, timeout=None, kernel_name="python3",
                             coalesce_streams=True,
@@ -75,7 +82,8 @@ def run(
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("notebooks", nargs="+", type=Path)
     parser.add_argument("--out", type=Path, help="folder for the run notebooks")
     args = parser.parse_args()

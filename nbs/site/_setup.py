@@ -33,7 +33,8 @@ def is_setup(
     cell: dict,  # of a notebook
 ) -> bool:
     "Whether this is the cell that installs the package."
-    return cell["cell_type"] == "code" and 'find_spec("cosmoflow")' in "".join(cell["source"])
+    source = "".join(cell["source"])
+    return cell["cell_type"] == "code" and 'find_spec("cosmoflow")' in source
 
 
 def setup_cell(

@@ -1,4 +1,7 @@
-"""Writes what is made from the lessons: the students' versions in nbs/workshop/_students/, the solutions for `lesson.catch_up` in the package, and in FOLDER all that is handed out, with the slides.
+"""Writes what is made from the lessons.
+
+The students' versions in nbs/workshop/_students/, the solutions for `lesson.catch_up` in
+the package, and in FOLDER all that is handed out, with the slides.
 
 Use: python nbs/workshop/_build.py FOLDER
 """
@@ -18,7 +21,8 @@ SITE = "https://cosmoflow.github.io/cosmoflow"  # where links of the slides lead
 LESSONS = sorted(HERE.glob("[0-9]*.ipynb"))
 SOLUTION = re.compile(
     r"^([ \t]*)### BEGIN SOLUTION\n(.*?)^[ \t]*### END SOLUTION[ \t]*\n?", re.S | re.M)
-TEACHERS = "*The badge opens the lesson without solutions; on this page they are there to compare.*\n\n"
+TEACHERS = ("*The badge opens the lesson without solutions; on this page they are there "
+            "to compare.*\n\n")
 
 
 def exercise(cell: dict) -> str | None:
@@ -31,7 +35,8 @@ def student_cell(cell: dict) -> dict:
     "A cell without its solution and its outputs, which would give it away."
     source, number = "".join(cell["source"]), exercise(cell)
     if number:
-        stub = rf"\1# YOUR CODE HERE, in place of the next line\n\1raise lesson.not_started({number})\n"
+        stub = (r"\1# YOUR CODE HERE, in place of the next line\n"
+                rf"\1raise lesson.not_started({number})\n")
         source = SOLUTION.sub(stub, source)
     if cell["cell_type"] == "markdown":
         source = source.replace(TEACHERS, "").replace("](../", "](../../")
@@ -67,8 +72,10 @@ def write(path: Path, content: dict) -> None:
 
 
 def slides() -> str:
-    "The slides as one page of HTML that needs the folders reveal and katex beside it, and no network."
-    exporter = SlidesExporter(template_name="slides", extra_template_basedirs=[str(HERE)], exclude_input=True, reveal_url_prefix="reveal", reveal_theme="white")
+    "The slides as one page; it needs the folders reveal and katex, and no network."
+    exporter = SlidesExporter(
+        template_name="slides", extra_template_basedirs=[str(HERE)], exclude_input=True,
+        reveal_url_prefix="reveal", reveal_theme="white")
     page = exporter.from_filename(str(HERE / "slides.ipynb"))[0]
     link = lambda m: f'href="{SITE}/{re.sub(r"[0-9][0-9]_", "", normpath(f"workshop/{m[1]}"))}.html"'
     return re.sub(r'href="((?!https?:)[^"#]+)\.(?:ipynb|md)"', link, page)
@@ -85,7 +92,8 @@ def write_slides(
 
 def hand_out(out: Path) -> None:
     "Copies the students' versions into a folder, and the slides with what they need."
-    shutil.copytree(STUDENTS, out, ignore=shutil.ignore_patterns("README.md"), dirs_exist_ok=True)
+    shutil.copytree(STUDENTS, out, ignore=shutil.ignore_patterns("README.md"),
+                    dirs_exist_ok=True)
     write_slides(out / "slides.html")
 
 
