@@ -89,7 +89,7 @@ def test_inference_goes_where_the_model_is(folders, monkeypatch):
         return Stub()
 
     monkeypatch.setattr("cosmoflow.evaluate.fit_mlp", fit)
-    monkeypatch.setattr("cosmoflow.evaluate.relative_error", lambda predicted, true: type("Error", (), {"mean": np.ones(2), "standard_error": np.ones(2)}))
+    monkeypatch.setattr("cosmoflow.evaluate.relative_error", lambda predicted, true, each: type("Error", (), {"mean": np.ones(2), "standard_error": np.ones(2)}))
     parts = open_maps("PM", "LH", sims=slice(0, 10)).split()
     with far_device(): infer_parameters(CosmoFlow.from_pretrained(folders / "flow", FAR), *parts, ("summaries", "spectrum"))
     assert seen == 8 * [True]
