@@ -197,7 +197,7 @@ MUTANTS = [  # module, old text, new text, tests of which one must fail
     ("inference", "x * self.std + self.mean",
      "x * self.std - self.mean", "values: columns"),
     ("inference", "if val_loss < best_loss: best", "if True: best", "values: best_is"),
-    ("inference", "target[i])", "target[i.flip(0)])", "pairing: belong_together"),
+    ("inference", "target[i],", "target[i.flip(0)],", "pairing: belong_together"),
     ("inference", "torch.arange(len(x)).split(size)]",
      "torch.arange(len(x)).split(size)[::-1]]", "pairing: estimates"),
     ("inference", "spread = log.std((1, 2))",
