@@ -1,6 +1,9 @@
-"""Prints the lowest versions that settings.ini declares, as constraints for pip: of the package, and of each extra named.
+"""Prints the lowest versions that settings.ini declares, as constraints for pip.
 
-    python .ci/minima.py search viz > minima.txt && pip install --constraint minima.txt ".[search,viz]"
+Those of the package, and of each extra named:
+
+    python .ci/minima.py search viz > minima.txt
+    pip install --constraint minima.txt ".[search,viz]"
 """
 import sys
 from configparser import ConfigParser

@@ -1,6 +1,8 @@
-"""The nonlinear matter power that the set CV is held against: HMCode-2020, as CAMB computes it.
+"""The nonlinear matter power that the set CV is held against.
 
-Use: pip install camb==2.0.5, then: python nbs/course/_hmcode.py cosmoflow/suite/HMCode_CV.txt
+It is HMCode-2020, as CAMB computes it. Use: pip install camb==2.0.5, then
+
+    python nbs/course/_hmcode.py cosmoflow/suite/HMCode_CV.txt
 """
 import sys
 

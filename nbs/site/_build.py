@@ -1,4 +1,4 @@
-"""Builds the documentation site into _docs, with smalldocs. The tests look at its pages.
+"""Builds the documentation site into _docs, with smalldocs; tests look at its pages.
 
 Use: python nbs/site/_build.py [--quarto]
 """
@@ -90,7 +90,8 @@ def api_reference() -> str:
         link = relpath(path, ROOT / "nbs" / "site")
         module = importlib.import_module(f"cosmoflow.{found[1]}")
         says = module.__doc__.splitlines()[0]
-        text.append(f"## cosmoflow.{found[1]}\n\n{says} Explained in [{title}]({link}).")
+        says += f" Explained in [{title}]({link})."
+        text.append(f"## cosmoflow.{found[1]}\n\n{says}")
         names = [(name, getattr(module, name)) for name in module.__all__]
         methods = [(f"{n}.{m}", getattr(c, m))
                    for n, c in names if inspect.isclass(c) for m in vars(c)

@@ -1,7 +1,7 @@
 """Writes what is made from the lessons.
 
-The students' versions in nbs/workshop/_students/, the solutions for `lesson.catch_up` in
-the package, and in FOLDER all that is handed out, with the slides.
+The students' versions in nbs/workshop/_students/, the solutions for `lesson.catch_up`
+in the package, and in FOLDER all that is handed out, with the slides.
 
 Use: python nbs/workshop/_build.py FOLDER
 """
@@ -21,8 +21,8 @@ SITE = "https://cosmoflow.github.io/cosmoflow"  # where links of the slides lead
 LESSONS = sorted(HERE.glob("[0-9]*.ipynb"))
 SOLUTION = re.compile(
     r"^([ \t]*)### BEGIN SOLUTION\n(.*?)^[ \t]*### END SOLUTION[ \t]*\n?", re.S | re.M)
-TEACHERS = ("*The badge opens the lesson without solutions; on this page they are there "
-            "to compare.*\n\n")
+TEACHERS = ("*The badge opens the lesson without solutions; on this page they are "
+            "there to compare.*\n\n")
 
 
 def exercise(cell: dict) -> str | None:
@@ -40,7 +40,8 @@ def student_cell(cell: dict) -> dict:
         source = SOLUTION.sub(stub, source)
     if cell["cell_type"] == "markdown":
         source = source.replace(TEACHERS, "").replace("](../", "](../../")
-    emptied = {"outputs": [], "execution_count": None} if cell["cell_type"] == "code" else {}
+    is_code = cell["cell_type"] == "code"
+    emptied = {"outputs": [], "execution_count": None} if is_code else {}
     return {**cell, "source": source.splitlines(keepends=True), **emptied}
 
 
@@ -77,7 +78,8 @@ def slides() -> str:
         template_name="slides", extra_template_basedirs=[str(HERE)], exclude_input=True,
         reveal_url_prefix="reveal", reveal_theme="white")
     page = exporter.from_filename(str(HERE / "slides.ipynb"))[0]
-    link = lambda m: f'href="{SITE}/{re.sub(r"[0-9][0-9]_", "", normpath(f"workshop/{m[1]}"))}.html"'
+    page = lambda m: re.sub(r"[0-9][0-9]_", "", normpath(f"workshop/{m[1]}"))
+    link = lambda m: f'href="{SITE}/{page(m)}.html"'
     return re.sub(r'href="((?!https?:)[^"#]+)\.(?:ipynb|md)"', link, page)
 
 
