@@ -78,8 +78,8 @@ def slides() -> str:
         template_name="slides", extra_template_basedirs=[str(HERE)], exclude_input=True,
         reveal_url_prefix="reveal", reveal_theme="white")
     page = exporter.from_filename(str(HERE / "slides.ipynb"))[0]
-    page = lambda m: re.sub(r"[0-9][0-9]_", "", normpath(f"workshop/{m[1]}"))
-    link = lambda m: f'href="{SITE}/{page(m)}.html"'
+    address = lambda m: re.sub(r"[0-9][0-9]_", "", normpath(f"workshop/{m[1]}"))
+    link = lambda m: f'href="{SITE}/{address(m)}.html"'
     return re.sub(r'href="((?!https?:)[^"#]+)\.(?:ipynb|md)"', link, page)
 
 
