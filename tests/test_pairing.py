@@ -1,4 +1,6 @@
 """Outputs belong to inputs: samples to fields, rows to maps, parameters to maps."""
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -357,6 +359,9 @@ def test_an_evaluation_keeps_whole_simulations(monkeypatch):
     assert len(whole.true) == 30 and whole.metrics == part.metrics
     assert torch.equal(part.true, whole.true[:15])
     assert torch.equal(part.rec, whole.rec[:15])
+    by_ten = partial(batches, size=10)
+    monkeypatch.setattr(evaluation, "batches", by_ten)  # they end in the second batch
+    assert torch.equal(evaluate(lively(), data, raw_maps=False, steps=1).true, part.true)
 
 
 def test_files_keep_the_order_of_their_maps(tmp_path, monkeypatch):
