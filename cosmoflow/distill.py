@@ -1,4 +1,4 @@
-"""Distillation: where the flow leads, learnt from the flow itself, so that one question to the network makes a map.
+"""Distillation: where the flow leads, learned from the flow itself, so that one question to the network makes a map.
 
 Docs: https://cosmoflow.github.io/cosmoflow/course/distill.html"""
 
