@@ -3,6 +3,7 @@ import functools
 import http.server
 import re
 import threading
+from urllib.parse import unquote
 
 import pytest
 from conftest import NOTEBOOKS, ROOT, sources
@@ -77,7 +78,7 @@ def test_pages_load_whole(page, site):
         links = page.eval_on_selector_all("a[href]", "links => links.map(a => a.href)")
         inside = {link for link in links if link.startswith(site)}
         for link in inside:
-            path, _, anchor = link.removeprefix(f"{site}/").partition("#")
+            path, _, anchor = unquote(link).removeprefix(f"{site}/").partition("#")
             target = ROOT / "_docs" / (path or "index.html")
             if not target.exists() or (anchor and f'id="{anchor}"' not in target.read_text(encoding="utf-8")): dead[link] = name
         assert not blank, f"{name}: {blank}"

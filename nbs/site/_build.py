@@ -249,6 +249,8 @@ def process() -> None:
         text = BADGE.sub(r"<a class='colab' href='\1'>Open in Colab</a>", text)
         text = re.sub(r"\]\(((?:[\w.]+/)*)\d\d_(\w+)\.ipynb", r"](\1\2.ipynb", text)
         api = relpath(PROCESSED / "site" / "api.md", path.parent)
+        private = r"\[(`_\w+`)\]\(/[\w/]+\.html#_\w+\)"  # nbdev links these, too
+        text = re.sub(private, r"\1", text)
         text = re.sub(r"\]\(/[\w/]+\.html#([\w.]+)\)", rf"]({api}#\1)", text)  # nbdev's
         number = re.match(r"\d\d(?=_)", path.name)
         if number:
