@@ -151,7 +151,8 @@ def test_where_no_file_can_be_made_is_said(tmp_path, monkeypatch, bad):
     assert os.listdir(tmp_path) == ["file"]
 
 
-def test_progress_in_lines(capsys):
+def test_progress_in_lines(capsys, monkeypatch):
+    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)  # of an earlier test
     assert list(progress("abcd", every=2, desc="letters", unit="letter")) == list("abcd")
     with progress(total=10, initial=4, every=5, desc="train", unit="step") as bar:
         for _ in range(6):
