@@ -161,18 +161,26 @@ def mark(
     (fig or plt.gcf()).supxlabel("quick run", x=0.995, ha="right", size="small",
                                  color="0.4", style="italic")
 
+# %% ../nbs/tools/results.ipynb #c4e0a7d2
+def _conditions(
+    kept: dict,  # what `record` wrote
+) -> str:
+    "On what the numbers of a record were measured, and where."
+    return (f"{kept['data']}; {kept['pixels']} pixels; seed {kept['seed']}; "
+            f"{kept['hardware']}")
+
 # %% ../nbs/tools/results.ipynb #dac1cdd1
 @patch
 def close(
     self: Experiment,
     results: list[Result],     # its numbers
     about: str | None = None,  # data and model in words; None: as they were opened
-    pixels: int = 64,          # side of the maps
     folder: str | Path | None = None,  # of the records; None: the package's own
 ) -> str:                      # Markdown: this run, the full run, and the paper
     "Ends an experiment: a full run leaves its record, a quick run is set beside it."
     if self.full:
-        record(self.name, results, about or self.about, pixels=pixels, folder=folder)
+        record(self.name, results, about or self.about, pixels=self.data.pixels,
+               folder=folder)
     kept = read_record(self.name, folder)
     if self.full: return results_table([kept], experiments="")
     full = {(x["quantity"], x["method"]): x for x in kept["results"]}
@@ -184,8 +192,7 @@ def close(
                        for x in (quick, full))
         paper = shown((full if key in full else quick)[key]["paper"])
         rows.append(f"| {' | '.join(key)} | {here} | {there} | {paper} |")
-    of = f"*Full run: {kept['data']}; {kept['pixels']} pixels; seed {kept['seed']}; "
-    return "\n".join([*rows, "", of + f"{kept['hardware']}.*"])
+    return "\n".join([*rows, "", f"*Full run: {_conditions(kept)}.*"])
 
 # %% ../nbs/tools/results.ipynb #3bdd1687
 def headlines(
@@ -221,8 +228,7 @@ def results_table(
     for r in records:
         name = r["experiment"]
         link = f"**[{name.replace('_', ' ')}]({experiments}{name}.ipynb)**"
-        rows.append(f"| {link} | *{r['data']}; {r['pixels']} pixels; seed {r['seed']}; "
-                    f"{r['hardware']}* | | |")
+        rows.append(f"| {link} | *{_conditions(r)}* | | |")
         for x in r["results"]:
             value, paper = shown(x["value"], x["error"]), shown(x["paper"])
             rows.append(f"| {x['quantity']} | {x['method']} | {value} | {paper} |")
