@@ -46,7 +46,7 @@ def links(text, page):
 def test_side_bar_holds_every_page_once_and_numbers_rise():
     pages = side_bar()
     assert sorted(pages) == sorted(map(name, [*NOTEBOOKS, *NBS.glob("*/*.md")]))
-    for folder in ("course", "experiments", "workshop"):
+    for folder in ("course", "howto", "experiments", "workshop"):
         numbered = [page for page in pages if re.match(rf"{folder}/\d\d_", page)]
         assert numbered and numbered == sorted(numbered)
 
@@ -67,12 +67,12 @@ def test_where_next_leads_on():
 def test_readme_lists_the_same_order():
     pages, named = side_bar(), links(README.read_text(encoding="utf-8").partition("## The notebooks")[2], README)
     assert named == [p for p in pages if p in named]
-    parts = ("00_demo", "course/", "tools/", "experiments/")
+    parts = ("00_demo", "course/", "howto/", "tools/", "experiments/")
     missing = [p for p in pages if p.startswith(parts) and p not in named]
     assert not missing
 
 
-@pytest.mark.parametrize("part", ["course/", "experiments/"])
+@pytest.mark.parametrize("part", ["course/", "howto/", "experiments/"])
 def test_home_page_lists_the_same_order(part):
     asked = [page for page in side_bar() if page.startswith(part)]
     paragraphs = [p for cell in cells(HOME) for p in cell.split("\n\n")]
