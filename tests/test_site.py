@@ -1,6 +1,7 @@
 """The documentation site in a real browser: nothing missing, nothing from elsewhere, readable on a phone."""
 import functools
 import http.server
+import json
 import re
 import threading
 from urllib.parse import unquote
@@ -93,6 +94,35 @@ def test_words_lead_to_the_glossary_once_a_page(page, site):
         assert len(links) > 2 and len(links) == len(set(links)), name
         assert all("/site/glossary.html#" in link for link in links)
         assert not page.locator("main :is(h1, h2, h3, pre, table, a) a.term").count()
+
+
+def section(page, name):
+    "The title of a page, its first paragraphs, and the section that an anchor leads to."
+    text, depth, found = "", 0, ""
+    for cell in json.loads(page.read_text(encoding="utf-8"))["cells"]:
+        text += "\n" + "".join(cell["source"] if cell["cell_type"] == "markdown" else ["    " + line for line in cell["source"]])
+    head, *parts = re.split(r"^(?=##+ )", text, flags=re.M)
+    for part in parts:
+        marks, heading = re.match(r"(#+) (.*)", part).groups()
+        if depth and len(marks) <= depth: break
+        if re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") == name: depth = len(marks)
+        if depth: found += part
+    return head, found
+
+
+def test_each_word_of_the_glossary_leads_to_the_section_that_has_it(built_site):
+    rows = re.findall(r"^\| \*\*(.+?)\*\* \| (.+) \|$", (ROOT / "nbs" / "site" / "glossary.md").read_text(encoding="utf-8"), re.M)
+    assert len(rows) > 80
+    plain = lambda text: re.sub(r"[\\{}$*`-]", " ", text).lower()
+    for names, says in rows:
+        link = re.search(r"\[[^\]]+\]\((\.\./[\w/.]+)#([^)]+)\)$", says)
+        assert link, f"{names}: its last words lead to no section"
+        source = (ROOT / "nbs" / "site" / link[1]).resolve()
+        page = built_site / source.parent.relative_to(ROOT / "nbs") / (re.sub(r"^\d\d_", "", source.stem) + ".html")
+        assert f'data-anchor-id="{link[2]}"' in page.read_text(encoding="utf-8"), f"{names}: {page.name} has no section {link[2]}"
+        head, found = section(source, link[2])
+        stems = [word[:6] for word in re.findall(r"\w{3,}", names.lower())] or [names.split(", ")[0].lower()]
+        assert found and any(stem in plain(head + found) for stem in stems), f"{names}: the section {link[2]} of {source.name} does not have it"
 
 
 def test_headings_hold_no_mathematics():

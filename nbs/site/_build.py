@@ -177,8 +177,12 @@ def arrange(
 
 GLOSSARY = ROOT / "nbs" / "site" / "glossary.md"
 ROW = r"^\| \*\*(.+?)\*\*"  # of its tables: the name
-EVERYDAY = {"box", "h", "k", "batch", "channel", "phases", "mask", "solver", "summary",
-            "velocity", "decoder", "encoder", "cold", "residual", "CMD", "LH"}
+EVERYDAY = {"1P", "CMD", "CV", "LH", "WDM", "batch", "box", "channel", "cold",
+            "decoder", "encoder", "epoch", "filaments", "h", "k", "kernel",
+            "learning by heart", "learning rate", "mask", "mode", "phases", "prior",
+            "residual", "ring", "schedule", "score", "seed", "set", "slab", "solver",
+            "stride", "student", "suite", "summary", "symmetries", "teacher", "test",
+            "training", "validation", "velocity", "voids"}
 # Where a link would break something, or stands already: code, maths, links, tags,
 # headings, table rows.
 TAKEN = re.compile(r"```.*?```|`[^`]*`|\$\$.*?\$\$|\$[^$]*\$|!?\[[^\]]*\]\([^)]*\)|"
@@ -200,20 +204,23 @@ def glossary_terms() -> dict[str, str]:
 
 
 def link_terms(
-    cells: list[dict],  # of a page, changed in place
-    glossary: str,      # address of the glossary, seen from the page
+    cells: list[dict],      # of a page, changed in place
+    glossary: str,          # address of the glossary, seen from the page
+    terms: dict[str, str],  # what it explains: term -> its anchor
 ) -> None:
     "Links each term to the glossary where the page's text first has it."
-    terms = glossary_terms()
     for cell in [c for c in cells if c["cell_type"] == "markdown"]:
         text, parts, end = "".join(cell["source"]), [], 0
         for taken in [*TAKEN.finditer(text), None]:
             plain = text[end:taken.start() if taken else None]
             for term in sorted(terms, key=len, reverse=True):
-                word = rf"(?<![\w\[-]){re.escape(term)}(?![\w\]-])"
+                if term not in terms: continue  # another name of the entry was linked
+                word = rf"(?<![\w\[-]){re.escape(term)}(?:e?s)?(?![\w\]-])"
                 linked = rf"[\g<0>]({glossary}#{terms[term]}){{.term}}"
                 plain, found = re.subn(word, linked, plain, count=1)
-                if found: del terms[term]
+                if not found: continue
+                entry = terms[term]
+                terms = {t: a for t, a in terms.items() if a != entry}
             parts.append(plain)
             if taken:
                 parts.append(taken[0])
@@ -230,12 +237,13 @@ def process() -> None:
     builtins.matplotlib = matplotlib
     shutil.rmtree(PROCESSED, ignore_errors=True)
     proc_nbs(str(ROOT / "nbs"), n_workers=0, force=True)
+    terms = glossary_terms()
     for path in PROCESSED.rglob("*.ipynb"):
         notebook = json.loads(path.read_text(encoding="utf-8"))
         lesson = path.parent.name == "course"
         notebook["cells"] = arrange(notebook["cells"], lesson)
         glossary = relpath(PROCESSED / "site" / "glossary.md", path.parent)
-        link_terms(notebook["cells"][2:], glossary)
+        link_terms(notebook["cells"][2:], glossary, terms)
         path.write_text(json.dumps(notebook), encoding="utf-8")
     workshop = runpy.run_path(str(ROOT / "nbs" / "workshop" / "_build.py"))
     workshop["write_slides"](PROCESSED / "workshop" / "deck" / "index.html")
@@ -247,7 +255,8 @@ def process() -> None:
     for path in [p for p in PROCESSED.rglob("*") if p.suffix in (".ipynb", ".md")]:
         text = path.read_text(encoding="utf-8")
         text = BADGE.sub(r"<a class='colab' href='\1'>Open in Colab</a>", text)
-        text = re.sub(r"\]\(((?:[\w.]+/)*)\d\d_(\w+)\.ipynb", r"](\1\2.ipynb", text)
+        numbered = r"\]\(((?:[\w.]+/)*)\d\d_(\w+\.(?:ipynb|md))"
+        text = re.sub(numbered, r"](\1\2", text)
         api = relpath(PROCESSED / "site" / "api.md", path.parent)
         private = r"\[(`_\w+`)\]\(/[\w/]+\.html#_\w+\)"  # nbdev links these, too
         text = re.sub(private, r"\1", text)
@@ -260,7 +269,7 @@ def process() -> None:
         name = re.sub(r"^\d\d_", "", path.name)
         path.with_name(name).write_text(text, encoding="utf-8")
     config = (ROOT / "_quarto.yml").read_text(encoding="utf-8")
-    config = re.sub(r"\b\d\d_(\w+\.ipynb)", r"\1", config)
+    config = re.sub(r"\b\d\d_(\w+\.(?:ipynb|md))", r"\1", config)
     (PROCESSED / "_quarto.yml").write_text(config, encoding="utf-8")
     # nbdev writes Quarto settings of its own beside the notebooks.
     for left in (ROOT / "nbs").glob("*.yml"): left.unlink()
