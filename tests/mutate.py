@@ -267,6 +267,9 @@ MUTANTS = [  # module, old text, new text, tests of which one must fail
     ("scales", "1 - 6 * distance", "1 - 3 * distance", "values: ranks"),
     ("scales", "(n * (n**2 - 1))", "(n * (n**2 + 1))", "values: ranks"),
     ("scales", "k.log() - mean[:, None]", "k.log()", "values: moments"),
+    ("scales", "(1 - weight.square().sum())", "1", "values: selectivity"),
+    ("scales", "share(fine, ~low)", "share(fine, low)", "values: sorting_score"),
+    ("scales", "far >= far[which]", "far > far[which]", "values: halvings"),
 
     ("simulate", "(pixels / box) - 0.5", "(pixels / box)", "values: particle_paints"),
     ("simulate", "(0, 1, (1 - du) * dv), (1, 0, du * (1 - dv))",

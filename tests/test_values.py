@@ -17,8 +17,9 @@ from cosmoflow.flow import channel_mask
 from cosmoflow.inference import Scaler, fit_regressor, spectrum_features
 from cosmoflow.layers import PeriodicUp, periodic_pad, upsample
 from cosmoflow.model import draw_fields, field_prior
-from cosmoflow.scales import (ChannelScales, best_order, known_cost, mixture_cost,
-                              saving, spearman, swap_changes, unknown_cost)
+from cosmoflow.scales import (ChannelScales, best_order, exact_p, halvings, known_cost,
+                              mixture_cost, saving, selectivity, sorting_score,
+                              spearman, swap_changes, unknown_cost)
 from cosmoflow.simulate import (paint_slabs, round_mantissa, simulation_table,
                                 wdm_transfer)
 from cosmoflow.spectra import (cross_correlation, pdf_distance, power_spectrum,
@@ -376,6 +377,50 @@ def test_ranks_correlate():
     ranks = [v.argsort().argsort().numpy() for v in (a, b)]
     assert spearman(a, b) == pytest.approx(np.corrcoef(*ranks)[0, 1])
     assert spearman(a, a.exp()) == 1 and spearman(a, -a) == -1
+
+
+def test_selectivity_is_the_part_that_must_move():
+    same = torch.tensor([1.0, 2, 4])
+    assert selectivity(torch.stack([same, 3 * same])) == pytest.approx(0, abs=1e-6)
+    apart = torch.tensor([[0.5, 0, 0], [0, 2, 0], [0, 0, 3]])
+    assert selectivity(apart) == pytest.approx(1)
+    # two channels of equal weight: each is a quarter from the mean, of at most one half
+    mixed = torch.tensor([[0.75, 0.25], [0.25, 0.75]])
+    assert selectivity(mixed) == pytest.approx(0.5)
+
+
+def test_sorting_score_turns_round_with_the_groups():
+    k, random = torch.arange(1.0, 33), torch.rand(2, 7, 32, generator=seeded()) + 0.1
+    score, back = sorting_score(k, *random), sorting_score(k, *random.flip(0))
+    torch.testing.assert_close(score + back, torch.ones(7))
+    inside = torch.tensor([1.0] * 5 + [3.0] * 27)  # the middle lies between 5 and 6
+    assert sorting_score(k, inside, 1 / inside) == pytest.approx(0.75)
+    assert sorting_score(k, inside, 9 * inside) == pytest.approx(0.5)
+
+
+def test_sorting_score_is_one_for_scales_exchanged_in_fourier_space():
+    white = 0.3 * torch.randn(2, 6, 64, 64, generator=seeded())
+    f = torch.fft.fftfreq(64, 1 / 64)
+    low = torch.hypot(f[:, None], f[None, :33]).round() < 5.6
+    a, b = torch.fft.rfft2(white)
+    swap = lambda side: 10 ** torch.fft.irfft2(torch.where(side, b, a), s=(64, 64))
+    change = lambda m: 1 - cross_correlation(m, 10 ** white[0], of="log")
+    k = torch.arange(1.0, 33)
+    found = sorting_score(k, change(swap(~low)), change(swap(low)))
+    torch.testing.assert_close(found, torch.ones(6), atol=1e-3, rtol=0)
+
+
+def test_all_halvings_score_one_half_and_the_rarest_is_one_of_seventy_each_way():
+    halves, k = halvings(8), torch.arange(1.0, 33)
+    assert len(set(halves)) == 70 and halves[0] == (0, 1, 2, 3)
+    change = torch.rand(8, 32, generator=seeded())
+    sets = [torch.tensor([c in half for c in range(8)]) for half in halves]
+    scores = torch.stack([sorting_score(k, change[s].sum(0), change[~s].sum(0))
+                          for s in sets])
+    assert scores.mean() == pytest.approx(0.5)
+    assert exact_p(scores, int(scores.argmax())) == pytest.approx(2 / 70)
+    assert exact_p(scores, int((scores - 0.5).abs().argmin())) == 1
+    with pytest.raises(ValueError, match="even"): halvings(7)
 
 
 def test_moments_of_a_channel_s_change():
