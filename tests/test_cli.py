@@ -18,7 +18,8 @@ from safetensors import SafetensorError
 from cosmoflow import CosmoFlow, __version__, cli
 from cosmoflow.data import open_maps
 
-COMMANDS = ("simulate", "download", "train", "evaluate", "distill", "encode", "decode", "bench", "demo")
+COMMANDS = ("simulate", "download", "train", "evaluate", "distill",
+            "encode", "decode", "bench", "demo")
 WRONG = {  # what each command refuses, and how
     "simulate": ("--set XY --out o", "set='XY'"),
     "download": ("--suite PM --set LH --out o", "not on CMD's server"),
@@ -33,12 +34,13 @@ WRONG = {  # what each command refuses, and how
 
 
 def run(*args, **kwargs):
-    return subprocess.run([COSMOFLOW, *map(str, args)], capture_output=True, text=True, timeout=300, **kwargs)
+    return subprocess.run([COSMOFLOW, *map(str, args)], capture_output=True,
+                          text=True, timeout=300, **kwargs)
 
 
 @pytest.fixture
 def shell(monkeypatch, capsys, tmp_path):
-    "Runs a line in an empty folder, in this process; gives its status, output and errors."
+    "Runs a line in an empty folder, in this process: status, output and errors."
     monkeypatch.chdir(tmp_path)
 
     def call(line):
@@ -54,33 +56,46 @@ def test_commands_are_these(): assert tuple(cli.COMMANDS) == COMMANDS == tuple(W
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_shows_an_example_and_needs_no_torch(command):
-    code = f"import sys, cosmoflow.cli as c\ntry: c.main(['{command}', '--help'])\nfinally: print('torch' in sys.modules)"
+    code = (f"import sys, cosmoflow.cli as c\ntry: c.main(['{command}', '--help'])\n"
+            "finally: print('torch' in sys.modules)")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert f"example: cosmoflow {command}" in done.stdout and done.stdout.endswith("False\n"), done.stderr
+    assert f"example: cosmoflow {command}" in done.stdout, done.stderr
+    assert done.stdout.endswith("False\n"), done.stderr
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_option_is_explained(command):
     parser = cli._command_parser(cli.COMMANDS[command], command)
     for action in parser._actions:
-        assert action.dest in ("pdb", "xtra") or len(action.help.split(" (default")[0].split()) > 1, action.dest
-        assert "None" not in action.help and "likewise" not in action.help, action.help
+        if action.dest not in ("pdb", "xtra"):
+            explanation, *_ = action.help.split(" (default")
+            assert len(explanation.split()) > 1, action.dest
+        assert "None" not in action.help, action.help
+        assert "likewise" not in action.help, action.help
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_its_example_parses(command):
-    example = cli._paragraphs(cli.COMMANDS[command])[1].removeprefix("example: cosmoflow ")
-    assert cli._parser().parse_args(shlex.split(example)).command == command
+    _, example, *_ = cli._paragraphs(cli.COMMANDS[command])
+    line = shlex.split(example.removeprefix("example: cosmoflow "))
+    assert cli._parser().parse_args(line).command == command
 
 
-@pytest.mark.parametrize("path", ["simulate.simulate", "data.open_maps", "data.download", "train.TrainConfig", "train.train",
-                                  "model.find_model", "model.CosmoFlow.__init__", "model.CosmoFlow.decode", "evaluate.evaluate", "distill.distill", "bench.bench", "demo.demo"])
+@pytest.mark.parametrize("path", [
+    "simulate.simulate", "data.open_maps", "data.download",
+    "train.TrainConfig", "train.train",
+    "model.find_model", "model.CosmoFlow.__init__", "model.CosmoFlow.decode",
+    "evaluate.evaluate", "distill.distill", "bench.bench", "demo.demo",
+])
 def test_what_is_read_is_what_is_there(path):
     module, *names = path.split(".")
-    real = functools.reduce(getattr, names, importlib.import_module(f"cosmoflow.{module}"))
+    module_there = importlib.import_module(f"cosmoflow.{module}")
+    real = functools.reduce(getattr, names, module_there)
     there = docments(real, full=True, returns=False)
-    there = {name: p for name, p in there.items() if p.kind is not inspect.Parameter.VAR_KEYWORD}
-    read = {name: (default, comment) for name, _, default, comment in cli._parameters(path)}
+    there = {name: p for name, p in there.items()
+             if p.kind is not inspect.Parameter.VAR_KEYWORD}
+    read = {name: (default, comment)
+            for name, _, default, comment in cli._parameters(path)}
     assert list(read) == [name for name in there if name != "self"]
     for name, (default, comment) in read.items():
         assert comment == (there[name].docment or "").strip()
@@ -91,24 +106,33 @@ def test_what_is_read_is_what_is_there(path):
 def test_training_options_are_the_fields_with_the_defaults_of_each_preset(shell):
     from cosmoflow.train import TRAIN_PRESETS, TrainConfig
     out = " ".join(shell("train --help")[1].split())
-    for name, words in docments(TrainConfig, returns=False).items(): assert f"--{name.replace('_', '-')} " in out and words in out
-    assert f"tiny {TRAIN_PRESETS['tiny']['epochs']}, mini {TRAIN_PRESETS['mini']['epochs']}" in out
+    for name, words in docments(TrainConfig, returns=False).items():
+        assert f"--{name.replace('_', '-')} " in out and words in out
+    epochs = {preset: TRAIN_PRESETS[preset]["epochs"] for preset in ("tiny", "mini")}
+    assert "tiny {tiny}, mini {mini}".format(**epochs) in out
 
 
 def test_encode_and_decode(tmp_path):
-    np.save(tmp_path / "maps.npy", open_maps("PM", "CV").maps[:3])
-    assert run("encode", tmp_path / "maps.npy", tmp_path / "field.npy").returncode == 0
-    assert run("decode", tmp_path / "field.npy", tmp_path / "again.npy", "--steps", 4, "--seed", 1).returncode == 0
-    assert run("encode", tmp_path / "maps.npy", tmp_path / "eight.npy", "--summary").returncode == 0
-    assert np.load(tmp_path / "field.npy").shape == (3, 8, 4, 4) and np.load(tmp_path / "again.npy").shape == (3, 64, 64)
-    np.testing.assert_allclose(np.load(tmp_path / "eight.npy"), np.load(tmp_path / "field.npy").mean((2, 3)), rtol=1e-4, atol=1e-5)
+    maps, field, again, eight = (
+        tmp_path / f"{name}.npy" for name in ("maps", "field", "again", "eight"))
+    np.save(maps, open_maps("PM", "CV").maps[:3])
+    assert run("encode", maps, field).returncode == 0
+    assert run("decode", field, again, "--steps", 4, "--seed", 1).returncode == 0
+    assert run("encode", maps, eight, "--summary").returncode == 0
+    assert np.load(field).shape == (3, 8, 4, 4)
+    assert np.load(again).shape == (3, 64, 64)
+    mean = np.load(field).mean((2, 3))
+    np.testing.assert_allclose(np.load(eight), mean, rtol=1e-4, atol=1e-5)
 
 
 def test_maps_that_cannot_be_right_are_refused_unless_told_otherwise(tmp_path, shell):
     np.save(tmp_path / "log.npy", np.log10(open_maps("PM", "CV").maps[:2]))
     status, _, errors = shell("encode log.npy field.npy")
-    assert status == 2 and "are they log10 maps?" in errors and "--no-check" in errors and errors.count("\n") == 1 and not (tmp_path / "field.npy").exists()
-    assert shell("encode log.npy field.npy --no-check")[0] == 0 and (tmp_path / "field.npy").exists()
+    assert status == 2 and errors.count("\n") == 1
+    assert "are they log10 maps?" in errors and "--no-check" in errors
+    assert not (tmp_path / "field.npy").exists()
+    assert shell("encode log.npy field.npy --no-check")[0] == 0
+    assert (tmp_path / "field.npy").exists()
 
 
 def test_home_is_expanded_in_every_path(tmp_path, shell, monkeypatch):
@@ -122,20 +146,25 @@ def test_home_is_expanded_in_every_path(tmp_path, shell, monkeypatch):
 
 def test_version_and_module():
     assert run("--version").stdout == f"cosmoflow {__version__}\n"
-    done = subprocess.run([sys.executable, "-m", "cosmoflow", "--version"], capture_output=True, text=True)
+    module = [sys.executable, "-m", "cosmoflow", "--version"]
+    done = subprocess.run(module, capture_output=True, text=True)
     assert done.stdout == f"cosmoflow {__version__}\n"
 
 
 def test_bad_input_is_one_line_for_a_shell(tmp_path):
     done = run("encode", "none.npy", "x.npy", cwd=tmp_path)
-    assert done.returncode == 2 and done.stdout == "" and done.stderr.splitlines() == ["cosmoflow: error: none.npy: no such file; expected maps of surface density, (n, H, W)"]
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.splitlines() == [
+        "cosmoflow: error: none.npy: no such file; "
+        "expected maps of surface density, (n, H, W)"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_bad_input_is_one_line_and_debug_shows_where(shell, command):
     line, message = WRONG[command]
     status, _, errors = shell(f"{command} {line}")
-    assert status == 2 and message in errors and errors.startswith("cosmoflow: error: ") and errors.count("\n") == 1
+    assert status == 2 and message in errors
+    assert errors.startswith("cosmoflow: error: ") and errors.count("\n") == 1
     status, _, errors = shell(f"{command} {line} --debug")
     assert status == 2 and "Traceback" in errors and message in errors.splitlines()[-1]
 
@@ -161,51 +190,127 @@ def test_errors_are_one_line(tmp_path, shell, args, message):
     if args.endswith("/"): (tmp_path / "x.npy").mkdir()
     np.save(tmp_path / "maps.npy", np.full((1, 16, 16), 1e11, np.float32))
     status, _, errors = shell(args)
-    assert status == 2 and message in errors.splitlines()[-1] and "Traceback" not in errors
-    assert not [p for p in tmp_path.glob("x.*") if p.is_file()] and not list(tmp_path.glob(".*tmp*"))
+    assert status == 2 and message in errors.splitlines()[-1]
+    assert "Traceback" not in errors
+    assert not [p for p in tmp_path.glob("x.*") if p.is_file()]
+    assert not list(tmp_path.glob(".*tmp*"))
 
 
 def holds(folder):
     "Every file and folder, and what is in it."
-    return {p.relative_to(folder): p.read_bytes() if p.is_file() else None for p in folder.rglob("*")}
+    return {p.relative_to(folder): p.read_bytes() if p.is_file() else None
+            for p in folder.rglob("*")}
 
 
 TO = {  # each command, with an output to be chosen
-    "simulate": "--set CV --sims 0:1 --out {}", "download": "--suite Astrid --set CV --out {}", "train": "--preset tiny --sims 0:10 --out {}", "evaluate": "--sims 0:10 --out {}",
-    "distill": "--sims 0:10 --out {}", "encode": "maps.npy {}/x.npy", "decode": "field.npy {}/x.npy", "bench": "--out {}", "demo": "--out {}",
+    "simulate": "--set CV --sims 0:1 --out {}",
+    "download": "--suite Astrid --set CV --out {}",
+    "train": "--preset tiny --sims 0:10 --out {}",
+    "evaluate": "--sims 0:10 --out {}",
+    "distill": "--sims 0:10 --out {}",
+    "encode": "maps.npy {}/x.npy",
+    "decode": "field.npy {}/x.npy",
+    "bench": "--out {}",
+    "demo": "--out {}",
 }
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("where", ("file", "file/below", "/proc/none"))
-def test_where_nothing_can_be_written_is_said_before_anything_is_computed(tmp_path, shell, monkeypatch, command, where):
-    if where.startswith("/proc") and not os.path.isdir("/proc"): pytest.skip("needs a folder that nobody can write to")
+def test_where_nothing_can_be_written_is_said_before_anything_is_computed(
+        tmp_path, shell, monkeypatch, command, where):
+    if where.startswith("/proc") and not os.path.isdir("/proc"):
+        pytest.skip("needs a folder that nobody can write to")
     def computed(*_, **__): raise AssertionError("computed")
-    for what in ("model.CosmoFlow.from_pretrained", "model.CosmoFlow.from_preset", "data.open_maps", "demo.open_maps", "simulate.particle_mesh", "data._open", "bench.machine_rates"):
+    for what in ("model.CosmoFlow.from_pretrained", "model.CosmoFlow.from_preset",
+                 "data.open_maps", "demo.open_maps", "simulate.particle_mesh",
+                 "data._open", "bench.machine_rates"):
         monkeypatch.setattr(f"cosmoflow.{what}", computed)
     monkeypatch.setattr("numpy.load", computed)
     for name in ("file", "maps.npy", "field.npy"): (tmp_path / name).touch()
     before = holds(tmp_path)
     status, said, errors = shell(f"{command} {TO[command].format(where)}")
-    assert status == 2 and errors.startswith(f"cosmoflow: error: {where}") and "choose another" in errors and errors.count("\n") == 1 and not said
+    assert status == 2 and not said
+    assert errors.startswith(f"cosmoflow: error: {where}") and errors.count("\n") == 1
+    assert "choose another" in errors
     assert holds(tmp_path) == before
 
 
 REFUSED = {  # what is wrong in a command that is right otherwise, and what is said
-    "simulate": {"--pixels 0": "pixels=0", "--particles 0": "particles=0", "--steps -1": "steps=-1", "--devices 0": "devices=0", "--keep-bits 24": "keep_bits=24", "--sims 99:": "selects none"},
-    "download": {"--field Mdark": "field='Mdark'", "--suite PM": "not on CMD's server", "--set XY": "set='XY'"},
-    "train": {"--pixels 8": "multiple of 16", "--pixels 7": "divisor", "--channels 0": "channels=0", "--epochs 0": "epochs=0", "--lr -1": "lr=-1", "--clip nan": "clip=nan", "--ema 2": "ema=2",
-              "--weight-decay -1": "weight_decay=-1", "--patience -1": "patience=-1", "--norm-epochs 1.5": "norm_epochs=1.5", "--pooled -1": "pooled=-1", "--init none": "no such folder",
-              "--init mini-fast": "was distilled", "--data file": "no such file", "--field Mgas": "PM LH Mcdm", "--sims 0:2": "leave no simulation", "--batch-size 3 --siblings 1": "even number"},
-    "evaluate": {"--steps 0": "steps=0", "--model none --steps 0": "steps=0", "--solver rk": "solver='rk'", "--model none": "no such folder", "--sims 900:": "selects none", "--pixels 7": "divisor"},
-    "distill": {"--steps 0": "steps=0", "--epochs 0": "epochs=0", "--model mini-fast": "was distilled", "--pixels 8": "multiple of 16", "--data file": "no such file"},
-    "encode": {"--model none": "no such folder"}, "decode": {"--model none": "no such folder", "--model none --solver rk": "solver='rk'", "--steps 0": "steps=0", "--solver rk": "solver='rk'"},
-    "bench": {"--rounds 0": "rounds=0", "--batch 0": "batch=0", "--particles 2": "particles=2", "--jobs sleeping": "sleeping", "--pixels 96": "multiples of 64"},
-    "demo": {"--epochs 0": "epochs=0", "--sims 900:": "selects none", "--sims 0:2": "leave no simulation"},
+    "simulate": {
+        "--pixels 0": "pixels=0",
+        "--particles 0": "particles=0",
+        "--steps -1": "steps=-1",
+        "--devices 0": "devices=0",
+        "--keep-bits 24": "keep_bits=24",
+        "--sims 99:": "selects none",
+    },
+    "download": {
+        "--field Mdark": "field='Mdark'",
+        "--suite PM": "not on CMD's server",
+        "--set XY": "set='XY'",
+    },
+    "train": {
+        "--pixels 8": "multiple of 16",
+        "--pixels 7": "divisor",
+        "--channels 0": "channels=0",
+        "--epochs 0": "epochs=0",
+        "--lr -1": "lr=-1",
+        "--clip nan": "clip=nan",
+        "--ema 2": "ema=2",
+        "--weight-decay -1": "weight_decay=-1",
+        "--patience -1": "patience=-1",
+        "--norm-epochs 1.5": "norm_epochs=1.5",
+        "--pooled -1": "pooled=-1",
+        "--init none": "no such folder",
+        "--init mini-fast": "was distilled",
+        "--data file": "no such file",
+        "--field Mgas": "PM LH Mcdm",
+        "--sims 0:2": "leave no simulation",
+        "--batch-size 3 --siblings 1": "even number",
+    },
+    "evaluate": {
+        "--steps 0": "steps=0",
+        "--model none --steps 0": "steps=0",
+        "--solver rk": "solver='rk'",
+        "--model none": "no such folder",
+        "--sims 900:": "selects none",
+        "--pixels 7": "divisor",
+    },
+    "distill": {
+        "--steps 0": "steps=0",
+        "--epochs 0": "epochs=0",
+        "--model mini-fast": "was distilled",
+        "--pixels 8": "multiple of 16",
+        "--data file": "no such file",
+    },
+    "encode": {
+        "--model none": "no such folder",
+    },
+    "decode": {
+        "--model none": "no such folder",
+        "--model none --solver rk": "solver='rk'",
+        "--steps 0": "steps=0",
+        "--solver rk": "solver='rk'",
+    },
+    "bench": {
+        "--rounds 0": "rounds=0",
+        "--batch 0": "batch=0",
+        "--particles 2": "particles=2",
+        "--jobs sleeping": "sleeping",
+        "--pixels 96": "multiples of 64",
+    },
+    "demo": {
+        "--epochs 0": "epochs=0",
+        "--sims 900:": "selects none",
+        "--sims 0:2": "leave no simulation",
+    },
 }
 
 
-@pytest.mark.parametrize(("command", "wrong"), [(command, wrong) for command in COMMANDS for wrong in REFUSED[command]])
+@pytest.mark.parametrize(
+    ("command", "wrong"),
+    [(command, wrong) for command in COMMANDS for wrong in REFUSED[command]])
 def test_a_command_that_is_refused_leaves_nothing(tmp_path, shell, command, wrong):
     (tmp_path / "file").touch()
     maps = open_maps("PM", "CV").maps[:1]
@@ -213,23 +318,29 @@ def test_a_command_that_is_refused_leaves_nothing(tmp_path, shell, command, wron
     np.save(tmp_path / "field.npy", np.zeros((1, 8, 1, 1), np.float32))
     before = holds(tmp_path)
     status, _, errors = shell(f"{command} {TO[command].format('out')} {wrong}")
-    assert status == 2 and REFUSED[command][wrong] in errors and errors.count("cosmoflow: error") == 1 and "Traceback" not in errors
+    assert status == 2 and REFUSED[command][wrong] in errors
+    assert errors.count("cosmoflow: error") == 1 and "Traceback" not in errors
     assert holds(tmp_path) == before
 
 
 @pytest.mark.parametrize(("wrong", "launched", "message"), [
     ("--batch-size 3 --siblings 1", {}, "batch_size=3: expected an even number"),
-    ("--batch-size 6 --siblings 1", {"WORLD_SIZE": "2"}, "batch_size=6: expected an even number of maps a process"),
-    ("--batch-size 8", {"WORLD_SIZE": "3"}, "batch_size=8: expected a multiple of the 3 processes"),
-    ("--precision no", {"ACCELERATE_MIXED_PRECISION": "bf16"}, "ACCELERATE_MIXED_PRECISION=bf16: expected no"),
+    ("--batch-size 6 --siblings 1", {"WORLD_SIZE": "2"},
+     "batch_size=6: expected an even number of maps a process"),
+    ("--batch-size 8", {"WORLD_SIZE": "3"},
+     "batch_size=8: expected a multiple of the 3 processes"),
+    ("--precision no", {"ACCELERATE_MIXED_PRECISION": "bf16"},
+     "ACCELERATE_MIXED_PRECISION=bf16: expected no"),
     ("--pixels 8", {}, "multiple of 16"),
 ])
-def test_what_cannot_be_trained_is_refused_before_a_map_is_read(tmp_path, shell, monkeypatch, wrong, launched, message):
+def test_what_cannot_be_trained_is_refused_before_a_map_is_read(
+        tmp_path, shell, monkeypatch, wrong, launched, message):
     def read(*_, **__): raise AssertionError("a map was read")
     monkeypatch.setattr("cosmoflow.data.Normalizer.fit", read)
     for name, value in launched.items(): monkeypatch.setenv(name, value)
     status, _, errors = shell(f"train --preset tiny --sims 0:10 --out out {wrong}")
-    assert status == 2 and message in errors and errors.count("\n") == 1 and not holds(tmp_path)
+    assert status == 2 and message in errors and errors.count("\n") == 1
+    assert not holds(tmp_path)
 
 
 def test_a_simulation_that_failed_does_not_bind_the_next(shell, monkeypatch):
@@ -247,9 +358,14 @@ def test_a_simulation_that_failed_does_not_bind_the_next(shell, monkeypatch):
     assert status == 2 and "settings pixels is 64 there and 32 here" in errors
 
 
+TRIAL = "--sims 0:10 --pixels 16"
 FULL = {  # what does not fit on a full disk, and how large files may get
-    "train": ("--preset tiny --sims 0:10 --pixels 16 --epochs 1 --out o", "o/model.safetensors", 20_000), "distill": ("--sims 0:10 --pixels 16 --epochs 1 --out o", "o/model.safetensors", 20_000),
-    "evaluate": ("--sims 0:10 --pixels 16 --no-raw-maps --steps 1 --out o", "o/figure.png", 20_000), "encode": ("maps.npy x.npy", "x.npy", 3_000), "decode": ("field.npy x.npy --steps 1", "x.npy", 3_000),
+    "train": (f"--preset tiny {TRIAL} --epochs 1 --out o",
+              "o/model.safetensors", 20_000),
+    "distill": (f"{TRIAL} --epochs 1 --out o", "o/model.safetensors", 20_000),
+    "evaluate": (f"{TRIAL} --no-raw-maps --steps 1 --out o", "o/figure.png", 20_000),
+    "encode": ("maps.npy x.npy", "x.npy", 3_000),
+    "decode": ("field.npy x.npy --steps 1", "x.npy", 3_000),
 }
 
 
@@ -261,11 +377,13 @@ def test_a_full_disk_is_one_line_and_the_next_run_goes_on(tmp_path, shell, comma
     before = holds(tmp_path)
     with full_disk(room): status, _, errors = shell(f"{command} {line}")
     last = errors.splitlines()[-1]
-    assert status == 2 and last.startswith(f"cosmoflow: error: {path}: it could not be written (") and "Traceback" not in errors
+    assert last.startswith(f"cosmoflow: error: {path}: it could not be written (")
+    assert status == 2 and "Traceback" not in errors
     whole = {"log.csv", ".lock", "metrics.json", "o"}
     assert {p.name for p in holds(tmp_path).keys() - before.keys()} <= whole
     if command != "evaluate":  # it keeps nothing to go on from
-        assert shell(f"{command} {line}")[0] == 0 and (tmp_path / path).stat().st_size > room
+        assert shell(f"{command} {line}")[0] == 0
+        assert (tmp_path / path).stat().st_size > room
 
 
 @pytest.mark.parametrize("kind", (np.float64, ">f4"))
@@ -276,20 +394,27 @@ def test_maps_that_are_converted_are_noted_in_one_line(tmp_path, shell, kind):
     np.savetxt(param_path(tmp_path, "PM", "LH"), data.params)
     status, _, errors = shell("train --preset tiny --data . --epochs 2 --out run")
     notes, *lines = errors.splitlines()
-    assert status == 0 and notes.startswith("cosmoflow: note: Maps_Mcdm_PM_LH") and "every map is converted" in notes
-    assert [line.split(",")[0] for line in lines] == ["training: step 3 of 6", "training: step 6 of 6"], "a line an epoch, no bar"
+    assert status == 0
+    assert notes.startswith("cosmoflow: note: Maps_Mcdm_PM_LH")
+    assert "every map is converted" in notes
+    steps = [line.split(",")[0] for line in lines]
+    assert steps == ["training: step 3 of 6", "training: step 6 of 6"], (
+        "a line an epoch, no bar")
     assert "\r" not in errors
 
 
 def test_a_terminal_that_knows_ascii_only(tmp_path):
     "No locale at all, and names that it cannot spell."
-    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"}
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0",
+             "PYTHONIOENCODING": "ascii"}
     folder = tmp_path / "Größe σ_8"
     folder.mkdir()
     np.save(folder / "maps.npy", open_maps("PM", "CV").maps[:1])
     CosmoFlow.from_pretrained("mini").save_pretrained(folder / "σ")
-    done = run("encode", folder / "maps.npy", folder / "field.npy", "--model", folder / "σ", env=os.environ | plain)
-    assert done.returncode == 0 and done.stdout.endswith("field.npy: (1, 8, 4, 4)\n"), done.stderr
+    done = run("encode", folder / "maps.npy", folder / "field.npy",
+               "--model", folder / "σ", env=os.environ | plain)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("field.npy: (1, 8, 4, 4)\n"), done.stderr
     assert (folder / "field.npy").exists() and os.listdir(tmp_path) == [folder.name]
 
 
@@ -300,18 +425,34 @@ def replaced(monkeypatch, command, error):
     monkeypatch.setitem(cli.COMMANDS, command, broken)
 
 
-@pytest.mark.parametrize("error", [SafetensorError("HeaderTooSmall"), MemoryError(), RuntimeError("two\nlines"), AssertionError(), ZeroDivisionError("by zero"),
-                                   TypeError("no"), KeyError("mean"), BadZipFile("no zip"), sqlite3.OperationalError("locked")], ids=lambda e: type(e).__name__)
+@pytest.mark.parametrize("error", [
+    SafetensorError("HeaderTooSmall"),
+    MemoryError(),
+    RuntimeError("two\nlines"),
+    AssertionError(),
+    ZeroDivisionError("by zero"),
+    TypeError("no"),
+    KeyError("mean"),
+    BadZipFile("no zip"),
+    sqlite3.OperationalError("locked"),
+], ids=lambda e: type(e).__name__)
 def test_what_nobody_foresaw_is_one_line_with_its_kind(shell, monkeypatch, error):
     replaced(monkeypatch, "demo", error)
     status, _, errors = shell("demo")
-    assert status == 2 and errors.startswith(f"cosmoflow: error: {type(error).__name__}: ") and errors.endswith("(--debug shows where)\n") and errors.count("\n") == 1
+    assert status == 2 and errors.count("\n") == 1
+    assert errors.startswith(f"cosmoflow: error: {type(error).__name__}: ")
+    assert errors.endswith("(--debug shows where)\n")
     assert "Traceback" in shell("demo --debug")[2]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_advice_after_ctrl_c_depends_on_the_command(shell, monkeypatch, command):
-    advice = {"train": "the same command with --resume goes on", "simulate": "the same command goes on", "download": "the same command goes on", "distill": "the same command goes on"}
+    advice = {
+        "train": "the same command with --resume goes on",
+        "simulate": "the same command goes on",
+        "download": "the same command goes on",
+        "distill": "the same command goes on",
+    }
     expected = advice.get(command, "the same command starts again")
     replaced(monkeypatch, command, KeyboardInterrupt)
     line = cli._paragraphs(cli.COMMANDS[command])[1].removeprefix("example: cosmoflow ")

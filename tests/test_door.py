@@ -1,4 +1,4 @@
-"""What comes in at the door: any array, in any order of memory, is the plain array; what cannot be right is refused in our words."""
+"""What comes in at the door, in any form: plain arrays pass, nonsense is refused."""
 import importlib
 import inspect
 import pkgutil
@@ -23,15 +23,26 @@ from cosmoflow.model import field_prior
 from cosmoflow.vae import VAE
 
 NORM = Normalizer(11.0, 0.5, 1e8)
+DOUBLE = torch.float64, torch.complex128
 
 
 def asks(parameter):
-    "Whether a parameter takes maps or fields; `is`, since other unions are equal to these."
-    return parameter.annotation is Maps or parameter.annotation is Fields or parameter.annotation == dict[str, Maps]
+    "Whether a parameter takes maps or fields."
+    annotation = parameter.annotation  # other unions are equal to these: hence `is`
+    if annotation is Maps or annotation is Fields: return True
+    return annotation == dict[str, Maps]
+
+
+def methods(thing):
+    "By name, the public methods of a class, and `__call__`."
+    public = [k for k in vars(thing) if k == "__call__" or k[0] != "_"]
+    found = {k: getattr(thing, k) for k in public}
+    return {k: method for k, method in found.items()
+            if inspect.isfunction(method) or inspect.ismethod(method)}
 
 
 def doors():
-    "Every public function or method, with each of its parameters that takes maps or fields."
+    "Every public function or method, with each parameter that takes maps or fields."
     for info in pkgutil.iter_modules(cosmoflow.__path__):
         if info.name.startswith("__"): continue
         module = importlib.import_module(f"cosmoflow.{info.name}")
@@ -39,28 +50,38 @@ def doors():
             thing = getattr(module, name)
             parts = {name: thing} if inspect.isfunction(thing) else {}
             if inspect.isclass(thing):
-                parts |= {f"{name}.{k}": getattr(thing, k) for k, v in vars(thing).items() if (k == "__call__" or k[0] != "_") and (inspect.isfunction(getattr(thing, k)) or inspect.ismethod(getattr(thing, k)))}
+                parts |= {f"{name}.{k}": f for k, f in methods(thing).items()}
+            if name in ("to_tensor", "pieces", "in_pieces"): continue
             for path, function in parts.items():
                 for parameter in inspect.signature(function).parameters.values():
-                    if asks(parameter) and name not in ("to_tensor", "pieces", "in_pieces"): yield function, path, parameter.name
+                    if asks(parameter): yield function, path, parameter.name
 
 
 DOORS = list(doors())
-each_door = pytest.mark.parametrize("function, path, name", DOORS, ids=[f"{path}-{name}" for _, path, name in DOORS])
+each_door = pytest.mark.parametrize(
+    "function, path, name", DOORS, ids=[f"{path}-{name}" for _, path, name in DOORS])
 
 
 def test_the_list_is_long():
     paths = {path for _, path, _ in DOORS}
-    assert {"CosmoFlow.encode", "CosmoFlow.summarise", "CosmoFlow.reconstruct", "CosmoFlow.decode", "CosmoFlow.fit_prior", "VAE.reconstruct", "field_prior", "power_spectrum", "cross_correlation",
-            "transfer_ratio", "spectrum_error", "one_point_pdf", "pdf_distance", "spectrum_features", "compare", "Normalizer.fit", "Normalizer.__call__", "Normalizer.inverse",
-            "Normalizer.check", "show_maps", "figure", "plot_spectra", "lower_resolution"} <= paths
+    assert {
+        "CosmoFlow.encode", "CosmoFlow.summarise", "CosmoFlow.reconstruct",
+        "CosmoFlow.decode", "CosmoFlow.fit_prior", "VAE.reconstruct", "field_prior",
+        "power_spectrum", "cross_correlation", "transfer_ratio", "spectrum_error",
+        "one_point_pdf", "pdf_distance", "spectrum_features", "compare",
+        "Normalizer.fit", "Normalizer.__call__", "Normalizer.inverse",
+        "Normalizer.check", "show_maps", "figure", "plot_spectra", "lower_resolution",
+    } <= paths
 
 
 @cache
 def plain():
-    "Fifteen small maps whose values are whole numbers, so that integers hold them; by name, other stacks."
+    "By parameter, 15 small stacks of whole numbers, so that integers hold them."
     maps = np.rint(lower_resolution(open_maps("PM", "LH", sims=slice(0, 1)).maps, 32))
-    stacks = {"maps": maps, **dict.fromkeys(("maps_b", "reference", "rec", "others"), np.roll(maps, 1, 0) * 2), "field": np.random.default_rng(0).integers(-3, 4, (15, 8, 2, 2)).astype(np.float32)}
+    moved = np.roll(maps, 1, 0) * 2
+    field = np.random.default_rng(0).integers(-3, 4, (15, 8, 2, 2)).astype(np.float32)
+    stacks = {"maps": maps, "maps_b": moved, "reference": moved, "rec": moved,
+              "others": moved, "field": field}
     stacks["x"] = np.rint(stacks["field"].repeat(8, 3).reshape(15, 1, 16, 16))
     for stack in stacks.values(): stack.setflags(write=False)
     return stacks
@@ -69,7 +90,8 @@ def plain():
 @cache
 def owner(path):
     torch.manual_seed(0)
-    return {"VAE": lambda: VAE(NORM, pixels=32, width=8), "Normalizer": lambda: NORM}.get(path.split(".")[0], randomised)()
+    makers = {"VAE": lambda: VAE(NORM, pixels=32, width=8), "Normalizer": lambda: NORM}
+    return makers.get(path.split(".")[0], randomised)()
 
 
 def call(function, path, name, stack):
@@ -78,45 +100,62 @@ def call(function, path, name, stack):
     given = {"pixels": 16} if "pixels" in takes else {}
     if "model" in takes: given["model"] = randomised(steps=1)
     if "self" in takes: given["self"] = owner(path)
-    given |= {noise: value for noise, value in {"seed": 0, "steps": 1}.items() if {noise, "kwargs"} & set(takes)}
+    noise = {"seed": 0, "steps": 1}
+    given |= {k: v for k, v in noise.items() if {k, "kwargs"} & set(takes)}
     for other, parameter in takes.items():
         if not asks(parameter): continue
         value = stack if other == name else plain().get(other, plain()["maps"])
-        given[other] = {other: value} if parameter.annotation == dict[str, Maps] else value
+        several = parameter.annotation == dict[str, Maps]
+        given[other] = {other: value} if several else value
     return numbers(function(**given))
 
 
 @cache
-def expected_of(function, path, name): return call(function, path, name, plain().get(name, plain()["maps"]))
+def expected_of(function, path, name):
+    return call(function, path, name, plain().get(name, plain()["maps"]))
 
 
 def numbers(result):
     "All that a function found, as arrays."
     if isinstance(result, FigureBase):
         axes = [ax for figure in (result, *result.subfigs) for ax in figure.axes]
-        result = [image.get_array().data for ax in axes for image in ax.images] + [np.asarray(line.get_ydata(), float) for ax in axes for line in ax.lines]
+        result = [image.get_array().data for ax in axes for image in ax.images]
+        result += [np.asarray(line.get_ydata(), float)
+                   for ax in axes for line in ax.lines]
         plt.close("all")
     if isinstance(result, CosmoFlow): result = result.prior
     if is_dataclass(result): result = astuple(result)
     if isinstance(result, Tensor): return [result.detach().numpy()]
-    if isinstance(result, tuple | list) or inspect.isgenerator(result): return [n for part in result for n in numbers(part)]
+    if isinstance(result, tuple | list) or inspect.isgenerator(result):
+        return [n for part in result for n in numbers(part)]
     return [] if result is None else [np.asarray(result)]
 
 
 class Foreign:
     "An array of another library."
     def __init__(self, array): self.array = array
-    def __array__(self, dtype=None, copy=None): return self.array.astype(dtype or self.array.dtype)
+    def __array__(self, dtype=None, copy=None):
+        return self.array.astype(dtype or self.array.dtype)
 
 
 def of_jax(array): return pytest.importorskip("jax.numpy").asarray(array)
 
 
 KINDS = {
-    "big-endian": lambda a: a.astype(">f4"), "big-endian double": lambda a: a.astype(">f8"), "backwards": lambda a: a[:, ::-1].copy()[:, ::-1], "Fortran": np.asfortranarray,
-    "double": lambda a: a.astype(np.float64), "integers": lambda a: a.astype(np.int64), "view": lambda a: MapView(a, slice(None)), "JAX": of_jax, "foreign": Foreign,
-    "tensor": lambda a: torch.tensor(a), "double tensor": lambda a: torch.tensor(a).double(), "with a gradient": lambda a: torch.tensor(a, requires_grad=True),
-    "bfloat16": lambda a: torch.tensor(a).bfloat16(), "strided tensor": lambda a: torch.tensor(a).mT.contiguous().mT,
+    "big-endian": lambda a: a.astype(">f4"),
+    "big-endian double": lambda a: a.astype(">f8"),
+    "backwards": lambda a: a[:, ::-1].copy()[:, ::-1],
+    "Fortran": np.asfortranarray,
+    "double": lambda a: a.astype(np.float64),
+    "integers": lambda a: a.astype(np.int64),
+    "view": lambda a: MapView(a, slice(None)),
+    "JAX": of_jax,
+    "foreign": Foreign,
+    "tensor": lambda a: torch.tensor(a),
+    "double tensor": lambda a: torch.tensor(a).double(),
+    "with a gradient": lambda a: torch.tensor(a, requires_grad=True),
+    "bfloat16": lambda a: torch.tensor(a).bfloat16(),
+    "strided tensor": lambda a: torch.tensor(a).mT.contiguous().mT,
 }
 
 
@@ -125,22 +164,38 @@ KINDS = {
 def test_any_array_is_the_plain_array(function, path, name, kind):
     array = plain().get(name, plain()["maps"])
     given = KINDS[kind](array)
-    expected = expected_of(function, path, name) if kind != "bfloat16" else call(function, path, name, given.float().numpy())
+    if kind == "bfloat16":  # which rounds the array itself
+        expected = call(function, path, name, given.float().numpy())
+    else:
+        expected = expected_of(function, path, name)
     before = KINDS[kind](plain().get(name, plain()["maps"]))
     found = call(function, path, name, given)
-    assert len(found) == len(expected) and all(f.shape == e.shape for f, e in zip(found, expected))
-    for f, e in zip(found, expected): np.testing.assert_allclose(f, e, rtol=2e-4, atol=max(1e-6, 2e-4 * np.nan_to_num(np.abs(e)).max()))
-    if "double" not in kind and kind not in ("integers", "Fortran", "strided tensor"):  # sums in another order
+    assert [f.shape for f in found] == [e.shape for e in expected]
+    for f, e in zip(found, expected):
+        atol = max(1e-6, 2e-4 * np.nan_to_num(np.abs(e)).max())
+        np.testing.assert_allclose(f, e, rtol=2e-4, atol=atol)
+    other_order = "integers", "Fortran", "strided tensor"  # of the terms of sums
+    if "double" not in kind and kind not in other_order:
         for f, e in zip(found, expected): np.testing.assert_array_equal(f, e)
-    same = lambda stack: (stack.detach().float() if isinstance(stack, Tensor) else np.asarray(stack))
+    same = lambda stack: (stack.detach().float() if isinstance(stack, Tensor)
+                          else np.asarray(stack))
     assert (same(given) == same(before)).all()
 
 
 WRONG = {
-    "one of them": (lambda a: a[0], r"expected shape \(.*found \(.*give {name}\[None\]"), "none": (lambda a: a[:0], "expected shape .*it is empty"), "a list": (list, "expected an array .*found list; stack"),
-    "nothing": (lambda a: None, "expected an array or tensor of shape .*found NoneType"), "a file's name": (lambda a: "maps.npy", "expected an array .*found str; open"),
-    "data": (lambda a: SimpleNamespace(maps=a), "expected an array .*found SimpleNamespace; give its maps: data.maps"), "truths": (lambda a: a > 0, "expected real numbers, found bool"),
-    "complex numbers": (lambda a: torch.tensor(a) + 0j, "expected real numbers, found complex64"), "five axes": (lambda a: a.reshape(1, 1, 1, 1, -1), "expected shape .*found .*; "),
+    "one of them": (lambda a: a[0],
+                    r"expected shape \(.*found \(.*give {name}\[None\]"),
+    "none": (lambda a: a[:0], "expected shape .*it is empty"),
+    "a list": (list, "expected an array .*found list; stack"),
+    "nothing": (lambda a: None,
+                "expected an array or tensor of shape .*found NoneType"),
+    "a file's name": (lambda a: "maps.npy", "expected an array .*found str; open"),
+    "data": (lambda a: SimpleNamespace(maps=a),
+             "expected an array .*found SimpleNamespace; give its maps: data.maps"),
+    "truths": (lambda a: a > 0, "expected real numbers, found bool"),
+    "complex numbers": (lambda a: torch.tensor(a) + 0j,
+                        "expected real numbers, found complex64"),
+    "five axes": (lambda a: a.reshape(1, 1, 1, 1, -1), "expected shape .*found .*; "),
 }
 
 
@@ -149,7 +204,8 @@ WRONG = {
 def test_what_is_no_stack_is_refused_in_our_words(function, path, name, kind):
     change, message = WRONG[kind]
     array = plain().get(name, plain()["maps"])
-    with pytest.raises(ValueError, match=f"^{name}: " + message.format(name=name)): call(function, path, name, change(array))
+    with pytest.raises(ValueError, match=f"^{name}: " + message.format(name=name)):
+        call(function, path, name, change(array))
 
 
 @pytest.fixture
@@ -172,31 +228,42 @@ def test_the_caller_s_default_dtype_changes_nothing(function, path, name, reques
 
 def test_models_are_single_precision_whatever_the_default(double_by_default):
     maps = open_maps("PM", "CV").maps[:2]
-    model = CosmoFlow.from_pretrained("mini")
-    assert {p.dtype for p in model.parameters()} == {p.dtype for p in VAE(NORM, width=8).parameters()} == {torch.float32}
-    assert model.encode(maps).dtype == model.reconstruct(maps, seed=0, steps=1).dtype == model.generate(1, seed=0, steps=1).dtype == torch.float32
+    model, vae = CosmoFlow.from_pretrained("mini"), VAE(NORM, width=8)
+    for each in (model, vae):
+        assert {p.dtype for p in each.parameters()} == {torch.float32}
+    for found in (model.encode(maps), model.reconstruct(maps, seed=0, steps=1),
+                  model.generate(1, seed=0, steps=1)):
+        assert found.dtype == torch.float32
 
 
 @pytest.mark.parametrize("dtype", (torch.bfloat16, torch.float16, torch.float64))
 def test_models_in_another_precision(dtype):
     maps = lower_resolution(open_maps("PM", "CV").maps[:2], 32)
-    single, other = CosmoFlow.from_pretrained("mini"), CosmoFlow.from_pretrained("mini").to(dtype)
-    for ask in (lambda m: m.encode(maps), lambda m: m.reconstruct(maps, seed=0).log10(), lambda m: m.generate(1, seed=0, steps=2).log10()):
+    single = CosmoFlow.from_pretrained("mini")
+    other = CosmoFlow.from_pretrained("mini").to(dtype)
+    for ask in (lambda m: m.encode(maps),
+                lambda m: m.reconstruct(maps, seed=0).log10(),
+                lambda m: m.generate(1, seed=0, steps=2).log10()):
         expected, found = ask(single), ask(other)
-        assert found.dtype == torch.float32 and (found - expected).square().mean().sqrt() < 0.1 * expected.std()
+        assert found.dtype == torch.float32
+        assert (found - expected).square().mean().sqrt() < 0.1 * expected.std()
     vae = VAE(NORM, pixels=32, width=8)
     expected = vae.reconstruct(maps).log10()
     found = vae.to(dtype).reconstruct(maps).log10()
-    assert found.dtype == torch.float32 and (found - expected).abs().max() < 0.05
+    assert found.dtype == torch.float32
+    assert (found - expected).abs().max() < 0.05
 
 
 class Single(Tensor):
-    "Stands for a tensor on a device without double precision, such as an Apple GPU: `.cpu()` brings it back, all else that would be double raises."
+    """A tensor on a device without double precision, such as an Apple GPU.
+
+    `.cpu()` brings it back; all else that would be double raises."""
     @classmethod
     def __torch_function__(cls, function, types, args=(), kwargs=None):
         result = super().__torch_function__(function, types, args, kwargs or {})
         if function is Tensor.cpu: return result.as_subclass(Tensor)
-        if isinstance(result, Tensor) and result.dtype in (torch.float64, torch.complex128): raise TypeError("this device has no float64")
+        if isinstance(result, Tensor) and result.dtype in DOUBLE:
+            raise TypeError("this device has no float64")
         return result
 
 
@@ -206,59 +273,90 @@ def test_double_precision_is_computed_on_the_cpu():
     with pytest.raises(TypeError, match="no float64"): there.double()
     assert torch.equal(field_prior(there), field_prior(field))
     predicted, true = field.flatten(1)[:, :2], 3 + field.flatten(1)[:, 2:4].abs()
-    found, expected = (relative_error(p, t) for p, t in ((predicted.as_subclass(Single), true.as_subclass(Single)), (predicted, true)))
+    expected = relative_error(predicted, true)
+    found = relative_error(predicted.as_subclass(Single), true.as_subclass(Single))
     np.testing.assert_array_equal(found.mean, expected.mean)
 
 
 def test_a_seed_is_a_generator():
     model, field = randomised(), torch.randn(2, 8, 4, 4)
-    maps = open_maps("PM", "CV").maps[:2]
-    model.fit_prior(open_maps("PM", "CV").maps[:30])
-    for ask in (lambda **noise: model.decode(field, 1, **noise), lambda **noise: model.reconstruct(maps, steps=1, **noise), lambda **noise: model.generate(2, steps=1, **noise)):
-        assert torch.equal(ask(seed=3), ask(generator=torch.Generator().manual_seed(3))) and torch.equal(ask(seed=np.int64(3)), ask(seed=3))
-        assert not torch.equal(ask(seed=3), ask(seed=4))
-        for wrong, message in ((dict(generator=0), "generator=0: expected a torch.Generator or None; give a number as seed="), (dict(seed=0.5), "seed=0.5: expected a whole number"),
-                               (dict(seed=0, generator=torch.Generator()), "seed=0: expected None beside a generator")):
+    maps, many = (open_maps("PM", "CV").maps[:n] for n in (2, 30))
+    model.fit_prior(many)
+    for ask in (lambda **noise: model.decode(field, 1, **noise),
+                lambda **noise: model.reconstruct(maps, steps=1, **noise),
+                lambda **noise: model.generate(2, steps=1, **noise)):
+        three = ask(seed=3)
+        assert torch.equal(three, ask(generator=torch.Generator().manual_seed(3)))
+        assert torch.equal(three, ask(seed=np.int64(3)))
+        assert not torch.equal(three, ask(seed=4))
+        for wrong, message in (
+                (dict(generator=0), "generator=0: expected a torch.Generator or None; "
+                                    "give a number as seed="),
+                (dict(seed=0.5), "seed=0.5: expected a whole number"),
+                (dict(seed=0, generator=torch.Generator()),
+                 "seed=0: expected None beside a generator")):
             with pytest.raises(ValueError, match=message): ask(**wrong)
 
 
 def test_counts_are_one_or_more():
-    model, maps, vae = randomised(), open_maps("PM", "CV").maps[:30], VAE(NORM, width=8)
+    model, vae = randomised(), VAE(NORM, width=8)
+    maps = open_maps("PM", "CV").maps[:30]
     field = model.fit_prior(maps).encode(maps[:1])
+    counted = {"samples": lambda n: model.decode(field, samples=n),
+               "n": lambda n: model.generate(n),
+               "batch_size": lambda n: model.decode(field, batch_size=n)}
     for n in (0, -1, 1.5):
-        for name, ask in {"samples": lambda: model.decode(field, samples=n), "n": lambda: model.generate(n), "batch_size": lambda: model.decode(field, batch_size=n)}.items():
-            with pytest.raises(ValueError, match=f"^{name}={n}: expected a whole number of 1 or more"): ask()
+        for name, ask in counted.items():
+            message = f"^{name}={n}: expected a whole number of 1 or more"
+            with pytest.raises(ValueError, match=message): ask(n)
         for ask in (model.encode, model.summarise, vae.reconstruct):
-            with pytest.raises(ValueError, match=f"^batch_size={n}: expected"): ask(maps[:1], batch_size=n)
+            with pytest.raises(ValueError, match=f"^batch_size={n}: expected"):
+                ask(maps[:1], batch_size=n)
 
 
-SENSELESS = {"not a number": (lambda m: np.where(m == m.max(), np.nan, m), "NaN or infinity"), "infinite": (lambda m: np.where(m == m.max(), np.inf, m), "NaN or infinity"),
-             "negative": (lambda m: np.where(m == m.max(), -m, m), "are they contrasts"), "log10": (lambda m: np.log10(m + 1), r"are they log10 maps\? Give 10\*\*maps"),
-             "over the mean": (lambda m: m / m.mean(), r"were they divided by their mean\? Multiply"), "contrast": (lambda m: m / m.mean() - 1, "are they contrasts"),
-             "empty": (lambda m: 0 * m, "found a mean of 0"), "other units": (lambda m: m * 1e10, "other units")}
+SENSELESS = {
+    "not a number": (lambda m: np.where(m == m.max(), np.nan, m), "NaN or infinity"),
+    "infinite": (lambda m: np.where(m == m.max(), np.inf, m), "NaN or infinity"),
+    "negative": (lambda m: np.where(m == m.max(), -m, m), "are they contrasts"),
+    "log10": (lambda m: np.log10(m + 1), r"are they log10 maps\? Give 10\*\*maps"),
+    "over the mean": (lambda m: m / m.mean(),
+                      r"were they divided by their mean\? Multiply"),
+    "contrast": (lambda m: m / m.mean() - 1, "are they contrasts"),
+    "empty": (lambda m: 0 * m, "found a mean of 0"),
+    "other units": (lambda m: m * 1e10, "other units"),
+}
 
 
 @pytest.mark.parametrize("kind", SENSELESS)
 def test_maps_that_cannot_be_right_are_refused(kind):
     change, reason = SENSELESS[kind]
-    model, vae = CosmoFlow.from_pretrained("mini"), VAE(CosmoFlow.from_pretrained("mini").normalizer, width=8)
+    model = CosmoFlow.from_pretrained("mini")
+    vae = VAE(model.normalizer, width=8)
     maps = change(np.array(open_maps("PM", "CV").maps[:2]))
-    for ask in (model.encode, model.summarise, model.reconstruct, model.fit_prior, vae.reconstruct):
-        with pytest.raises(ValueError, match=f"^maps: expected surface density .*{reason}"): ask(maps)
-    for ask in (model.encode, model.summarise, vae.reconstruct): assert len(ask(maps, check=False)) == 2
+    for ask in (model.encode, model.summarise, model.reconstruct, model.fit_prior,
+                vae.reconstruct):
+        message = f"^maps: expected surface density .*{reason}"
+        with pytest.raises(ValueError, match=message): ask(maps)
+    for ask in (model.encode, model.summarise, vae.reconstruct):
+        assert len(ask(maps, check=False)) == 2
     if kind != "not a number": return
     field = model.encode(maps, check=False)
     for solver in ("midpoint", "dopri5"):
-        with pytest.raises(ValueError, match="^field: expected finite numbers, found NaN"): model.decode(field, solver=solver)
+        message = "^field: expected finite numbers, found NaN"
+        with pytest.raises(ValueError, match=message):
+            model.decode(field, solver=solver)
 
 
 @pytest.mark.parametrize("set", ("LH", "1P", "CV", "WDM", "CDM"))
 @pytest.mark.parametrize("name", ("mini", "base"))
 def test_no_shipped_map_is_refused(set, name):
-    check, maps = CosmoFlow.from_pretrained(name).normalizer.check, open_maps("PM", set).maps
+    check = CosmoFlow.from_pretrained(name).normalizer.check
+    maps = open_maps("PM", set).maps
     for one in maps: check(one[None])
     check(maps * 0.5**9), check(maps * 2.0**6)  # a factor of hundreds is no reason yet
 
 
 def test_a_figure_of_nothing_says_so():
-    with pytest.raises(ValueError, match=r"no pixel above 0; log10 maps are drawn as 10\*\*maps"): cosmoflow.plot.show_maps(np.zeros((1, 4, 4)))
+    message = r"no pixel above 0; log10 maps are drawn as 10\*\*maps"
+    with pytest.raises(ValueError, match=message):
+        cosmoflow.plot.show_maps(np.zeros((1, 4, 4)))

@@ -28,24 +28,34 @@ NORM = Normalizer(11.0, 0.5, 1e8)
 
 def test_paper_architecture():
     model = CosmoFlow.from_preset("paper", NORM)
-    convs = [m for m in model.encoder.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)]
-    assert [c.out_channels for c in convs] == [64] + [64] * 4 + [128] * 4 + [256] * 4 + [8]
+    three = lambda part: [m for m in part.modules() if isinstance(m, nn.Conv2d)
+                          and m.kernel_size == (3, 3)]
+    convs = three(model.encoder)
+    widths = [64] + [64] * 4 + [128] * 4 + [256] * 4 + [8]
+    assert [c.out_channels for c in convs] == widths
     assert [c.stride[0] for c in convs] == [1, 1, 1, 1, 1, 2, 1, 2, 1, 1, 1, 2, 1, 1]
-    assert all(isinstance(m, PeriodicConv) for m in model.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3))
-    assert sum(p.numel() for p in model.encoder.parameters()) == pytest.approx(2.88e6, rel=0.01)
-    stages = [[m.out_channels for m in stage.modules() if isinstance(m, nn.Conv2d) and m.kernel_size == (3, 3)] for stage in (*model.unet.down, *model.unet.up)]
+    assert all(isinstance(m, PeriodicConv) for m in three(model))
+    parameters = sum(p.numel() for p in model.encoder.parameters())
+    assert parameters == pytest.approx(2.88e6, rel=0.01)
+    stages = [[m.out_channels for m in three(stage)]
+              for stage in (*model.unet.down, *model.unet.up)]
     assert stages == [[c] * 4 for c in (128, 256, 512, 512, 256, 256, 128, 64)]
-    with torch.no_grad(): assert model.eval().encoder(torch.zeros(1, 1, 256, 256)).shape == (1, 8, 16, 16)
+    with torch.no_grad(): field = model.eval().encoder(torch.zeros(1, 1, 256, 256))
+    assert field.shape == (1, 8, 16, 16)
 
 
 def test_every_convolution_finds_channels_last():
-    "One operation that forgets the layout, and each convolution after it turns its image round."
+    "Each convolution after an operation that forgets the layout turns its image round."
     model, seen = randomised(), []
     last = lambda h: h.is_contiguous(memory_format=torch.channels_last)
+
+    def after(conv, _, out): seen.append(last(conv.weight) and last(out))
+    def before(_, inputs): seen.append(last(periodic_pad(inputs[0], 1)))
+
     for m in model.modules():
-        if isinstance(m, nn.Conv2d): m.register_forward_hook(lambda m, _, out: seen.append(last(m.weight) and last(out)))
-        if isinstance(m, PeriodicConv) and m is not model.unet.stem:  # which is fed maps: one channel has no layout
-            m.register_forward_pre_hook(lambda _, inputs: seen.append(last(periodic_pad(inputs[0], 1))))
+        if isinstance(m, nn.Conv2d): m.register_forward_hook(after)
+        if m is model.unet.stem: continue  # it is fed maps: one channel has no layout
+        if isinstance(m, PeriodicConv): m.register_forward_pre_hook(before)
     x = torch.randn(2, 1, 64, 64)
     with torch.no_grad(): model(x, torch.tensor([0.2, 0.8]), x)
     assert len(seen) > 60 and all(seen)
@@ -68,19 +78,25 @@ def test_loss_is_equation_3():
             return (x1 - x) / (1 - t)[:, None, None, None]  # exactly x1 - x0
 
     assert flow_matching_loss(Oracle(), x1, torch.Generator().manual_seed(0)) < 1e-6
-    x0 = (seen["x"] - seen["t"][:, None, None, None] * x1) / (1 - seen["t"])[:, None, None, None]
+    t = seen["t"][:, None, None, None]
+    x0 = (seen["x"] - t * x1) / (1 - t)
     assert abs(x0.std() - 1) < 0.15
-    a, b = (flow_matching_loss(nn_zero, x1, torch.Generator().manual_seed(3)) for nn_zero in [lambda x, t, x1: torch.zeros_like(x)] * 2)
+    nothing = lambda x, t, x1: torch.zeros_like(x)
+    a, b = (flow_matching_loss(nothing, x1, torch.Generator().manual_seed(3))
+            for _ in range(2))
     assert a == b
 
 
-@pytest.mark.parametrize("solver, steps, tol", [("euler", 500, 2e-2), ("heun", 64, 1e-3)])
+@pytest.mark.parametrize("solver, steps, tol",
+                         [("euler", 500, 2e-2), ("heun", 64, 1e-3)])
 def test_analytic_flow(solver, steps, tol):
-    "Noise N(0, 1) to N(m, s^2): the flow carries x0 to m + s x0. The other solvers are checked where they are explained."
+    "From N(0, 1) to N(m, s^2) the flow carries x0 to m + s x0."
     m, s = -2.0, 1.7
-    velocity = lambda t, x: m + (t * s**2 - (1 - t)) / ((1 - t) ** 2 + t**2 * s**2) * (x - t * m)
+    variance = lambda t: (1 - t) ** 2 + t**2 * s**2
+    velocity = lambda t, x: m + (t * s**2 - (1 - t)) / variance(t) * (x - t * m)
     x0 = torch.linspace(-3, 3, 13, dtype=torch.float64)
-    torch.testing.assert_close(integrate(velocity, x0, steps, solver, tol=1e-7), m + s * x0, atol=tol * 3, rtol=0)
+    found = integrate(velocity, x0, steps, solver, tol=1e-7)
+    torch.testing.assert_close(found, m + s * x0, atol=tol * 3, rtol=0)
     path = integrate(velocity, x0, 8, solver, trajectory=True)
     assert path.shape == (9, 13) and torch.equal(path[0], x0)
 
@@ -108,7 +124,8 @@ def test_round_trip_of_shapes():
     a = model.decode(field, 2, generator=gen())
     assert a.shape == (3, 64, 64) and (a > 0).all()
     assert torch.equal(a, model.decode(field, 2, generator=gen()))
-    torch.testing.assert_close(a, model.decode(field, 2, generator=gen(), batch_size=2), rtol=1e-3, atol=0)
+    pieces = model.decode(field, 2, generator=gen(), batch_size=2)
+    torch.testing.assert_close(a, pieces, rtol=1e-3, atol=0)
     assert model.decode(field, 2, samples=4).shape == (3, 4, 64, 64)
     assert model.decode(field, 2, trajectory=True).shape == (3, 3, 64, 64)
     assert model.decode(field, 2, samples=2, trajectory=True).shape == (3, 3, 2, 64, 64)
@@ -127,9 +144,11 @@ def test_shipped_weights_rebuild_held_out_maps(name):
     data = open_maps("PM", "LH")
     maps = torch.from_numpy(data.split()[2].maps[::45])
     model = CosmoFlow.from_pretrained(name)
-    r = cross_correlation(model.reconstruct(maps, generator=torch.Generator().manual_seed(0)), maps, of="log")
+    again = model.reconstruct(maps, generator=torch.Generator().manual_seed(0))
+    r = cross_correlation(again, maps, of="log")
     assert r[:, 0].mean() > 0.98 and r[:, 1].mean() > 0.96
-    assert len(model.generate(1, torch.Generator().manual_seed(0), steps=1)) == 1  # its prior ships too
+    drawn = model.generate(1, torch.Generator().manual_seed(0), steps=1)
+    assert len(drawn) == 1  # its prior ships too
 
 
 def test_prior_reproduces_fields():
@@ -140,9 +159,12 @@ def test_prior_reproduces_fields():
     drawn = {}
     model.decode = lambda field, generator=None: drawn.update(field=field)
     model.generate(4000, torch.Generator().manual_seed(0))
-    torch.testing.assert_close(drawn["field"].mean((0, 2, 3)), field.mean((0, 2, 3)), atol=0.1 * field.std().item(), rtol=0)
-    torch.testing.assert_close(drawn["field"].var((0, 2, 3)), field.var((0, 2, 3)), rtol=0.15, atol=0)
-    ours, theirs = (torch.corrcoef(f.mean((2, 3)).T) for f in (drawn["field"], field))
+    drawn = drawn["field"]
+    mean, var = field.mean((0, 2, 3)), field.var((0, 2, 3))
+    tolerance = 0.1 * field.std().item()
+    torch.testing.assert_close(drawn.mean((0, 2, 3)), mean, atol=tolerance, rtol=0)
+    torch.testing.assert_close(drawn.var((0, 2, 3)), var, rtol=0.15, atol=0)
+    ours, theirs = (torch.corrcoef(f.mean((2, 3)).T) for f in (drawn, field))
     torch.testing.assert_close(ours, theirs, atol=0.15, rtol=0)
     with pytest.raises(RuntimeError, match="fit_prior"): randomised().generate(1)
 
@@ -153,32 +175,39 @@ def test_half_the_file_and_the_whole_prior(tmp_path):
     model.fit_prior(maps)
     model.save_pretrained(tmp_path / "m", torch.float16)
     again = CosmoFlow.from_pretrained(tmp_path / "m")
-    assert sorted(p.name for p in (tmp_path / "m").iterdir()) == ["config.json", "model.safetensors"]
+    files = sorted(path.name for path in (tmp_path / "m").iterdir())
+    assert files == ["config.json", "model.safetensors"]
     a, b = model.encode(maps), again.encode(maps)
     assert (a - b).abs().max() <= 2e-2 * a.abs().max()
-    assert torch.equal(model.prior, again.prior) and next(again.parameters()).dtype == torch.float32
+    assert torch.equal(model.prior, again.prior)
+    assert next(again.parameters()).dtype == torch.float32
 
 
 def test_bad_files_are_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="mini"): CosmoFlow.from_pretrained("minni")
+    with pytest.raises(FileNotFoundError, match="mini"):
+        CosmoFlow.from_pretrained("minni")
     model = randomised()
     model.save_pretrained(tmp_path)
     good = (tmp_path / "model.safetensors").read_bytes()
     (tmp_path / "model.safetensors").write_bytes(good[: len(good) // 2])
-    with pytest.raises(ValueError, match="do not make a CosmoFlow"): CosmoFlow.from_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="do not make a CosmoFlow"):
+        CosmoFlow.from_pretrained(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(good)
     config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
     config["model"]["width"] = 16
     (tmp_path / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    with pytest.raises(ValueError, match="do not make a CosmoFlow"): CosmoFlow.from_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="do not make a CosmoFlow"):
+        CosmoFlow.from_pretrained(tmp_path)
     (tmp_path / "config.json").unlink()
-    with pytest.raises(FileNotFoundError, match="config.json"): CosmoFlow.from_pretrained(tmp_path)
+    with pytest.raises(FileNotFoundError, match="config.json"):
+        CosmoFlow.from_pretrained(tmp_path)
 
 
 def change_config(folder, **changes):
     path = folder / "config.json"
     config = json.loads(path.read_text(encoding="utf-8")) | changes
-    path.write_text(json.dumps({k: v for k, v in config.items() if v is not None}), encoding="utf-8")
+    config = {k: v for k, v in config.items() if v is not None}
+    path.write_text(json.dumps(config), encoding="utf-8")
 
 
 def test_weights_say_their_format(tmp_path):
@@ -189,9 +218,11 @@ def test_weights_say_their_format(tmp_path):
     tensors = {k: v.contiguous() for k, v in model.state_dict().items()}
     for older in (None, {"format": "pt"}):
         save_file(tensors, path, older)
-        torch.testing.assert_close(dict(CosmoFlow.from_pretrained(tmp_path).state_dict()), tensors)
+        again = CosmoFlow.from_pretrained(tmp_path)
+        torch.testing.assert_close(dict(again.state_dict()), tensors)
     save_file(tensors, path, {"format": "2"})
-    with pytest.raises(ValueError, match="model.safetensors: format 2.*pip install --upgrade"):
+    upgrade = "model.safetensors: format 2.*pip install --upgrade"
+    with pytest.raises(ValueError, match=upgrade):
         CosmoFlow.from_pretrained(tmp_path)
 
 
@@ -201,13 +232,15 @@ def test_files_say_their_format(tmp_path):
     config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
     assert list(config) == ["format", "model", "normalizer"] and config["format"] == 1
     for shipped in ("mini", "mini-fast", "base", "vae"):  # are older than the format
-        assert "format" not in json.loads((find_model(shipped) / "config.json").read_text(encoding="utf-8"))
+        path = find_model(shipped) / "config.json"
+        assert "format" not in json.loads(path.read_text(encoding="utf-8"))
     change_config(tmp_path, format=None)
     again = CosmoFlow.from_pretrained(tmp_path)
     assert again.normalizer == NORM and again.config == model.config
     for newer in (2, "next"):
         change_config(tmp_path, format=newer)
-        with pytest.raises(ValueError, match="config.json: format .*pip install --upgrade"):
+        upgrade = "config.json: format .*pip install --upgrade"
+        with pytest.raises(ValueError, match=upgrade):
             CosmoFlow.from_pretrained(tmp_path)
     for other in ("[]", "{}", "3"):
         (tmp_path / "config.json").write_text(other, encoding="utf-8")
@@ -246,7 +279,8 @@ def test_nothing_is_unpickled(tmp_path, monkeypatch):
     monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("unpickled"))
     monkeypatch.setattr("pickle.load", lambda *_, **__: pytest.fail("unpickled"))
     (tmp_path / "model.safetensors").write_bytes(pickled.read_bytes())
-    with pytest.raises(ValueError, match="do not make"): CosmoFlow.from_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="do not make"):
+        CosmoFlow.from_pretrained(tmp_path)
     (tmp_path / "model.safetensors").unlink()
     monkeypatch.setattr("cosmoflow.model.snapshot_download", lambda *_, **__: tmp_path)
     for name in (tmp_path, "hub:user/model"):
@@ -264,20 +298,25 @@ def test_names_are_shipped_then_folders_then_the_hub(tmp_path, monkeypatch):
 
     monkeypatch.setattr("cosmoflow.model.snapshot_download", hub)
     monkeypatch.chdir(tmp_path)
-    for folder in ("mini", "runs/first", "cache"): (tmp_path / folder).mkdir(parents=True)
+    for folder in ("mini", "runs/first", "cache"):
+        (tmp_path / folder).mkdir(parents=True)
     randomised().save_pretrained("cache")
     shipped = find_model("mini")
     assert shipped.parent.name == "weights" and shipped == find_model(shipped)
     assert find_model("./mini") == find_model(Path("mini")) == Path("mini")
     assert find_model("runs/first") == Path("runs/first")
-    absent = ("runs/mini", "minni", "./runs/x/y", "a/b/c", "user/", "../x", tmp_path / "x")
+    absent = ("runs/mini", "minni", "./runs/x/y", "a/b/c", "user/", "../x",
+              tmp_path / "x")
     for name in absent:
-        with pytest.raises(FileNotFoundError, match="no such folder here.* mini, .*hub:user"):
+        message = "no such folder here.* mini, .*hub:user"
+        with pytest.raises(FileNotFoundError, match=message):
             CosmoFlow.from_pretrained(name)
     assert asked == []
-    with pytest.raises(FileNotFoundError, match="no such folder here, and .*Hub: 404 not found"):
+    message = "no such folder here, and .*Hub: 404 not found"
+    with pytest.raises(FileNotFoundError, match=message):
         CosmoFlow.from_pretrained("run/mini")
-    with pytest.raises(FileNotFoundError, match="'hub:runs/mini': none came from the Hub"):
+    message = "'hub:runs/mini': none came from the Hub"
+    with pytest.raises(FileNotFoundError, match=message):
         CosmoFlow.from_pretrained("hub:runs/mini")
     asked.clear()
     options = {"revision": "v1", "token": "secret", "cache_dir": "elsewhere",
@@ -313,16 +352,18 @@ def test_push_to_hub_sends_what_is_saved(tmp_path, monkeypatch):
     assert push(private=True, branch="next", commit_message="first") == "address"
     weights = sent.pop("model").state_dict()
     assert all(torch.equal(weights[k], v) for k, v in model.state_dict().items())
-    assert sent == {"token": "secret", "private": True, "repo": "user/model", "card": None,
-                    "revision": "next", "message": "first",
-                    "names": ["config.json", "model.safetensors"]}
+    assert sent == {
+        "token": "secret", "private": True, "repo": "user/model", "card": None,
+        "revision": "next", "message": "first",
+        "names": ["config.json", "model.safetensors"]}
     (tmp_path / "README.md").write_text("# Ours\n", encoding="utf-8")
     push(model_card_kwargs={"template_path": tmp_path / "README.md"})
     assert sent["names"] == ["README.md", "config.json", "model.safetensors"]
     assert "# Ours" in sent["card"]
     push(model_card_kwargs={})
     assert "library_name: cosmoflow" in sent["card"]
-    with pytest.raises(ValueError, match="config: expected None"): push(config={"width": 3})
+    with pytest.raises(ValueError, match="config: expected None"):
+        push(config={"width": 3})
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "config.json"])
@@ -344,12 +385,17 @@ def test_saving_is_whole_or_not_at_all(tmp_path, monkeypatch, file):
 
 def test_bad_arguments():
     with pytest.raises(ValueError, match="pixels=40: expected"): VAE(NORM, pixels=40)
-    model = randomised()
-    with pytest.raises(ValueError, match="multiples of 16"): model.encode(np.ones((1, 60, 60), np.float32))
-    with pytest.raises(ValueError, match=r"\(n, 8, h, w\)"): model.decode(torch.zeros(1, 4, 4, 4))
-    with pytest.raises(ValueError, match="solver='rk'"): model.decode(torch.zeros(1, 8, 4, 4), solver="rk")
-    with pytest.raises(ValueError, match="steps=0"): model.decode(torch.zeros(1, 8, 4, 4), 0)
-    with pytest.raises(ValueError, match="preset 'huge'"): CosmoFlow.from_preset("huge", NORM)
+    model, field = randomised(), torch.zeros(1, 8, 4, 4)
+    with pytest.raises(ValueError, match="multiples of 16"):
+        model.encode(np.ones((1, 60, 60), np.float32))
+    with pytest.raises(ValueError, match=r"\(n, 8, h, w\)"):
+        model.decode(torch.zeros(1, 4, 4, 4))
+    with pytest.raises(ValueError, match="solver='rk'"):
+        model.decode(field, solver="rk")
+    with pytest.raises(ValueError, match="steps=0"):
+        model.decode(field, 0)
+    with pytest.raises(ValueError, match="preset 'huge'"):
+        CosmoFlow.from_preset("huge", NORM)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -361,18 +407,23 @@ def test_same_on_gpu():
     gpu.load_state_dict(model.state_dict())
     gpu = gpu.eval().cuda()
     torch.testing.assert_close(gpu.encode(maps).cpu(), field, atol=1e-3, rtol=1e-3)
-    a, b = (m.decode(field, 4, generator=torch.Generator().manual_seed(0)).cpu().log10() for m in (model, gpu))
-    torch.testing.assert_close(a, b, atol=1e-2, rtol=0)
+    a, b = (m.decode(field, 4, generator=torch.Generator().manual_seed(0)).cpu()
+            for m in (model, gpu))
+    torch.testing.assert_close(a.log10(), b.log10(), atol=1e-2, rtol=0)
 
 
 def test_compiled_gradients_are_those_of_eager_code():
-    "In bfloat16, the paper's way on a GPU; a graph with padding written in place gave gradients that were not numbers."
+    """In bfloat16, the paper's way on a GPU.
+
+    A graph with padding written in place gave gradients that were not numbers."""
     torch.manual_seed(0)
-    net = nn.Sequential(PeriodicConv(1, 8), nn.GroupNorm(8, 8), nn.GELU(), PeriodicConv(8, 1)).to(memory_format=torch.channels_last)
+    layers = PeriodicConv(1, 8), nn.GroupNorm(8, 8), nn.GELU(), PeriodicConv(8, 1)
+    net = nn.Sequential(*layers).to(memory_format=torch.channels_last)
     x, weights = torch.randn(16, 1, 64, 64), list(net.parameters())
 
     def gradient(net):
-        with torch.autocast("cpu", torch.bfloat16): loss = net(x).float().square().mean()
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = net(x).float().square().mean()
         return torch.cat([g.flatten() for g in torch.autograd.grad(loss, weights)])
 
     eager, threads = gradient(net), torch.get_num_threads()
@@ -383,50 +434,60 @@ def test_compiled_gradients_are_those_of_eager_code():
 
 
 def test_compiled_padding_has_torch_s_value_and_gradient():
-    x = torch.randn(2, 3, 4, 6, dtype=torch.double, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    draw = lambda seed, *shape: torch.randn(
+        shape, dtype=torch.double, generator=torch.Generator().manual_seed(seed))
+    x = draw(0, 2, 3, 4, 6).requires_grad_()
     pad = torch.compile(periodic_pad, backend="aot_eager", fullgraph=True)
     for width in (1, 3, 4):  # as wide as the image too
-        weight = torch.randn(2, 3, 4 + 2 * width, 6 + 2 * width, dtype=torch.double, generator=torch.Generator().manual_seed(1))
+        weight = draw(1, 2, 3, 4 + 2 * width, 6 + 2 * width)
         ours, theirs = pad(x, width), F.pad(x, (width,) * 4, mode="circular")
         assert torch.equal(ours, theirs)
-        torch.testing.assert_close(*(torch.autograd.grad((y * weight).sum(), x)[0] for y in (ours, theirs)))
-        layout = torch.channels_last  # a convolution after padding that forgets it copies the whole image back
-        assert pad(x.to(memory_format=layout), width).is_contiguous(memory_format=layout)
+        torch.testing.assert_close(*(
+            torch.autograd.grad((y * weight).sum(), x)[0] for y in (ours, theirs)))
+        # A convolution after padding that forgets the layout copies the image back.
+        layout = torch.channels_last
+        padded = pad(x.to(memory_format=layout), width)
+        assert padded.is_contiguous(memory_format=layout)
 
 
 @pytest.mark.parametrize("shape", [(64, 64), (128, 128), (64, 96)])
 @pytest.mark.parametrize("channels", [1, 8, 16])
 def test_fold_keeps_the_longest_waves(shape, channels):
-    "One wave of each class of aliases a channel: none twice, none shorter than one left out."
+    "One wave of each class of aliases a channel, no class twice, the longest first."
     h, w = (side // SCALE for side in shape)
     field = torch.randn(3, channels, h, w, generator=torch.Generator().manual_seed(0))
     images = unfold(field)
-    torch.testing.assert_close(fold(images.sum(1, keepdim=True), channels), field, atol=1e-5, rtol=0)
+    again = fold(images.sum(1, keepdim=True), channels)
+    torch.testing.assert_close(again, field, atol=1e-5, rtol=0)
     torch.testing.assert_close(images.square().sum((2, 3)), field.square().sum((2, 3)))
     unit = unfold(torch.eye(channels * h * w).view(-1, channels, h, w)).sum(1)
     power = torch.fft.fft2(unit).abs().square().sum(0)
-    k = torch.stack(torch.meshgrid(*(torch.fft.fftfreq(n, 1 / n) for n in shape), indexing="ij"))
+    frequencies = (torch.fft.fftfreq(n, 1 / n) for n in shape)
+    k = torch.stack(torch.meshgrid(*frequencies, indexing="ij"))
     length = torch.hypot(k[0] / shape[0], k[1] / shape[1])
     kept = power > 1e-3 * power.max()
     for row in range(h):
         for column in range(w):
             same = ((k[0] - row) % h == 0) & ((k[1] - column) % w == 0)
             nyquist = (k[0].abs() == shape[0] / 2) | (k[1].abs() == shape[1] / 2)
-            assert length[same & kept].max() <= length[same & ~kept & ~nyquist].min() + 1e-6
+            left_out = same & ~kept & ~nyquist
+            assert length[same & kept].max() <= length[left_out].min() + 1e-6
 
 
 def test_waves_are_saved_and_sorted(tmp_path):
-    "A model with a sorted field comes back from its folder; a channel's waves move with the map."
+    "A model with a sorted field keeps it; a channel's waves move with the map."
     model = CosmoFlow.from_preset("tiny", NORM, waves=True)
     model.save_pretrained(tmp_path)
     again = CosmoFlow.from_pretrained(tmp_path)
-    maps = 10 ** (11 + 0.5 * torch.randn(2, 64, 64, generator=torch.Generator().manual_seed(0)))
+    noise = torch.randn(2, 64, 64, generator=torch.Generator().manual_seed(0))
+    maps = 10 ** (11 + 0.5 * noise)
     field = again.encode(maps)
     torch.testing.assert_close(field, model.encode(maps))
     assert again.decode(field, steps=1).shape == (2, 64, 64)
     waves = fold(NORM(maps), 8)
     change = field - waves
-    torch.testing.assert_close(change, change.mean((2, 3), keepdim=True).expand_as(change), atol=1e-4, rtol=0)
+    mean = change.mean((2, 3), keepdim=True).expand_as(change)
+    torch.testing.assert_close(change, mean, atol=1e-4, rtol=0)
     assert not CosmoFlow.from_pretrained("mini").config["waves"]
     with pytest.raises(ValueError, match="waves='no': expected True or False"):
         CosmoFlow(NORM, waves="no")
