@@ -4,27 +4,32 @@ import json
 import pytest
 import torch
 
-from cosmoflow.bench import Timing, Way, bench, ladder, network_flops, network_jobs, race, timing_table
+from cosmoflow.bench import (Timing, Way, bench, ladder, network_flops, network_jobs,
+                             race, timing_table)
 
 CPU = torch.device("cpu")
 
 
 def test_ways_run_in_turns():
     calls = []
-    timings = race("job", "size", {"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, items=2, rounds=3)
+    ways = {name: lambda name=name: calls.append(name) for name in ("a", "b")}
+    timings = race("job", "size", ways, items=2, rounds=3)
     assert calls == ["a", "b"] * 4
-    assert [t.way for t in timings] == ["a", "b"] and timings[0].ratio == 1 and all(t.seconds > 0 for t in timings)
+    assert [t.way for t in timings] == ["a", "b"]
+    assert timings[0].ratio == 1 and all(t.seconds > 0 for t in timings)
 
 
 def test_rungs_add_one_improvement_each():
     rungs = list(ladder(["mask_at_once", "channels_last"]).values())
-    assert rungs == [Way(), Way(mask_at_once=True), Way(mask_at_once=True, channels_last=True)]
+    both = Way(mask_at_once=True, channels_last=True)
+    assert rungs == [Way(), Way(mask_at_once=True), both]
 
 
 def test_a_timed_training_step_trains():
     jobs = dict(network_jobs(32, 2, CPU, ("training step",), False, "tiny", 0))
     step = jobs["training step"]["+ fused optimiser"]
-    (model,) = [c.cell_contents for c in step.__closure__ if isinstance(c.cell_contents, torch.nn.Module)]
+    held = [cell.cell_contents for cell in step.__closure__]
+    (model,) = [part for part in held if isinstance(part, torch.nn.Module)]
     before = [p.detach().clone() for p in model.parameters()]
     step()
     assert all(not torch.equal(p, b) for p, b in zip(model.parameters(), before))
@@ -32,21 +37,31 @@ def test_a_timed_training_step_trains():
 
 def test_flops_of_the_paper_s_networks():
     at64, at128 = network_flops(64), network_flops(128)
-    assert 10 < at64["UNet"] < 13.3 and 0.5 < at64["encoder"] < 0.7    # the published UNet: 13.3
-    assert 4.1 < at128["UNet"] / at64["UNet"] < 4.2                     # convolutions grow with the pixels, attention with their square
+    assert 10 < at64["UNet"] < 13.3 and 0.5 < at64["encoder"] < 0.7  # published: 13.3
+    # Convolutions grow with the number of pixels, attention with its square.
+    assert 4.1 < at128["UNet"] / at64["UNet"] < 4.2
 
 
 def test_record(tmp_path, capsys):
-    path = bench(tmp_path, (64,), rounds=1, batch=1, jobs=("velocity", "padding", "power spectra"), preset="tiny", device=CPU)
-    record, printed = json.loads(path.read_text(encoding="utf-8")), capsys.readouterr().out
+    jobs = ["velocity", "padding", "power spectra"]
+    path = bench(tmp_path, (64,), rounds=1, batch=1, jobs=tuple(jobs), preset="tiny",
+                 device=CPU)
+    printed = capsys.readouterr().out
+    record = json.loads(path.read_text(encoding="utf-8"))
     timings = [Timing(**t) for t in record["timings"]]
-    plain = [t for t in timings if t.way in ("plain", "torch's gradient", "ring by ring")]
-    assert [t.job for t in plain] == ["velocity", "padding", "power spectra"] and all(t.ratio == 1 for t in plain)
-    assert timing_table(timings[-2:]) in printed and record["rates"]["float32"] > 0 and str(64) in record["gflop"]
+    first_ways = "plain", "torch's gradient", "ring by ring"
+    plain = [t for t in timings if t.way in first_ways]
+    assert [t.job for t in plain] == jobs and all(t.ratio == 1 for t in plain)
+    assert timing_table(timings[-2:]) in printed
+    assert record["rates"]["float32"] > 0 and "64" in record["gflop"]
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("change, message", [(dict(pixels=(96,)), "multiples of 64"), (dict(rounds=0), "rounds=0"), (dict(jobs=("sleep",)), "sleep not known: expected some of training step")])
+@pytest.mark.parametrize("change, message", [
+    (dict(pixels=(96,)), "multiples of 64"),
+    (dict(rounds=0), "rounds=0"),
+    (dict(jobs=("sleep",)), "sleep not known: expected some of training step"),
+])
 def test_bad_arguments(tmp_path, change, message):
     with pytest.raises(ValueError, match=message): bench(tmp_path / "out", **change)
     assert not (tmp_path / "out").exists()
@@ -59,4 +74,5 @@ def test_a_missing_extra_is_told_before_the_first_job(tmp_path, monkeypatch):
     with pytest.raises(ImportError, match=r"cosmoflow\[sim\].*other jobs: velocity$"):
         bench(tmp_path / "out", (64,), jobs=("velocity", "simulation"))
     assert not (tmp_path / "out").exists()
-    with pytest.raises(AssertionError, match="computed"): bench(tmp_path, (64,), jobs=("velocity",))
+    with pytest.raises(AssertionError, match="computed"):
+        bench(tmp_path, (64,), jobs=("velocity",))

@@ -1,4 +1,4 @@
-"""Files: those that the package keeps come back to the byte, and whatever happens while one is written leaves no half."""
+"""Files come back to the byte, and whatever happens, none is left half-written."""
 import os
 import subprocess
 import sys
@@ -11,9 +11,11 @@ import torch
 from conftest import ROOT, full_disk, kill_when
 from safetensors.torch import save_file
 
-from cosmoflow.core import _HOST, _Lines, atomic_path, check_folder, progress, read_json, write_json
+from cosmoflow.core import (_HOST, _Lines, atomic_path, check_folder, progress,
+                            read_json, write_json)
 
-KEPT = [*ROOT.glob("cosmoflow/records/**/*.json"), *ROOT.glob("cosmoflow/weights/*/config.json")]
+KEPT = [*ROOT.glob("cosmoflow/records/**/*.json"),
+        *ROOT.glob("cosmoflow/weights/*/config.json")]
 
 
 @pytest.mark.parametrize("path", KEPT, ids=lambda p: f"{p.parent.name}/{p.stem}")
@@ -46,19 +48,29 @@ def umask():
     os.umask(old)
 
 
+def draw(path):
+    figure = plt.figure(figsize=(20, 20))
+    figure.savefig(path, format="svg", metadata={"Title": "a" * 100_000})
+
+
 WRITERS = {
-    "text": lambda path: path.write_text("a" * 100_000, encoding="utf-8"), "array": lambda path: np.save(path, np.ones(100_000)), "table": lambda path: np.savetxt(path, np.ones(10_000)),
-    "weights": lambda path: save_file({"a": torch.ones(100_000)}, path), "figure": lambda path: plt.figure(figsize=(20, 20)).savefig(path, format="svg", metadata={"Title": "a" * 100_000}),
+    "text": lambda path: path.write_text("a" * 100_000, encoding="utf-8"),
+    "array": lambda path: np.save(path, np.ones(100_000)),
+    "table": lambda path: np.savetxt(path, np.ones(10_000)),
+    "weights": lambda path: save_file({"a": torch.ones(100_000)}, path),
+    "figure": draw,
 }
 each_writer = pytest.mark.parametrize("writer", WRITERS)
 
 
 @each_writer
-@pytest.mark.parametrize(("mask", "expected"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+@pytest.mark.parametrize(("mask", "expected"),
+                         [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
 def test_a_new_file_follows_the_umask(tmp_path, umask, writer, mask, expected):
     umask(mask)
     with atomic_path(tmp_path / "new.npy") as tmp: WRITERS[writer](tmp)
-    assert mode(tmp_path / "new.npy") == expected and os.listdir(tmp_path) == ["new.npy"]
+    assert mode(tmp_path / "new.npy") == expected
+    assert os.listdir(tmp_path) == ["new.npy"]
     plt.close("all")
 
 
@@ -66,10 +78,12 @@ def test_a_new_file_follows_the_umask(tmp_path, umask, writer, mask, expected):
 def test_a_full_disk_names_the_file_and_leaves_what_was_there(tmp_path, writer):
     path = tmp_path / "old.npy"
     write(path, "old")
-    with full_disk(), pytest.raises(OSError, match=f"^{path}: it could not be written .*; nothing was left half-written$"):
+    message = f"^{path}: it could not be written .*; nothing was left half-written$"
+    with full_disk(), pytest.raises(OSError, match=message):
         with atomic_path(path) as tmp: WRITERS[writer](tmp)
     plt.close("all")
-    assert path.read_text(encoding="utf-8") == "old" and os.listdir(tmp_path) == ["old.npy"]
+    assert path.read_text(encoding="utf-8") == "old"
+    assert os.listdir(tmp_path) == ["old.npy"]
 
 
 @pytest.mark.parametrize("bits", (0o600, 0o444, 0o664))
@@ -92,7 +106,8 @@ def test_a_link_stays_a_link(tmp_path, there):
     link.symlink_to("disk/real.x")
     write(link)
     assert link.is_symlink() and target.read_text(encoding="utf-8") == "new"
-    assert os.listdir(target.parent) == ["real.x"] and sorted(os.listdir(tmp_path)) == ["disk", "link.x"]
+    assert os.listdir(target.parent) == ["real.x"]
+    assert sorted(os.listdir(tmp_path)) == ["disk", "link.x"]
 
 
 @pytest.mark.parametrize("make", (os.mkfifo, os.mkdir), ids=("pipe", "folder"))
@@ -101,35 +116,67 @@ def test_what_is_no_file_is_not_replaced(tmp_path, make):
     path = tmp_path / "there"
     make(path)
     before = path.stat().st_ino
-    with pytest.raises(OSError, match=f"^{path}: it could not be written .it is not a file"): write(path)
+    message = f"^{path}: it could not be written .it is not a file"
+    with pytest.raises(OSError, match=message): write(path)
     assert path.stat().st_ino == before and os.listdir(tmp_path) == ["there"]
 
 
 def test_errors_of_other_files_stay_what_they_are(tmp_path):
     for broken in (lambda: np.load(tmp_path / "part.npy"), lambda: 1 / 0):
-        with pytest.raises((FileNotFoundError, ZeroDivisionError), match="part.npy|by zero"):
+        errors = FileNotFoundError, ZeroDivisionError
+        with pytest.raises(errors, match="part.npy|by zero"):
             with atomic_path(tmp_path / "all.npy"): broken()
     assert not os.listdir(tmp_path)
 
 
 def test_a_file_is_on_the_disk_before_it_takes_its_name(tmp_path, monkeypatch):
-    done = []
-    for name in ("fsync", "replace"):
-        call = getattr(os, name)
-        monkeypatch.setattr(os, name, lambda *args, name=name, call=call: (done.append((name, os.path.samefile(os.readlink(f"/proc/self/fd/{args[0]}"), tmp_path) if name == "fsync" and os.path.isdir("/proc/self/fd") else None)), call(*args))[1])
+    "First its bytes, then its name, then the folder that holds the name."
+    done, fsync, replace = [], os.fsync, os.replace
+
+    def is_folder(descriptor):
+        "Whether this is the folder; None where the system does not say."
+        if not os.path.isdir("/proc/self/fd"): return None
+        return os.path.samefile(os.readlink(f"/proc/self/fd/{descriptor}"), tmp_path)
+
+    def noted_fsync(descriptor):
+        done.append(("fsync", is_folder(descriptor)))
+        fsync(descriptor)
+
+    def noted_replace(*paths):
+        done.append(("replace", None))
+        replace(*paths)
+
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    monkeypatch.setattr(os, "replace", noted_replace)
     write(tmp_path / "new.npy")
-    assert [name for name, _ in done] == ["fsync", "replace", "fsync"] and done[0][1] is not True and done[2][1] is not False
+    assert [name for name, _ in done] == ["fsync", "replace", "fsync"]
+    assert done[0][1] is not True and done[2][1] is not False
 
 
-WRITE_FOR_EVER = "import sys, time; from cosmoflow.core import atomic_path\nwith atomic_path(sys.argv[1]) as tmp: tmp.write_text('half'); time.sleep(600)"
+WRITE_FOR_EVER = """
+import sys
+import time
+from cosmoflow.core import atomic_path
+with atomic_path(sys.argv[1]) as tmp:
+    tmp.write_text("half")
+    time.sleep(600)
+"""
 
 
-def test_what_a_killed_process_left_is_cleared_and_what_a_living_one_writes_is_not(tmp_path):
+def test_what_a_killed_process_left_is_cleared_and_what_a_living_one_writes_is_not(
+        tmp_path):
     path = tmp_path / "a[1].x"
-    kill_when(lambda: any(p.exists() for p in tmp_path.glob("*.tmp/*")), sys.executable, "-c", WRITE_FOR_EVER, path)
+    kill_when(lambda: any(p.exists() for p in tmp_path.glob("*.tmp/*")),
+              sys.executable, "-c", WRITE_FOR_EVER, path)
     living = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     old = time.time() - 25 * 3600
-    lefts = {f"{_HOST}.{living.pid}": True, "elsewhere.1": True, "elsewhere.2": False, f"{_HOST}.{os.getpid()}": False, f"{_HOST}.word": True}
+    lefts = {  # a process that wrote, and whether what it left stays
+        f"{_HOST}.{living.pid}": True,
+        "elsewhere.1": True,
+        "elsewhere.2": False,
+        f"{_HOST}.{os.getpid()}": False,
+        f"{_HOST}.word": True,
+    }
     for name in lefts:
         (tmp_path / f".a[1].x.{name}.tmp").mkdir()
         if name == "elsewhere.2": os.utime(tmp_path / f".a[1].x.{name}.tmp", (old, old))
@@ -138,14 +185,17 @@ def test_what_a_killed_process_left_is_cleared_and_what_a_living_one_writes_is_n
     write(path)
     living.communicate(b"\n")
     expected = [f".a[1].x.{name}.tmp" for name, stays in lefts.items() if stays]
-    assert sorted(os.listdir(tmp_path)) == sorted([*expected, f".a1.x.{_HOST}.1.tmp", "a[1].x"])
+    expected += [f".a1.x.{_HOST}.1.tmp", "a[1].x"]
+    assert sorted(os.listdir(tmp_path)) == sorted(expected)
 
 
-@pytest.mark.parametrize("bad", ("file", "file/below", "/proc/none", "/proc/none/below"))
+@pytest.mark.parametrize(
+    "bad", ("file", "file/below", "/proc/none", "/proc/none/below"))
 def test_where_no_file_can_be_made_is_said(tmp_path, monkeypatch, bad):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").touch()
-    if bad.startswith("/proc") and not os.path.isdir("/proc"): pytest.skip("needs a folder that nobody can write to")
+    if bad.startswith("/proc") and not os.path.isdir("/proc"):
+        pytest.skip("needs a folder that nobody can write to")
     with pytest.raises(OSError, match=f"^{bad}: .*choose another"): check_folder(bad)
     for good in (".", "new", "new/er", tmp_path / "new"): check_folder(good)
     assert os.listdir(tmp_path) == ["file"]
@@ -153,12 +203,18 @@ def test_where_no_file_can_be_made_is_said(tmp_path, monkeypatch, bad):
 
 def test_progress_in_lines(capsys, monkeypatch):
     monkeypatch.delitem(sys.modules, "ipykernel", raising=False)  # of an earlier test
-    assert list(progress("abcd", every=2, desc="letters", unit="letter")) == list("abcd")
+    letters = progress("abcd", every=2, desc="letters", unit="letter")
+    assert list(letters) == list("abcd")
     with progress(total=10, initial=4, every=5, desc="train", unit="step") as bar:
         for _ in range(6):
             bar.set_postfix(loss=f"{bar.n / 8}")
             bar.update()
     with progress(range(3), disable=True): pass
     said = capsys.readouterr().err.splitlines()
-    assert said == ["letters: letter 2 of 4, 0 s", "letters: letter 4 of 4, 0 s", "train: step 5 of 10, 0 s, loss 0.5", "train: step 10 of 10, 0 s, loss 1.125"]
+    assert said == [
+        "letters: letter 2 of 4, 0 s",
+        "letters: letter 4 of 4, 0 s",
+        "train: step 5 of 10, 0 s, loss 0.5",
+        "train: step 10 of 10, 0 s, loss 1.125",
+    ]
     assert isinstance(progress(), _Lines)

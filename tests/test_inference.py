@@ -11,8 +11,8 @@ from conftest import randomised
 from cosmoflow import inference
 from cosmoflow.data import Normalizer, open_maps
 from cosmoflow.inference import fit_mlp, fit_resnet18, relative_error, search_mlp
-from cosmoflow.results import (Result, open_experiment, read_record, read_records, record,
-                               results_table)
+from cosmoflow.results import (Result, open_experiment, read_record, read_records,
+                               record, results_table)
 from cosmoflow.train import identify
 
 
@@ -23,7 +23,8 @@ def linear(n, seed):
 
 
 def test_mlp_learns_a_line():
-    (x, y), (x_val, y_val), (x_test, y_test) = linear(600, 0), linear(90, 1), linear(90, 2)
+    (x, y), (x_val, y_val) = linear(600, 0), linear(90, 1)
+    x_test, y_test = linear(90, 2)
     fit = fit_mlp(x, y, x_val, y_val, hidden=64, epochs=60, lr=5e-3)
     assert (relative_error(fit.predict(x_test), y_test).mean < 0.01).all()
 
@@ -33,13 +34,17 @@ def test_search_goes_on_and_finds_something_sensible(tmp_path):
     (x, y), (x_val, y_val) = linear(120, 0), linear(60, 1)
     search_mlp(x, y, x_val, y_val, tmp_path / "search.db", trials=2, epochs=3)
     best = search_mlp(x, y, x_val, y_val, tmp_path / "search.db", trials=5, epochs=3)
-    study = optuna.load_study(study_name="mlp", storage=f"sqlite:///{tmp_path / 'search.db'}")
+    storage = f"sqlite:///{tmp_path / 'search.db'}"
+    study = optuna.load_study(study_name="mlp", storage=storage)
     assert len(study.trials) == 5 and study.best_params == best
-    assert len({trial.params["lr"] for trial in study.trials}) == 5          # nothing was drawn twice
+    drawn = {trial.params["lr"] for trial in study.trials}
+    assert len(drawn) == 5  # none of them twice
     assert study.best_value == min(trial.value for trial in study.trials)
 
 
-def origin(data, model): return identify({}, data, model, teacher=model)
+def origin(data, model=None):
+    model = model or randomised()
+    return identify({}, data, model, teacher=model)
 
 
 def other_weights():
@@ -56,20 +61,32 @@ def other_norm():
 
 CV = open_maps("PM", "CV")
 (X, Y), (X_VAL, Y_VAL) = linear(120, 0), linear(60, 1)
-ORIGIN = origin(CV, randomised())
+ORIGIN = origin(CV)
 OTHER = {  # what a search goes on with, and how the refusal names it
-    "suite": (dict(origin=origin(replace(CV, suite="Astrid"), randomised())), "data suite is 'PM' there and 'Astrid' here"),
-    "set": (dict(origin=origin(replace(CV, set="LH"), randomised())), "data set is 'CV' there and 'LH' here"),
-    "field": (dict(origin=origin(replace(CV, field="Mtot"), randomised())), "data field is 'Mcdm' there and 'Mtot' here"),
-    "pixels": (dict(origin=origin(open_maps("PM", "CV", pixels=32), randomised())), "data pixels is 64 there and 32 here"),
-    "number of simulations": (dict(origin=origin(open_maps("PM", "CV", sims=slice(0, 2)), randomised())), "data simulations is"),
-    "simulations": (dict(origin=origin(replace(CV, params=CV.params + 1e-6), randomised())), "data parameters is"),
-    "normaliser": (dict(origin=origin(CV, other_norm())), "normalizer std is 0.5 there and 0.6 here"),
-    "model": (dict(origin=origin(CV, randomised(width=16))), "model width is 8 there and 16 here"),
+    "suite": (dict(origin=origin(replace(CV, suite="Astrid"))),
+              "data suite is 'PM' there and 'Astrid' here"),
+    "set": (dict(origin=origin(replace(CV, set="LH"))),
+            "data set is 'CV' there and 'LH' here"),
+    "field": (dict(origin=origin(replace(CV, field="Mtot"))),
+              "data field is 'Mcdm' there and 'Mtot' here"),
+    "pixels": (dict(origin=origin(open_maps("PM", "CV", pixels=32))),
+               "data pixels is 64 there and 32 here"),
+    "number of simulations": (
+        dict(origin=origin(open_maps("PM", "CV", sims=slice(0, 2)))),
+        "data simulations is"),
+    "simulations": (dict(origin=origin(replace(CV, params=CV.params + 1e-6))),
+                    "data parameters is"),
+    "normaliser": (dict(origin=origin(CV, other_norm())),
+                   "normalizer std is 0.5 there and 0.6 here"),
+    "model": (dict(origin=origin(CV, randomised(width=16))),
+              "model width is 8 there and 16 here"),
     "weights": (dict(origin=origin(CV, other_weights())), "teacher weights is"),
-    "features": (dict(x=X + 1e-6), "features training is"), "validation features": (dict(x_val=-X_VAL), "features validation is"),
-    "parameters": (dict(y=Y + 1), "parameters training is"), "validation parameters": (dict(y_val=Y_VAL + 1), "parameters validation is"),
-    "epochs": (dict(epochs=4), "settings epochs is 3 there and 4 here"), "seed": (dict(seed=1), "settings seed is 0 there and 1 here"),
+    "features": (dict(x=X + 1e-6), "features training is"),
+    "validation features": (dict(x_val=-X_VAL), "features validation is"),
+    "parameters": (dict(y=Y + 1), "parameters training is"),
+    "validation parameters": (dict(y_val=Y_VAL + 1), "parameters validation is"),
+    "epochs": (dict(epochs=4), "settings epochs is 3 there and 4 here"),
+    "seed": (dict(seed=1), "settings seed is 0 there and 1 here"),
 }
 SEARCH = dict(x=X, y=Y, x_val=X_VAL, y_val=Y_VAL, trials=1, epochs=3, origin=ORIGIN)
 
@@ -80,7 +97,8 @@ def searched(tmp_path_factory):
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     path = tmp_path_factory.mktemp("search") / "50% done? #1.db"
     search_mlp(**SEARCH, storage=path)
-    assert [p.name for p in path.parent.iterdir()] == [path.name]  # no part of the name was read as a query
+    files = [file.name for file in path.parent.iterdir()]
+    assert files == [path.name]  # no part of the name was read as a query
     return path
 
 
@@ -88,14 +106,18 @@ def searched(tmp_path_factory):
 def test_a_search_goes_on_with_nothing_else(what, searched):
     change, message = OTHER[what]
     before = searched.read_bytes()
-    with pytest.raises(ValueError, match=f"another run: .*{message}.*choose another folder"): search_mlp(**SEARCH | change | {"trials": 2}, storage=searched)
+    message = f"another run: .*{message}.*choose another folder"
+    with pytest.raises(ValueError, match=message):
+        search_mlp(**SEARCH | change | {"trials": 2}, storage=searched)
     assert searched.read_bytes() == before
 
 
 def test_a_search_that_does_not_say_what_it_is_of_is_not_gone_on_with(tmp_path):
-    study = optuna.create_study(storage=f"sqlite:///{tmp_path / 'search.db'}", study_name="mlp")
+    path = tmp_path / "search.db"
+    study = optuna.create_study(storage=f"sqlite:///{path}", study_name="mlp")
     study.optimize(lambda trial: trial.suggest_float("lr", 0, 1), n_trials=1)
-    with pytest.raises(ValueError, match="search.db does not say what run it is of, since an older version"): search_mlp(**SEARCH, storage=tmp_path / "search.db")
+    message = "search.db does not say what run it is of, since an older version"
+    with pytest.raises(ValueError, match=message): search_mlp(**SEARCH, storage=path)
 
 
 def damaged(path, searched): path.write_bytes(searched.read_bytes()[:20_000])
@@ -108,39 +130,56 @@ def locked(path, searched):
     return connection
 
 
-FILES = {"a folder": (lambda path, _: path.mkdir(), OSError, "unable to open"), "a text": (lambda path, _: path.write_text("trials" * 999, encoding="utf-8"), ValueError, "not a database"),
-         "a part": (damaged, ValueError, "malformed"), "in use": (locked, OSError, "locked")}
+def text(path, searched): path.write_text("trials" * 999, encoding="utf-8")
+
+
+FILES = {
+    "a folder": (lambda path, _: path.mkdir(), OSError, "unable to open"),
+    "a text": (text, ValueError, "not a database"),
+    "a part": (damaged, ValueError, "malformed"),
+    "in use": (locked, OSError, "locked"),
+}
 
 
 @pytest.mark.parametrize("kind", FILES)
-def test_what_sqlite_cannot_use_is_said_in_our_words(kind, searched, tmp_path, monkeypatch):
+def test_what_sqlite_cannot_use_is_said_in_our_words(
+        kind, searched, tmp_path, monkeypatch):
     make, error, words = FILES[kind]
     path = tmp_path / "search.db"
     connect = sqlite3.dbapi2.connect
-    monkeypatch.setattr(sqlite3.dbapi2, "connect", lambda *args, **kwargs: connect(*args, **kwargs | {"timeout": 0.1}))
+    soon = lambda *args, **kwargs: connect(*args, **kwargs | {"timeout": 0.1})
+    monkeypatch.setattr(sqlite3.dbapi2, "connect", soon)
     kept = make(path, searched)
-    with pytest.raises(error, match=f"^{path}: expected the SQLite file of a search.*{words}.*; choose another file$"): search_mlp(**SEARCH, storage=path)
+    message = (f"^{path}: expected the SQLite file of a search"
+               f".*{words}.*; choose another file$")
+    with pytest.raises(error, match=message): search_mlp(**SEARCH, storage=path)
     if kind == "in use": kept.close()
 
 
 def test_features_that_are_not_numbers_are_named(tmp_path):
-    with pytest.raises(FloatingPointError, match="^x, y: the loss of every trial"): search_mlp(**SEARCH | {"x": X * torch.nan}, storage=tmp_path / "search.db")
+    message = "^x, y: the loss of every trial"
+    with pytest.raises(FloatingPointError, match=message):
+        search_mlp(**SEARCH | {"x": X * torch.nan}, storage=tmp_path / "search.db")
 
 
 def test_a_loss_that_is_not_a_number_is_no_fit():
     (x, y), (x_val, y_val) = linear(120, 0), linear(60, 1)
     x[7, 1] = torch.nan
-    with pytest.raises(FloatingPointError, match="MLP, epoch 1: the validation loss is nan; .* a lower lr than 0.005"):
+    message = "MLP, epoch 1: the validation loss is nan; .* a lower lr than 0.005"
+    with pytest.raises(FloatingPointError, match=message):
         fit_mlp(x, y, x_val, y_val, hidden=8, epochs=3, lr=5e-3)
 
 
 def test_a_trial_that_fails_does_not_end_the_search(tmp_path, monkeypatch):
     (x, y), (x_val, y_val) = linear(120, 0), linear(60, 1)
     fits = iter((x.new_full((), torch.nan), x.new_ones(())))
-    monkeypatch.setattr(inference, "fit_mlp", lambda *args, **kwargs: fit_mlp(args[0] * next(fits), *args[1:], **kwargs))
+    fit = lambda x, *args, **kwargs: fit_mlp(x * next(fits), *args, **kwargs)
+    monkeypatch.setattr(inference, "fit_mlp", fit)
     best = search_mlp(x, y, x_val, y_val, tmp_path / "search.db", trials=2, epochs=3)
-    study = optuna.load_study(study_name="mlp", storage=f"sqlite:///{tmp_path / 'search.db'}")
-    assert [trial.state.name for trial in study.trials] == ["FAIL", "COMPLETE"] and study.best_params == best
+    storage = f"sqlite:///{tmp_path / 'search.db'}"
+    study = optuna.load_study(study_name="mlp", storage=storage)
+    assert [trial.state.name for trial in study.trials] == ["FAIL", "COMPLETE"]
+    assert study.best_params == best
 
 
 def test_resnet18_learns_brightness():
@@ -154,12 +193,15 @@ def test_resnet18_learns_brightness():
 
 
 def test_a_record_without_an_error_becomes_a_row(tmp_path):
-    record("01_one", [Result("order", "ours", 0.97, None, "large first")], "PM", folder=tmp_path)
+    result = Result("order", "ours", 0.97, None, "large first")
+    record("01_one", [result], "PM", folder=tmp_path)
     (r,) = read_records(tmp_path)
     assert r["pixels"] == 64 and r["hardware"] and r["results"][0]["value"] == 0.97
     assert "| order | ours | 0.97 | large first |" in results_table([r])
-    with pytest.raises(FileNotFoundError, match="make results"): read_records(tmp_path / "none")
-    with pytest.raises(FileNotFoundError, match="02_two.json: .* there are: 01_one"): read_record("02_two", tmp_path)
+    with pytest.raises(FileNotFoundError, match="make results"):
+        read_records(tmp_path / "none")
+    with pytest.raises(FileNotFoundError, match="02_two.json: .* there are: 01_one"):
+        read_record("02_two", tmp_path)
 
 
 @pytest.mark.parametrize("full", [False, True])
