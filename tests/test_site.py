@@ -142,6 +142,21 @@ def test_pictures_have_two_pixels_for_one(page, site):
         assert 1.9 * width < pixels, "smaller on the page than half its pixels"
 
 
+def test_a_chapter_opens_with_its_question_and_its_picture(page, site):
+    "Both stand whole on the first screen."
+    for source in (ROOT / "nbs" / "course").glob("[0-9]*.ipynb"):
+        page.goto(f"{site}/course/{source.stem[3:]}.html", wait_until="networkidle")
+        assert page.get_by_text("The question.").bounding_box()["y"] < 400, source.name
+        box = page.locator("main img").first.bounding_box()
+        assert box["y"] + box["height"] < 900, f"{source.name}: its first picture ends at {box['y'] + box['height']:.0f} pixels"
+
+
+def test_public_methods_of_a_lesson_stand_open(built_site):
+    text = (built_site / "course" / "data.html").read_text(encoding="utf-8")
+    folded = re.findall(r"Source of (\w+)", text)
+    assert "_load_maps" in folded and "__call__" not in folded
+
+
 @pytest.mark.parametrize("width", [390, 1400])
 def test_layout_holds(page, site, width):
     page.set_viewport_size({"width": width, "height": 844})

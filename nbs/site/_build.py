@@ -167,12 +167,53 @@ def arrange(
             fold(cell, f"{what} of exercise {number}")
         elif "#| exports" in source:
             name = re.search(r"^(?:class|def) (\w+)", source, re.M)
-            if not lesson or name and name[1].startswith("_"):
+            # A method like `__call__` belongs to a class that is the lesson.
+            if not lesson or name and re.match(r"_(?!\w*__$)", name[1]):
                 fold(cell, f"Source of {name[1]}" if name else "Source")
             else:
                 cell["source"] = unfolded(source)
         found.append(cell)
     return found
+
+
+def first_picture(
+    cell: dict,    # of a notebook
+) -> dict | None:  # the output that holds it
+    "The first picture that a cell draws."
+    found = [o for o in cell.get("outputs", []) if "image/png" in o.get("data", {})]
+    return found[0] if found else None
+
+
+def open_with_picture(
+    cells: list[dict],  # of a chapter, as `arrange` returns them; changed in place
+) -> None:
+    """Puts a chapter's first picture right below its question.
+
+    The picture of a section also stays in its section. One that stands before all
+    sections moves, and its code is folded.
+    """
+    texts = ["".join(cell["source"]) for cell in cells]
+    head = next(i for i, text in enumerate(texts) if "**The question.**" in text)
+    drawn = next((i for i, cell in enumerate(cells) if first_picture(cell)), None)
+    if drawn is None: return
+    output = first_picture(cells[drawn])
+    alt = re.search(r'^#\| fig-alt: "(.*)"$', texts[drawn], re.M)[1]
+    size = output.get("metadata", {}).get("image/png", {})
+    size = " ".join(f'{side}="{pixels}"' for side, pixels in size.items())
+    data = "".join(output["data"]["image/png"]).strip()
+    source = f'src="data:image/png;base64,{data}"'
+    shown = f'<img class="opening" {source} {size} alt="{alt}">'
+    above = "\n".join(text for cell, text in zip(cells[:drawn], texts)
+                      if cell["cell_type"] == "markdown")
+    if headings := re.findall(r"^##+ (.*)$", above, re.M):
+        name = re.sub(r"[^\w -]", "", headings[-1]).strip().lower().replace(" ", "-")
+        shown += f"\n\n*From the section [{headings[-1]}](#{name}).*"
+    else:
+        fold(cells[drawn], "How we drew the picture above")
+        cells[drawn]["outputs"].remove(output)
+    opening, mark, rest = texts[head].partition("**You will learn**")
+    cells[head:head + 1] = [{"cell_type": "markdown", "metadata": {}, "source": part}
+                            for part in (opening, shown, mark + rest)]
 
 
 GLOSSARY = ROOT / "nbs" / "site" / "glossary.md"
@@ -244,6 +285,7 @@ def process() -> None:
         notebook["cells"] = arrange(notebook["cells"], lesson)
         glossary = relpath(PROCESSED / "site" / "glossary.md", path.parent)
         link_terms(notebook["cells"][2:], glossary, terms)
+        if lesson: open_with_picture(notebook["cells"])
         path.write_text(json.dumps(notebook), encoding="utf-8")
     workshop = runpy.run_path(str(ROOT / "nbs" / "workshop" / "_build.py"))
     workshop["write_slides"](PROCESSED / "workshop" / "deck" / "index.html")
@@ -307,7 +349,7 @@ def render(
         text = page.read_text(encoding="utf-8")
         katex = relpath(OUT / "katex", page.parent)
         text = re.sub(r'"(?:KATEX|katex)/', f'"{katex}/', text)
-        text = re.sub(r'src="data:image/png;base64,([^"]*)"', sized, text)
+        text = re.sub(r'(?<!opening" )src="data:image/png;base64,([^"]*)"', sized, text)
         wide = r'<(pre|span class="math display")(?=[ >])(?![^>]*tabindex)'
         text = re.sub(wide, r'<\1 tabindex="0"', text)  # scrolls by keyboard, too
         page.write_text(text, encoding="utf-8")
