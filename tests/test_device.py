@@ -1,6 +1,7 @@
-"""Models on another device than the maps: where results lie, and that a seed means the same noise everywhere. The device is emulated."""
+"""Models on another device than the maps; the device is emulated."""
 import json
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -30,25 +31,42 @@ def folders(tmp_path_factory):
 
 
 KINDS = {"flow": CosmoFlow, "vae": VAE}
-ASKS = {"encode": ("flow", lambda model, maps, field: model.encode(maps)), "summarise": ("flow", lambda model, maps, field: model.summarise(maps)),
-        "decode": ("flow", lambda model, maps, field: model.decode(field, 1, seed=1)),
-        "many": ("flow", lambda model, maps, field: model.decode(field, 1, samples=2, trajectory=True, batch_size=2, seed=1)),
-        "generator": ("flow", lambda model, maps, field: model.decode(field, 1, generator=torch.Generator().manual_seed(1))),
-        "reconstruct": ("flow", lambda model, maps, field: model.reconstruct(maps, steps=1, seed=1)),
-        "generate": ("flow", lambda model, maps, field: model.generate(2, steps=1, seed=1)),
-        "VAE.reconstruct": ("vae", lambda model, maps, field: model.reconstruct(maps))}
+FLOW = {
+    "encode": lambda model, maps, field: model.encode(maps),
+    "summarise": lambda model, maps, field: model.summarise(maps),
+    "decode": lambda model, maps, field: model.decode(field, 1, seed=1),
+    "many": lambda model, maps, field: model.decode(
+        field, 1, samples=2, trajectory=True, batch_size=2, seed=1),
+    "generator": lambda model, maps, field: model.decode(
+        field, 1, generator=torch.Generator().manual_seed(1)),
+    "reconstruct": lambda model, maps, field: model.reconstruct(maps, steps=1, seed=1),
+    "generate": lambda model, maps, field: model.generate(2, steps=1, seed=1),
+}
+ASKS = {name: ("flow", ask) for name, ask in FLOW.items()} | {
+    "VAE.reconstruct": ("vae", lambda model, maps, field: model.reconstruct(maps)),
+}
 
 
 @pytest.mark.parametrize("name", ASKS)
-@pytest.mark.parametrize(("model_at", "maps_are"), [("there", "an array"), ("there", "here"), ("there", "there"), ("here", "there")])
-def test_results_lie_where_the_maps_lay_and_do_not_depend_on_the_device(name, model_at, maps_are, folders):
+@pytest.mark.parametrize(("model_at", "maps_are"), [
+    ("there", "an array"),
+    ("there", "here"),
+    ("there", "there"),
+    ("here", "there"),
+])
+def test_results_lie_where_the_maps_lay_and_do_not_depend_on_the_device(
+        name, model_at, maps_are, folders):
     kind, ask = ASKS[name]
-    maps, field = MAPS[:2], np.random.default_rng(0).standard_normal((2, 8, 2, 2), np.float32)
+    where = {"here": "cpu", "there": FAR}
+    maps = MAPS[:2]
+    field = np.random.default_rng(0).standard_normal((2, 8, 2, 2), np.float32)
     expected = ask(KINDS[kind].from_pretrained(folders / kind, "cpu"), maps, field)
     with far_device():
-        model = KINDS[kind].from_pretrained(folders / kind, FAR if model_at == "there" else "cpu")
+        model = KINDS[kind].from_pretrained(folders / kind, where[model_at])
         assert (model.device == FAR) == (model_at == "there")
-        if maps_are != "an array": maps, field = (torch.from_numpy(a).to(FAR if maps_are == "there" else "cpu") for a in (maps, field))
+        if maps_are != "an array":
+            maps, field = (torch.from_numpy(a).to(where[maps_are])
+                           for a in (maps, field))
         found = ask(model, maps, field)
         assert (found.device == FAR) == (maps_are == "there" and name != "generate")
         torch.testing.assert_close(found.cpu(), expected, rtol=1e-4, atol=1e-4)
@@ -57,8 +75,9 @@ def test_results_lie_where_the_maps_lay_and_do_not_depend_on_the_device(name, mo
 def test_the_emulated_device_keeps_apart_what_a_gpu_keeps_apart(folders):
     with far_device():
         model = CosmoFlow.from_pretrained(folders / "flow", FAR)
-        with pytest.raises(RuntimeError, match="same device"): model.encoder(torch.zeros(1, 1, 32, 32))
-        with pytest.raises((RuntimeError, TypeError)): model.encoder(torch.zeros(1, 1, 32, 32, device=FAR)).numpy()
+        here, there = (torch.zeros(1, 1, 32, 32, device=at) for at in ("cpu", FAR))
+        with pytest.raises(RuntimeError, match="same device"): model.encoder(here)
+        with pytest.raises((RuntimeError, TypeError)): model.encoder(there).numpy()
 
 
 @torch.no_grad()
@@ -69,12 +88,15 @@ def test_loss_prior_inference_and_figures_take_tensors_of_another_device(folders
     prior = here.prior
     with far_device():
         model = CosmoFlow.from_pretrained(folders / "flow", FAR)
-        torch.testing.assert_close(flow_matching_loss(model, x.to(FAR), torch.Generator().manual_seed(0)).cpu(), loss)
+        there = flow_matching_loss(model, x.to(FAR), torch.Generator().manual_seed(0))
+        torch.testing.assert_close(there.cpu(), loss)
         assert model.fit_prior(MAPS).prior.device == FAR
         torch.testing.assert_close(model.prior.cpu(), prior, rtol=1e-3, atol=1e-3)
         assert field_prior(model.encode(torch.from_numpy(MAPS).to(FAR))).device == FAR
         maps = torch.from_numpy(MAPS).to(FAR)
-        show_maps(maps[:2]), plot_spectra({"truth": maps, "again": MAPS}), figure(maps, {"again": MAPS}, show=2)
+        show_maps(maps[:2])
+        plot_spectra({"truth": maps, "again": MAPS})
+        figure(maps, {"again": MAPS}, show=2)
 
 
 def test_inference_goes_where_the_model_is(folders, monkeypatch):
@@ -89,39 +111,62 @@ def test_inference_goes_where_the_model_is(folders, monkeypatch):
         return Stub()
 
     monkeypatch.setattr("cosmoflow.evaluate.fit_mlp", fit)
-    monkeypatch.setattr("cosmoflow.evaluate.relative_error", lambda predicted, true, each: type("Error", (), {"mean": np.ones(2), "standard_error": np.ones(2)}))
+    found = SimpleNamespace(mean=np.ones(2), standard_error=np.ones(2))
+    monkeypatch.setattr("cosmoflow.evaluate.relative_error",
+                        lambda predicted, true, each: found)
     parts = open_maps("PM", "LH", sims=slice(0, 10)).split()
-    with far_device(): infer_parameters(CosmoFlow.from_pretrained(folders / "flow", FAR), *parts, ("summaries", "spectrum"))
+    with far_device():
+        model = CosmoFlow.from_pretrained(folders / "flow", FAR)
+        infer_parameters(model, *parts, ("summaries", "spectrum"))
     assert seen == 8 * [True]
 
 
-@pytest.mark.parametrize(("cuda", "mps", "only_cpu", "best"), [(True, True, "", "cuda"), (False, True, "", "mps"), (False, False, "", "cpu"), (True, True, "true", "cpu")])
+@pytest.mark.parametrize(("cuda", "mps", "only_cpu", "best"), [
+    (True, True, "", "cuda"),
+    (False, True, "", "mps"),
+    (False, False, "", "cpu"),
+    (True, True, "true", "cpu"),
+])
 def test_the_best_device_is_taken(cuda, mps, only_cpu, best, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: cuda)
     monkeypatch.setattr("torch.backends.mps.is_available", lambda: mps)
     monkeypatch.setenv("ACCELERATE_USE_CPU", only_cpu)
-    assert best_device() == torch.device(best) and best_device("cpu") == torch.device("cpu")
+    assert best_device() == torch.device(best)
+    assert best_device("cpu") == torch.device("cpu")
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_loaded_model_goes_to_the_best_device(kind, folders, monkeypatch):
-    monkeypatch.setattr("cosmoflow.model.best_device", lambda device: FAR if device == "auto" else device)
+    best = lambda device: FAR if device == "auto" else device
+    monkeypatch.setattr("cosmoflow.model.best_device", best)
     with far_device():
         assert KINDS[kind].from_pretrained(folders / kind).device == FAR
-        assert KINDS[kind].from_pretrained(folders / kind, device="cpu").device == torch.device("cpu")
+        here = KINDS[kind].from_pretrained(folders / kind, device="cpu")
+        assert here.device == torch.device("cpu")
 
 
 @pytest.mark.parametrize("wrong", ["gpu", "cuda:99", 3.5])
 def test_a_device_that_is_not_here_is_refused(wrong, folders):
-    with pytest.raises(ValueError, match=rf"^device={wrong!r}: expected auto, or a device that is here, such as cpu"): CosmoFlow.from_pretrained(folders / "flow", device=wrong)
+    message = (rf"^device={wrong!r}: "
+               "expected auto, or a device that is here, such as cpu")
+    with pytest.raises(ValueError, match=message):
+        CosmoFlow.from_pretrained(folders / "flow", device=wrong)
 
 
-PAGES = [*NOTEBOOKS, ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "cosmoflow" / "weights").glob("*/README.md")]
+WEIGHTS = ROOT / "cosmoflow" / "weights"
+PAGES = [*NOTEBOOKS, ROOT / "README.md", ROOT / "CONTRIBUTING.md",
+         *WEIGHTS.glob("*/README.md")]
+PROMISE = (
+    r"[^.\n]*(?:second|minute|hour|times|\bone\b|half)"
+    r"[^.\n]*(?:\bT4\b|\bon Colab\b|\bA100\b|\bV100\b|\bL4\b)[^.\n]*")
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: f"{page.parent.name}/{page.stem}")
+@pytest.mark.parametrize(
+    "page", PAGES, ids=lambda page: f"{page.parent.name}/{page.stem}")
 def test_no_time_is_promised_for_a_card_that_was_not_measured(page):
     text = page.read_text(encoding="utf-8")
-    if page.suffix == ".ipynb": text = "\n".join("".join(cell["source"]) for cell in json.loads(text)["cells"] if cell["cell_type"] == "markdown")
-    promises = re.findall(r"[^.\n]*(?:second|minute|hour|times|\bone\b|half)[^.\n]*(?:\bT4\b|\bon Colab\b|\bA100\b|\bV100\b|\bL4\b)[^.\n]*", text)
-    assert not promises
+    if page.suffix == ".ipynb":
+        cells = json.loads(text)["cells"]
+        text = "\n".join("".join(cell["source"]) for cell in cells
+                         if cell["cell_type"] == "markdown")
+    assert not re.findall(PROMISE, text)
