@@ -242,7 +242,7 @@ def main(
         sys.exit(f"\ncosmoflow: stopped. {_paragraphs(command)[2]}")
 
 # %% ../nbs/tools/cli.ipynb #cc236df7
-_MAPS = "root suite set field sims pixels maps_per_simulation"
+_MAPS = "root suite set field sims pixels maps_per_simulation box"
 _takes_maps = _takes("data.open_maps", _MAPS, {"root": "data"})
 
 
@@ -368,8 +368,8 @@ def _evaluate(
     print(report(result.metrics))
     if out is None: return
     write_json(out / "metrics.json", result.metrics)
-    each = data.maps_per_simulation
-    maps = figure(result.true, {"reconstruction": result.rec}, each=each)
+    sizes = {"box": data.box, "each": data.maps_per_simulation}
+    maps = figure(result.true, {"reconstruction": result.rec}, **sizes)
     with atomic_path(out / "figure.png") as tmp: maps.savefig(tmp, dpi=110)
 
 # %% ../nbs/tools/cli.ipynb #69d20971

@@ -448,7 +448,10 @@ def require_same_run(
     if "run" not in state: raise ValueError(
         f"{path} does not say what run it is of, since an older version wrote it: "
         "finish it with that version, or choose another folder")
-    found = differences(state["run"], here)
+    there = dict(state["run"])
+    if "box" in here.get("data", {}):  # older files do not say it: all had this one
+        there["data"] = {"box": BOX} | dict(there.get("data", {}))
+    found = differences(there, here)
     if found: raise ValueError(f"{path} is of another run: {found}. "
                                "Go on with what that run had, or choose another folder")
 

@@ -37,7 +37,7 @@ import torch
 from fastcore.basics import patch
 from torch import Tensor
 
-from .core import (MAPS_PER_SIMULATION, Fields, Maps, MapView, alone,
+from .core import (BOX, MAPS_PER_SIMULATION, Fields, Maps, MapView, alone,
                             as_stack, check_counts, check_folder, in_pieces,
                             maps_at_once, pieces, progress, read_json, to_tensor,
                             write_json)
@@ -184,6 +184,12 @@ def _check_pairs(
         raise ValueError("maps: expected the same number for each row of params, "
                          f"found {n} maps and {rows} rows")
 
+# %% ../nbs/course/02_data.ipynb #b0c50002
+def _check_box(box: float) -> None:
+    "Raise `ValueError` unless it can be the side of a map."
+    if isinstance(box, Real) and math.isfinite(box) and box > 0: return
+    raise ValueError(f"box={box!r}: expected a side in Mpc/h, a finite number above 0")
+
 # %% ../nbs/course/02_data.ipynb #2ff0038f
 @dataclass(frozen=True)
 class MapData:
@@ -194,6 +200,7 @@ class MapData:
     suite: str = "own"            # for example "Astrid"
     set: str = "maps"             # for example "LH"
     field: str = ""               # for example "Mcdm"
+    box: float = BOX              # side of the maps, Mpc/h
 
     if TYPE_CHECKING:  # methods come below, by @patch
         def __len__(self) -> int: ...
@@ -202,6 +209,7 @@ class MapData:
 
     def __post_init__(self) -> None:
         _check_pairs(self.maps, self.params, self.param_names)
+        _check_box(self.box)
         if self.maps.dtype != np.float32:  # converted when they are read
             view = MapView(self.maps, slice(None), np.float32)
             object.__setattr__(self, "maps", view)
@@ -255,8 +263,11 @@ def batches(
         yield batch.copy() if isinstance(maps, Tensor) else batch
 
 # %% ../nbs/course/02_data.ipynb #db52b015
-def _check_values(maps: np.ndarray | MapView, path: Path) -> None:
-    "Refuse maps with a value that is not a surface density."
+def _checked(
+    maps: Maps,       # (n, H, W)
+    name: str | Path  # their file, or what they are called
+) -> Iterator[np.ndarray]:
+    "Go through maps in pieces, and refuse a value that is not a surface density."
     start = 0
     for batch in batches(maps):
         bad = ~np.isfinite(batch) | (batch < 0)
@@ -266,9 +277,15 @@ def _check_values(maps: np.ndarray | MapView, path: Path) -> None:
             negative = value < 0 and np.isfinite(value)
             what = "negative" if negative else "not finite"
             raise ValueError(
-                f"{path}: map {start + i}, pixel ({row}, {col}) is {value}, {what}; "
+                f"{name}: map {start + i}, pixel ({row}, {col}) is {value}, {what}; "
                 "expected surface densities of 0 or more")
+        yield batch
         start += len(batch)
+
+
+def _check_values(maps: Maps, name: str | Path) -> None:
+    "Look at every value once."
+    for _ in _checked(maps, name): pass
 
 # %% ../nbs/course/02_data.ipynb #8b246a0c
 def _factor(side: int, pixels: int) -> int:
@@ -352,6 +369,7 @@ def open_maps(
     pixels: int | None = None,       # pixels a side after averaging; None: as they are
     check: bool = True,              # look at every value once
     maps_per_simulation: int | None = None,  # maps of one simulation; None: CMD's 15
+    box: float | None = None,        # side of the maps, Mpc/h; None: CAMELS's 25
 ) -> MapData:
     """Open one CMD file with its parameters; other files in CMD's format are welcome.
 
@@ -364,6 +382,8 @@ def open_maps(
         raise ValueError(f"sims={sims!r}: expected a slice, such as slice(0, 400)")
     each = MAPS_PER_SIMULATION if maps_per_simulation is None else maps_per_simulation
     check_counts(maps_per_simulation=each)
+    box = BOX if box is None else box
+    _check_box(box)  # before we read values
     root = _suite_folder(root, suite)
     path = map_path(root, suite, set, field)
     maps = _load_maps(path)
@@ -375,7 +395,8 @@ def open_maps(
     params = params[start:stop]
     if check: _check_values(some, path)
     if pixels and pixels != some.shape[-1]: some = lower_resolution(some, pixels)
-    return MapData(some, params, names, suite, set, field or default_field(suite))
+    field = field or default_field(suite)
+    return MapData(some, params, names, suite, set, field, box)
 
 # %% ../nbs/course/02_data.ipynb #5ba765f5
 def _deal(n: int, seed: int) -> np.ndarray:
@@ -458,11 +479,12 @@ def fit(cls: Normalizer,
 ) -> Normalizer:
     """Measure the three numbers on training maps, piece by piece.
 
-    Raises `ValueError` for no maps, or for constant ones.
+    Raises `ValueError` for no maps, for constant ones, and for a value that is
+    negative or not finite.
     """
     maps = as_stack(maps, "n, H, W")
     pixels = math.prod(maps.shape)
-    total = sum(batch.sum(dtype=np.float64) for batch in batches(maps))
+    total = sum(batch.sum(dtype=np.float64) for batch in _checked(maps, "maps"))
     floor = 1e-3 * total / pixels
     clip = lambda batch: np.maximum(batch, max(floor, 1e-30))
     logs = lambda: (np.log10(clip(b), dtype=np.float64) for b in batches(maps))

@@ -98,7 +98,7 @@ def _features(
     "What a regressor sees of a part of the data."
     see: dict[str, Callable[[], Any]] = {
         "summaries": lambda: model.summarise(part.maps).to(model.device),
-        "spectrum": lambda: spectrum_features(part.maps).to(model.device),
+        "spectrum": lambda: spectrum_features(part.maps, part.box).to(model.device),
         "raw maps": lambda: MapLoader(part, model.normalizer, model.device),
     }
     return see[method]()
@@ -146,6 +146,7 @@ def _reconstruct(
     generator: torch.Generator,  # of the noise
     sampling: dict,              # steps and solver, for `decode`
     each: int,                   # maps of one simulation
+    box: float = BOX,            # side of the maps, Mpc/h
 ) -> tuple[Tensor, Tensor, Tensor]:  # (n, 3 K + 1) as `_measure`; some maps; theirs
     "Measure reconstructions batch by batch, and keep the first simulations."
     room = maps_at_once(maps.shape[1:], pixels=KEPT) // each
@@ -156,7 +157,7 @@ def _reconstruct(
     for batch in batches(maps):
         there = torch.from_numpy(batch)
         made = model.reconstruct(there, generator=generator, **sampling).cpu()
-        rows.append(_measure(there, made))
+        rows.append(_measure(there, made, box))
         some = slice(0, max(0, kept - done))
         here = slice(done, done + len(there))
         true[here], rec[here] = there[some], made[some]
@@ -177,15 +178,16 @@ def evaluate(
     sampling = model.sampling(steps, solver)
     generator = torch.Generator().manual_seed(seed)
     each = test.maps_per_simulation
-    rows, true, rec = _reconstruct(model, test.maps, generator, sampling, each)
-    measured = asdict(_average(rows, wavenumbers(test.pixels), each))
+    rows, true, rec = _reconstruct(
+        model, test.maps, generator, sampling, each, test.box)
+    measured = asdict(_average(rows, wavenumbers(test.pixels, test.box), each))
     numbers = {k: np.asarray(v).tolist() for k, v in measured.items()}
     methods = ("summaries", "spectrum", "raw maps")[:3 if raw_maps else 2]
     counts = {"training": train.n_sims, "validation": val.n_sims, "test": test.n_sims}
     errors = infer_parameters(model, train, val, test, methods, seed)
     metrics = {"suite": data.suite, "set": data.set, "simulations": counts,
                "seed": seed, "sampling": sampling, "reconstruction": numbers,
-               "inference": errors}
+               "parameters": list(data.param_names[:2]), "inference": errors}
     return Evaluation(metrics, true, rec)
 
 # %% ../nbs/course/11_evaluate.ipynb #11e0a023
@@ -209,6 +211,8 @@ def report(
     m = Reconstruction.from_metrics(metrics)
     worst = m.worst_bin()
     r = ", ".join(f"{r:.3f} +- {e:.3f}" for r, e in zip(m.r[:4], m.r_error))
+    names = metrics.get("parameters", ["Omega_m", "sigma_8"])
+    header = "  ".join(f"{name:>14}" for name in names)
     lines = [
         f"{m.n_maps} held-out maps of {metrics['simulations']['test']} simulations "
         f"({metrics['suite']} {metrics['set']})",
@@ -217,7 +221,7 @@ def report(
         f"at k = {m.k[worst]:.2f} h/Mpc",
         f"cross-correlation r at modes 1 to 4: {r}",
         f"distance of one-point distributions: {m.pdf:.4f} +- {m.pdf_error:.4f} dex",
-        f"{'relative error, %':>20}  {'Omega_m':>14}  {'sigma_8':>14}"]
+        f"{'relative error, %':>20}  {header}"]
     for method, e in metrics["inference"].items():
         percent = 100 * np.array([e["mean"], e["standard_error"]], float)
         row = "  ".join(f"{a:5.2f} +- {b:4.2f}" for a, b in percent.T)

@@ -30,7 +30,7 @@ from .core import (BOX, MAPS_PER_SIMULATION, Maps, as_stack, bars_move,
 from .data import augment
 from .encoder import Encoder, EncoderBlock, summary
 from .layers import PeriodicConv
-from .spectra import power_spectrum
+from .spectra import log_values, power_spectrum
 from .train import MapLoader
 
 # %% ../nbs/course/10_inference.ipynb #05edc639
@@ -251,7 +251,7 @@ def spectrum_features(
 ) -> Tensor:           # (n, H/2 + 2)
     "Log power spectrum of the log map, and the mean and scatter of the log map."
     def features(maps: Tensor) -> Tensor:
-        log = maps.clamp_min(1.0).log10()
+        log = log_values(maps)
         power = power_spectrum(maps, box, of="log")[1].log10().to(log)
         spread = log.std((1, 2))
         return torch.cat([power, log.mean((1, 2))[:, None], spread[:, None]], 1)

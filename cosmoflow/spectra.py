@@ -6,7 +6,7 @@ Docs: https://cosmoflow.github.io/cosmoflow/course/spectra.html"""
 
 # %% auto #0
 __all__ = ['contrast', 'modes', 'ring_mean', 'wavenumbers', 'power_spectrum', 'cross_correlation', 'transfer_ratio',
-           'spectrum_error', 'stacked_ratio', 'one_point_pdf', 'pdf_distance']
+           'spectrum_error', 'stacked_ratio', 'one_point_pdf', 'log_values', 'pdf_distance']
 
 # %% ../nbs/course/03_spectra.ipynb #96c87c3e
 import math
@@ -173,6 +173,15 @@ def one_point_pdf(
     number = torch.arange(n, device=measured.device, dtype=torch.float32)
     return low + (number + 0.5) * (high - low) / n, measured
 
+# %% ../nbs/course/03_spectra.ipynb #b0c50005
+def log_values(
+    maps: Tensor,                 # (B, H, W)
+    like: Tensor | None = None,   # maps whose means set the floor; None: these
+) -> Tensor:                      # (B, H, W)
+    "log10 of maps; empty pixels count as 1, or as a thousandth of the mean if less."
+    mean = (maps if like is None else like).mean((1, 2), keepdim=True)
+    return torch.maximum(maps, (1e-3 * mean).clamp(1e-30, 1.0)).log10()
+
 # %% ../nbs/course/03_spectra.ipynb #ca635590
 def pdf_distance(
     maps_a: Maps,  # surface density, (B, H, W)
@@ -180,7 +189,7 @@ def pdf_distance(
 ) -> Tensor:       # (B,) dex
     "How far log10 values must move, on average, from one map's to the other's."
     def distance(*maps: Tensor) -> Tensor:
-        a, b = (m.flatten(1).clamp_min(1.0).log10().sort(1).values for m in maps)
+        a, b = (log_values(m, maps[1]).flatten(1).sort(1).values for m in maps)
         return (a - b).abs().mean(1)
 
     return in_pieces(distance, *_pair(maps_a, maps_b, "B, H, W"))

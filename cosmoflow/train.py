@@ -349,7 +349,11 @@ def _accelerating(
 
 # %% ../nbs/course/09_train.ipynb #71e60a5b
 def _check_pixels(data: MapData) -> None:
-    "Raises `ValueError` unless maps shrink to a whole field."
+    "Raises `ValueError` unless maps are square and shrink to a whole field."
+    height, width = data.maps.shape[1:]
+    if height != width:
+        raise ValueError(f"data: expected square maps, found {height} x {width} "
+                         "pixels; cut them to squares")
     if data.pixels % SCALE:
         raise ValueError("data: expected maps whose side is a multiple of "
                          f"{SCALE}, found {data.pixels}")
@@ -554,7 +558,8 @@ def identify(
     teacher: Pretrained | None = None,  # the network it learns from
 ) -> dict[str, dict]:                   # by kind, then by name; JSON
     "What a run is: a checkpoint with another identity belongs to another run."
-    maps = {name: getattr(data, name) for name in ("suite", "set", "field", "pixels")}
+    names = "suite", "set", "field", "pixels", "box"
+    maps = {name: getattr(data, name) for name in names}
     maps |= {"simulations": data.n_sims, "parameters": digest([data.params])}
     weights = {"weights": digest(teacher.state_dict().values())} if teacher else {}
     return {"settings": dict(settings), "model": model.config, "data": maps,

@@ -332,6 +332,7 @@ def test_a_command_that_is_refused_leaves_nothing(tmp_path, shell, command, wron
     ("--precision no", {"ACCELERATE_MIXED_PRECISION": "bf16"},
      "ACCELERATE_MIXED_PRECISION=bf16: expected no"),
     ("--pixels 8", {}, "multiple of 16"),
+    ("--box 0", {}, "box=0.0: expected a side in Mpc/h"),
 ])
 def test_what_cannot_be_trained_is_refused_before_a_map_is_read(
         tmp_path, shell, monkeypatch, wrong, launched, message):

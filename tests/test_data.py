@@ -4,11 +4,13 @@ import email.message
 import hashlib
 import http.server
 import io
+import math
 import subprocess
 import sys
 import threading
 import urllib.request
 import urllib.response
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,7 @@ import torch
 from conftest import full_disk
 from hypothesis import given, settings, strategies as st
 
-from cosmoflow.core import MapView
+from cosmoflow.core import BOX, MapView
 from cosmoflow.data import (_fetch, _SafeRedirects, MapData, Normalizer, augment, batches, download, lower_resolution, map_path, open_maps, param_path, split_simulations)
 
 
@@ -226,6 +228,25 @@ def test_own_maps_are_converted_when_they_are_read(kind):
     assert data[5][0].dtype == train[:3].dtype == np.float32 and train[:3].dtype.isnative
     np.testing.assert_array_equal(train, expected[split_simulations(data)[0]])
     assert Normalizer.fit(data.maps) == Normalizer.fit(expected)
+
+
+def test_a_box_stays_with_its_maps_and_their_parts(tmp_path):
+    write_cmd(tmp_path, sims=10)
+    data = open_maps("Astrid", "LH", tmp_path, box=50, sims=slice(0, 10))
+    assert data.box == 50 and data.split()[0].box == data.split()[0].split()[0].box == replace(data, suite="own").box == 50
+    assert MapData(data.maps, data.params, data.param_names, box=100.0).split()[2].box == 100
+    assert open_maps("Astrid", "LH", tmp_path).box == MapData(data.maps, data.params, data.param_names).box == BOX == 25
+    for wrong in (0, -25.0, math.nan, math.inf, "25", None):
+        with pytest.raises(ValueError, match=f"box={wrong!r}: expected a side in Mpc/h"): MapData(data.maps, data.params, data.param_names, box=wrong)
+    with pytest.raises(ValueError, match="box=0: expected a side"): open_maps("Astrid", "LH", tmp_path, box=0)
+
+
+@pytest.mark.parametrize("value, what", [(-3.0, "is -3.0, negative"), (np.nan, "is nan, not finite"), (np.inf, "is inf, not finite")])
+def test_a_normaliser_is_not_fitted_to_what_has_no_logarithm(value, what):
+    "Or a training would end, hours later, where its model refuses the maps."
+    maps = np.random.default_rng(0).lognormal(25, 1, (1200, 64, 64)).astype(np.float32)
+    maps[700, 6, 7] = value
+    with pytest.raises(ValueError, match=rf"maps: map 700, pixel \(6, 7\) {what}"): Normalizer.fit(maps)
 
 
 @pytest.mark.parametrize("each", [1, 4])

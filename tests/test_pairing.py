@@ -1,4 +1,5 @@
 """Outputs belong to inputs: samples to fields, rows to maps, parameters to maps."""
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -6,19 +7,20 @@ import pytest
 import torch
 from conftest import randomised
 
-from cosmoflow import cli, evaluate as evaluation, inference
+from cosmoflow import cli, evaluate as evaluation, inference, plot
 from cosmoflow.bench import untrained
-from cosmoflow.core import in_pieces, standard_error
+from cosmoflow.core import in_pieces, read_json, standard_error
 from cosmoflow.data import (MapData, Normalizer, augment, batches, lower_resolution,
                             open_maps)
 from cosmoflow.distill import distill
-from cosmoflow.evaluate import compare, evaluate, infer_parameters
+from cosmoflow.evaluate import (Reconstruction, compare, evaluate, infer_parameters,
+                                report)
 from cosmoflow.flow import integrate
 from cosmoflow.inference import (Regressor, Scaler, fit_regressor, relative_error,
                                  spectrum_features)
 from cosmoflow.model import draw_fields
 from cosmoflow.spectra import (cross_correlation, one_point_pdf, pdf_distance,
-                               power_spectrum, transfer_ratio)
+                               power_spectrum, transfer_ratio, wavenumbers)
 from cosmoflow.train import MapLoader, TrainConfig, epoch_order, train
 from cosmoflow.vae import VAE
 
@@ -258,10 +260,12 @@ def test_inference_learns_from_one_part_and_is_judged_on_another(data, monkeypat
         return fitted[-1][1]
 
     monkeypatch.setattr(evaluation, "fit_mlp", watched)
+    data = replace(data, box=50.0)
     model, parts = lively(), data.split()
     found = infer_parameters(model, *parts, methods=("summaries", "spectrum"))
     for name, ((x, y, x_val, y_val), regressor) in zip(found, fitted, strict=True):
-        features = model.summarise if name == "summaries" else spectrum_features
+        features = partial(spectrum_features, box=50.0)
+        if name == "summaries": features = model.summarise
         rows = [(x, y), (x_val, y_val)]
         for (inputs, targets), part in zip(rows, parts):
             torch.testing.assert_close(inputs, features(part.maps))
@@ -291,6 +295,38 @@ def test_test_maps_are_compared_with_their_own_reconstructions(data, monkeypatch
     for name, value in found.metrics["reconstruction"].items():
         np.testing.assert_allclose(value, expected[name])
     assert found.metrics["simulations"] == {"training": 8, "validation": 1, "test": 1}
+
+
+def test_an_evaluation_takes_the_box_of_the_maps(data, monkeypatch, tmp_path, capsys):
+    "Twice the side: half the k, four times the power, and the same ratios and r(k)."
+    monkeypatch.setattr(evaluation, "infer_parameters", lambda *args: {})
+    model, sizes = lively(), (25.0, 50.0)
+    found = [evaluate(model, replace(data, box=box), raw_maps=False, steps=1).metrics["reconstruction"] for box in sizes]
+    np.testing.assert_allclose(2 * np.array(found[1].pop("k")), found[0].pop("k"))
+    for name, value in found[0].items():
+        np.testing.assert_allclose(found[1][name], value, rtol=1e-5)
+    test = data.split()[2].maps
+    rows = [evaluation._reconstruct(model, test, seeded(), model.sampling(1), 15, box)[0] for box in sizes]
+    torch.testing.assert_close(rows[1][:, :16], 4 * rows[0][:, :16])  # two spectra
+
+    drawn, draw = [], plot.figure
+    monkeypatch.setattr(plot, "figure", lambda *args, **kwargs: (drawn.append(kwargs), draw(*args, **kwargs))[1])
+    monkeypatch.setattr(cli, "_load_model", lambda name: model)
+    cli.main(["evaluate", "--sims", ":10", "--pixels", "16", "--steps", "1", "--no-raw-maps", "--box", "50", "--out", str(tmp_path)])
+    assert drawn == [{"box": 50.0, "each": 15}]
+    kept = read_json(tmp_path / "metrics.json")["reconstruction"]
+    np.testing.assert_allclose(kept["k"], wavenumbers(16, 50.0))
+    assert f"at k = {kept['k'][Reconstruction.from_metrics({'reconstruction': kept}).worst_bin()]:.2f} h/Mpc" in capsys.readouterr().out
+
+
+def test_a_report_has_the_names_of_the_parameters(own, monkeypatch):
+    error = {"summaries": {"mean": [0.1, 0.2], "standard_error": [0.01, 0.02]}}
+    monkeypatch.setattr(evaluation, "infer_parameters", lambda *args: error)
+    found = evaluate(lively(), own, raw_maps=False, steps=1).metrics
+    assert found["parameters"] == ["a", "b"]
+    assert report(found).splitlines()[-2].split() == ["relative", "error,", "%", "a", "b"]
+    del found["parameters"]  # as older versions wrote them
+    assert report(found).splitlines()[-2].split()[-2:] == ["Omega_m", "sigma_8"]
 
 
 @pytest.fixture(scope="module")

@@ -122,6 +122,7 @@ OTHER = {
     "data set is 'LH' there and 'SB28' here": dict(set="SB28"),
     "data field is 'Mcdm' there and 'Mgas' here": dict(field="Mgas"),
     "data pixels is 16 there and 32 here": dict(pixels=32),
+    "data box is 25.0 there and 50.0 here": dict(box=50.0),
     "data simulations is 10 there and 20 here": dict(sims=slice(0, 20)),
     "data parameters is '.*' there and '.*' here": dict(sims=slice(20, 30)),
 }
@@ -132,7 +133,7 @@ OTHER = {
 def test_another_run_is_refused_by_name(name, message, data, whole):
     change = dict(OTHER[message])
     opened = {k: change.pop(k) for k in ("pixels", "sims") if k in change}
-    renamed = {k: change.pop(k) for k in ("suite", "set", "field") if k in change}
+    renamed = {k: change.pop(k) for k in ("suite", "set", "field", "box") if k in change}
     if opened: data = open_maps("PM", "LH", **{"sims": slice(0, 10), "pixels": 16, **opened})
     before = kept(whole / name)
     with pytest.raises(ValueError, match=f"of another run: .*{message}.*choose another folder"):
@@ -149,6 +150,18 @@ def edit(path, state=lambda s: s, tensors=lambda t: t):
     "Writes a checkpoint again with other contents."
     with safe_open(path, "pt") as f: old = json.loads(f.metadata()["state"])
     save_file(tensors(load_file(path)), path, {"state": json.dumps(state(old))})
+
+
+@pytest.mark.parametrize("name", TRAINERS)
+def test_a_checkpoint_without_a_box_goes_on_with_camels_box_alone(name, data, whole, tmp_path):
+    "An older version wrote it, when there was no other."
+    out = shutil.copytree(whole / name, tmp_path / "run")
+    def older(state):
+        del state["run"]["data"]["box"]
+        return state
+    edit(out / "checkpoint.safetensors", state=older)
+    work(name, data, out)
+    with pytest.raises(ValueError, match="data box is 25.0 there and 50.0 here"): work(name, replace(data, box=50.0), out)
 
 
 DAMAGE = {

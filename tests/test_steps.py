@@ -13,7 +13,7 @@ from torch.optim.optimizer import (register_optimizer_step_post_hook,
 
 from cosmoflow import CosmoFlow, distill as distillation
 from cosmoflow.bench import untrained
-from cosmoflow.data import Normalizer, open_maps
+from cosmoflow.data import MapData, Normalizer, open_maps
 from cosmoflow.distill import distill, flow_path, lesson, path_loss, spectral_loss
 from cosmoflow.flow import flow_matching_loss
 from cosmoflow.model import field_prior
@@ -434,3 +434,17 @@ def test_a_student_s_step_is_the_sum_of_both_losses(data, tmp_path, watch, monke
     for one, other in zip(watch.grads[0], grads, strict=True):
         torch.testing.assert_close(one, other / max(1, length), rtol=1e-2, atol=1e-5)
     assert length > 1e-3 and 100 * by_spectrum > by_path
+
+
+@pytest.mark.parametrize("shape, message", [
+    ((16, 32), "expected square maps, found 16 x 32 pixels; cut them to squares"),
+    ((24, 24), "a multiple of 16, found 24")])
+def test_maps_of_a_shape_that_a_training_cannot_use(shape, message, tmp_path):
+    "They are refused before the folder is made."
+    data = MapData(np.ones((30, *shape), np.float32), np.ones((30, 2)))
+    model = untrained("tiny", CPU)
+    with pytest.raises(ValueError, match=message):
+        train(model, data, tmp_path / "run", TrainConfig(epochs=1))
+    with pytest.raises(ValueError, match=message):
+        distill(model, data, tmp_path / "run", epochs=1)
+    assert not (tmp_path / "run").exists()

@@ -22,7 +22,7 @@ from cosmoflow.scales import (ChannelScales, best_order, exact_p, halvings, know
                               spearman, swap_changes, unknown_cost)
 from cosmoflow.simulate import (paint_slabs, round_mantissa, simulation_table,
                                 wdm_transfer)
-from cosmoflow.spectra import (cross_correlation, pdf_distance, power_spectrum,
+from cosmoflow.spectra import (cross_correlation, log_values, pdf_distance, power_spectrum,
                                spectrum_error)
 from cosmoflow.unet import AdaGN, SelfAttention, time_embedding
 
@@ -146,6 +146,8 @@ def test_distributions_know_no_places():
     logs = [sorted(math.log10(v) for v in m[0].flatten().tolist()) for m in (a, b)]
     expected = statistics.fmean(abs(x - y) for x, y in zip(*logs))
     assert pdf_distance(a, b)[0].item() == pytest.approx(expected, rel=1e-4)
+    for unit in (1e-3, 1e-13, 1e-20):  # maps of another field may lie below 1
+        torch.testing.assert_close(pdf_distance(unit * a, unit * b), pdf_distance(a, b))
     mixed = a.flatten(1)[:, torch.randperm(64, generator=seeded())].view_as(a)
     assert pdf_distance(a, mixed).max() == 0
 
@@ -285,6 +287,20 @@ def test_columns_are_scaled_on_their_own():
         assert scaler.std[i].item() == pytest.approx(statistics.stdev(column))
     torch.testing.assert_close(scaler(x), (x - scaler.mean) / scaler.std)
     torch.testing.assert_close(scaler.inverse(scaler(x)), x)
+
+
+def test_features_of_a_spectrum_know_no_unit():
+    maps = 10 ** (11 + 0.3 * torch.randn(3, 8, 8, generator=seeded()))
+    shift = spectrum_features(1e-13 * maps) - spectrum_features(maps)
+    expected = torch.tensor([0, 0, 0, 0, -13.0, 0]).expand(3, 6)
+    torch.testing.assert_close(shift, expected, rtol=0, atol=1e-4)
+
+
+def test_an_empty_pixel_counts_as_one_or_less():
+    maps = torch.tensor([[[0.0, 1e11], [2e11, 1e11]], [[0.0, 4e-3], [2e-3, 2e-3]]])
+    torch.testing.assert_close(log_values(maps)[:, 0, 0], torch.tensor([0.0, math.log10(2e-6)]))
+    torch.testing.assert_close(log_values(maps)[1, 0, 1].item(), math.log10(4e-3))
+    assert log_values(maps[1:], like=maps[:1]).eq(0).all()  # below the reference's floor
 
 
 def test_features_of_a_spectrum_are_these():
