@@ -344,7 +344,8 @@ def read_json(
 # %% ../nbs/tools/core.ipynb #3d67a7ba
 def bars_move() -> bool:
     "Whether a progress bar can move: in a terminal or a notebook."
-    if "ipykernel" in sys.modules: return True
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    if hasattr(shell, "kernel"): return True
     return sys.stderr is not None and sys.stderr.isatty()
 
 # %% ../nbs/tools/core.ipynb #9c06f8a6

@@ -177,11 +177,15 @@ def close(
     about: str | None = None,  # data and model in words; None: as they were opened
     folder: str | Path | None = None,  # of the records; None: the package's own
 ) -> str:                      # Markdown: this run, the full run, and the paper
-    "Ends an experiment: a full run leaves its record, a quick run is set beside it."
+    """Ends an experiment: a full run leaves its record, a quick run is set beside it.
+
+    Before the first full run there is no record, and the table says so.
+    """
     if self.full:
         record(self.name, results, about or self.about, pixels=self.data.pixels,
                folder=folder)
-    kept = read_record(self.name, folder)
+    try: kept = read_record(self.name, folder)
+    except FileNotFoundError: kept = {"results": []}
     if self.full: return results_table([kept], experiments="")
     full = {(x["quantity"], x["method"]): x for x in kept["results"]}
     quick = {(r.quantity, r.method): asdict(r) for r in results}
@@ -192,7 +196,8 @@ def close(
                        for x in (quick, full))
         paper = shown((full if key in full else quick)[key]["paper"])
         rows.append(f"| {' | '.join(key)} | {here} | {there} | {paper} |")
-    return "\n".join([*rows, "", f"*Full run: {_conditions(kept)}.*"])
+    says = f"Full run: {_conditions(kept)}." if full else "No full run is recorded yet."
+    return "\n".join([*rows, "", f"*{says}*"])
 
 # %% ../nbs/tools/results.ipynb #3bdd1687
 def headlines(

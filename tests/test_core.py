@@ -1,8 +1,10 @@
 """Files come back to the byte, and whatever happens, none is left half-written."""
+import io
 import os
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -11,8 +13,8 @@ import torch
 from conftest import ROOT, full_disk, kill_when
 from safetensors.torch import save_file
 
-from cosmoflow.core import (_HOST, _Lines, atomic_path, check_folder, progress,
-                            read_json, write_json)
+from cosmoflow.core import (_HOST, _Lines, atomic_path, bars_move, check_folder,
+                            progress, read_json, write_json)
 
 KEPT = [*ROOT.glob("cosmoflow/records/**/*.json"),
         *ROOT.glob("cosmoflow/weights/*/config.json")]
@@ -201,8 +203,24 @@ def test_where_no_file_can_be_made_is_said(tmp_path, monkeypatch, bad):
     assert os.listdir(tmp_path) == ["file"]
 
 
-def test_progress_in_lines(capsys, monkeypatch):
-    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)  # of an earlier test
+SHELLS = {
+    "script": (None, False),
+    "terminal": (SimpleNamespace(), False),
+    "notebook": (SimpleNamespace(kernel="Python 3"), True)}
+
+
+@pytest.mark.parametrize("shell, moves", SHELLS.values(), ids=SHELLS)
+def test_a_bar_moves_in_a_notebook_and_not_where_its_library_is_loaded(
+        shell, moves, monkeypatch):
+    "A script that runs notebooks loads ipykernel, and writes to a file all the same."
+    ipython = SimpleNamespace(get_ipython=lambda: shell)
+    monkeypatch.setitem(sys.modules, "ipykernel", SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "IPython", ipython)
+    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    assert bars_move() is moves
+
+
+def test_progress_in_lines(capsys):
     letters = progress("abcd", every=2, desc="letters", unit="letter")
     assert list(letters) == list("abcd")
     with progress(total=10, initial=4, every=5, desc="train", unit="step") as bar:

@@ -222,6 +222,20 @@ def test_only_a_full_run_writes_the_record(full, tmp_path):
 
 
 @pytest.mark.parametrize("full", [False, True])
+def test_a_new_experiment_needs_no_record(full, tmp_path):
+    lab = open_experiment("99_new", model=None, sims=slice(0, 10), full=full)
+    table = lab.close([Result("error of x, %", "ours", 7.0, 0.5, 4.0)], folder=tmp_path)
+    kept = [path.name for path in tmp_path.iterdir()]
+    if full:
+        assert kept == ["99_new.json"]
+        assert "| error of x, % | ours | 7.00 ± 0.50 | 4 |" in table
+    else:
+        assert kept == []
+        assert "| error of x, % | ours | 7.00 ± 0.50 |  | 4 |" in table
+        assert table.endswith("*No full run is recorded yet.*")
+
+
+@pytest.mark.parametrize("full", [False, True])
 def test_figures_of_quick_runs_say_so(full):
     fig = plt.figure()
     open_experiment("00_trial", model=None, full=full).mark(fig)
