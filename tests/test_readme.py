@@ -33,6 +33,24 @@ def test_links_lead_somewhere(page):
     assert all(p.exists() for p in local), [p for p in local if not p.exists()]
 
 
+CARDS = sorted((ROOT / "cosmoflow").glob("**/README.md"))
+
+
+@pytest.mark.parametrize("card", CARDS, ids=lambda card: card.parent.name)
+def test_the_first_lines_of_a_card_run(card):
+    from cosmoflow.data import open_maps
+    code = re.search(r"```python\n(.*?)```", card.read_text(encoding="utf-8"), re.S)[1]
+    there = {"maps": open_maps("PM", "LH").maps[:2]}
+    exec(code, there)
+    if card.parent.name == "suite":
+        assert there["data"].maps.shape == (1800, 64, 64)
+        assert there["data"].params.shape == (120, 2)
+        return
+    assert there["drawn"].shape == (2, 64, 64)
+    if "summary" in there: assert there["summary"].shape == (2, 8)
+    if "field" in there: assert there["field"].shape == (2, 8, 4, 4)
+
+
 def page(name):
     "The text of a page; of a notebook, what its reader reads."
     path = ROOT / name
