@@ -20,13 +20,24 @@ from conftest import full_disk
 from hypothesis import given, settings, strategies as st
 
 from cosmoflow.core import BOX, MapView
-from cosmoflow.data import (_fetch, _SafeRedirects, MapData, Normalizer, augment, batches, download, lower_resolution, map_path, open_maps, param_path, split_simulations)
+from cosmoflow.data import (_fetch, _SafeRedirects, MapData, Normalizer, augment,
+                            batches, download, lower_resolution, map_path, open_maps,
+                            param_path, split_simulations)
 
 
-def write_cmd(root, suite="Astrid", set="LH", sims=4, side=16, columns=6, n_maps=None, maps=None):
+def maps_file(root): return map_path(root, "Astrid", "LH")
+
+
+def table_file(root): return param_path(root, "Astrid", "LH")
+
+
+def write_cmd(root, suite="Astrid", set="LH", sims=4, side=16, columns=6, n_maps=None,
+              maps=None):
     "A CMD folder with random positive maps."
     rng = np.random.default_rng(0)
-    if maps is None: maps = rng.lognormal(25, 1, (n_maps or 15 * sims, side, side)).astype(np.float32)
+    if maps is None:
+        shape = n_maps or 15 * sims, side, side
+        maps = rng.lognormal(25, 1, shape).astype(np.float32)
     np.save(map_path(root, suite, set), maps)
     np.savetxt(param_path(root, suite, set), rng.uniform(0.1, 1, (sims, columns)))
     return maps
@@ -36,7 +47,8 @@ def test_reads_cmd(tmp_path):
     maps = write_cmd(tmp_path)
     data = open_maps("Astrid", "LH", tmp_path)
     assert isinstance(data.maps, np.memmap) and data.params.shape == (4, 6)
-    assert data.param_names == ("Omega_m", "sigma_8", "A_SN1", "A_AGN1", "A_SN2", "A_AGN2")
+    astrophysics = "A_SN1", "A_AGN1", "A_SN2", "A_AGN2"
+    assert data.param_names == ("Omega_m", "sigma_8", *astrophysics)
     one, params = data[31]
     np.testing.assert_array_equal(one, maps[31])
     np.testing.assert_array_equal(params, data.params[2])
@@ -53,7 +65,9 @@ def test_nbody_tables_go_by_two_names(tmp_path, table):
 
 @pytest.mark.parametrize("n_maps", [525, 435])
 def test_1p_with_and_without_repeats(tmp_path, n_maps):
-    "Astrid's 1P table: 35 rows, the fiducial in the middle of each five; maps may hold 35 or 29 runs."
+    """Astrid's 1P table has 35 rows, the fiducial in the middle of each five.
+
+    Its maps may hold 35 or 29 runs."""
     rows = np.tile([0.3, 0.8, 1, 1, 1, 1, 0.049], (35, 1))
     for p in range(7): rows[5 * p : 5 * p + 5, p] *= (0.25, 0.5, 1, 2, 4)
     np.save(map_path(tmp_path, "Astrid", "1P"), np.ones((n_maps, 16, 16), np.float32))
@@ -61,28 +75,73 @@ def test_1p_with_and_without_repeats(tmp_path, n_maps):
     data = open_maps("Astrid", "1P", tmp_path)
     assert data.n_sims == n_maps // 15
     assert data.param_names[-1] == "Omega_b"
-    if n_maps == 435: assert len(np.unique(data.params, axis=0)) == 29 and (data.params[2] == rows[2]).all()
+    if n_maps == 435:
+        assert len(np.unique(data.params, axis=0)) == 29
+        assert (data.params[2] == rows[2]).all()
+
+
+def cut_off(root): maps_file(root).write_bytes(maps_file(root).read_bytes()[:5000])
+
+
+def web_page(root):
+    maps_file(root).write_text("<html>not found</html>", encoding="utf-8")
+
+
+def one_pixel_missing(root):
+    number = np.arange(60 * 256).reshape(60, 16, 16)
+    write_cmd(root, maps=np.where(number == 10_000, np.nan, 1).astype(np.float32))
+
+
+def full_of(value, dtype=np.float32):
+    "Writes maps that hold this one value."
+    return lambda root: write_cmd(root, maps=np.full((60, 16, 16), value, dtype))
+
+
+def last_row(row, others):
+    "Writes a table of three equal rows and another one."
+    return lambda root: np.savetxt(table_file(root), [others] * 3 + [row])
 
 
 BAD = {
-    "missing maps": (lambda root: map_path(root, "Astrid", "LH").unlink(), FileNotFoundError, "no such file"),
-    "missing table": (lambda root: param_path(root, "Astrid", "LH").unlink(), FileNotFoundError, "parameter table"),
-    "truncated": (lambda root: map_path(root, "Astrid", "LH").write_bytes(map_path(root, "Astrid", "LH").read_bytes()[:5000]), ValueError, "truncated"),
-    "empty": (lambda root: map_path(root, "Astrid", "LH").write_bytes(b""), ValueError, "not a .npy"),
-    "not npy": (lambda root: map_path(root, "Astrid", "LH").write_text("<html>not found</html>", encoding="utf-8"), ValueError, "not a .npy"),
-    "shape": (lambda root: write_cmd(root, maps=np.ones((60, 16, 8), np.float32)), ValueError, r"shape \(n, H, H\)"),
-    "whole numbers": (lambda root: write_cmd(root, maps=np.ones((60, 16, 16), int)), ValueError, "real numbers, found int64"),
-    "complex numbers": (lambda root: write_cmd(root, maps=np.ones((60, 16, 16), complex)), ValueError, "real numbers, found complex128"),
-    "double, not finite": (lambda root: write_cmd(root, maps=np.full((60, 16, 16), np.nan)), ValueError, "map 0, pixel"),
-    "pickle": (lambda root: np.save(map_path(root, "Astrid", "LH"), np.array([{}] * 60)), ValueError, "npy|truncated"),
-    "nan": (lambda root: write_cmd(root, maps=np.where(np.arange(60 * 256).reshape(60, 16, 16) == 10_000, np.nan, 1).astype(np.float32)), ValueError, "map 39, pixel"),
-    "infinite": (lambda root: write_cmd(root, maps=np.full((60, 16, 16), np.inf, np.float32)), ValueError, "not finite"),
-    "negative": (lambda root: write_cmd(root, maps=np.full((60, 16, 16), -1, np.float32)), ValueError, "negative"),
-    "rows": (lambda root: write_cmd(root, n_maps=59), ValueError, "59 maps, its table 4 rows"),
-    "table of words": (lambda root: param_path(root, "Astrid", "LH").write_text("a b\n", encoding="utf-8"), ValueError, "table of numbers"),
-    "table with nan": (lambda root: np.savetxt(param_path(root, "Astrid", "LH"), [[0.3, 0.8, 1]] * 3 + [[0.3, 0.8, np.nan]]), ValueError, "row 4, column 3 is nan; expected finite"),
-    "table with zero": (lambda root: np.savetxt(param_path(root, "Astrid", "LH"), [[0.3, 0.8, 0]] * 3 + [[0.3, 0, 0]]), ValueError, "row 4, column 2 is 0.0; .*above 0"),
-    "one column": (lambda root: write_cmd(root, columns=1), ValueError, "at least the columns"),
+    "missing maps": (
+        lambda root: maps_file(root).unlink(),
+        FileNotFoundError, "no such file"),
+    "missing table": (
+        lambda root: table_file(root).unlink(),
+        FileNotFoundError, "parameter table"),
+    "truncated": (cut_off, ValueError, "truncated"),
+    "empty": (
+        lambda root: maps_file(root).write_bytes(b""),
+        ValueError, "not a .npy"),
+    "not npy": (web_page, ValueError, "not a .npy"),
+    "shape": (
+        lambda root: write_cmd(root, maps=np.ones((60, 16, 8), np.float32)),
+        ValueError, r"shape \(n, H, H\)"),
+    "whole numbers": (full_of(1, int), ValueError, "real numbers, found int64"),
+    "complex numbers": (
+        full_of(1, complex), ValueError, "real numbers, found complex128"),
+    "double, not finite": (full_of(np.nan, float), ValueError, "map 0, pixel"),
+    "pickle": (
+        lambda root: np.save(maps_file(root), np.array([{}] * 60)),
+        ValueError, "npy|truncated"),
+    "nan": (one_pixel_missing, ValueError, "map 39, pixel"),
+    "infinite": (full_of(np.inf), ValueError, "not finite"),
+    "negative": (full_of(-1), ValueError, "negative"),
+    "rows": (
+        lambda root: write_cmd(root, n_maps=59),
+        ValueError, "59 maps, its table 4 rows"),
+    "table of words": (
+        lambda root: table_file(root).write_text("a b\n", encoding="utf-8"),
+        ValueError, "table of numbers"),
+    "table with nan": (
+        last_row([0.3, 0.8, np.nan], [0.3, 0.8, 1]),
+        ValueError, "row 4, column 3 is nan; expected finite"),
+    "table with zero": (
+        last_row([0.3, 0, 0], [0.3, 0.8, 0]),
+        ValueError, "row 4, column 2 is 0.0; .*above 0"),
+    "one column": (
+        lambda root: write_cmd(root, columns=1),
+        ValueError, "at least the columns"),
 }
 
 
@@ -92,31 +151,48 @@ def test_bad_files_are_named(tmp_path, what):
     write_cmd(tmp_path)
     spoil, error, message = BAD[what]
     spoil(tmp_path)
-    with pytest.raises(error, match=message) as caught: open_maps("Astrid", "LH", tmp_path)
+    with pytest.raises(error, match=message) as caught:
+        open_maps("Astrid", "LH", tmp_path)
     assert str(tmp_path) in str(caught.value)
 
 
 def test_bad_arguments(tmp_path):
     write_cmd(tmp_path)
-    with pytest.raises(ValueError, match=r"sims=5: expected a slice"): open_maps("Astrid", "LH", tmp_path, sims=5)
-    with pytest.raises(ValueError, match="suite='Illustris' is unknown"): open_maps("Illustris", "LH", tmp_path)
-    with pytest.raises(ValueError, match="set='lh' is unknown"): open_maps("Astrid", "lh", tmp_path)
+    with pytest.raises(ValueError, match=r"sims=5: expected a slice"):
+        open_maps("Astrid", "LH", tmp_path, sims=5)
+    with pytest.raises(ValueError, match="suite='Illustris' is unknown"):
+        open_maps("Illustris", "LH", tmp_path)
+    with pytest.raises(ValueError, match="set='lh' is unknown"):
+        open_maps("Astrid", "lh", tmp_path)
     with pytest.raises(ValueError, match="root is needed"): open_maps("Astrid", "LH")
-    with pytest.raises(ValueError, match="selects none"): open_maps("Astrid", "LH", tmp_path, sims=slice(4, 9))
-    with pytest.raises(ValueError, match="contiguous"): open_maps("Astrid", "LH", tmp_path, sims=slice(0, 4, 2))
-    with pytest.raises(ValueError, match="divisor"): open_maps("Astrid", "LH", tmp_path, pixels=7)
-    with pytest.raises(ValueError, match="at least one"): Normalizer.fit(np.ones((0, 8, 8), np.float32))
-    with pytest.raises(ValueError, match="constant"): Normalizer.fit(np.ones((2, 8, 8), np.float32))
+    with pytest.raises(ValueError, match="selects none"):
+        open_maps("Astrid", "LH", tmp_path, sims=slice(4, 9))
+    with pytest.raises(ValueError, match="contiguous"):
+        open_maps("Astrid", "LH", tmp_path, sims=slice(0, 4, 2))
+    with pytest.raises(ValueError, match="divisor"):
+        open_maps("Astrid", "LH", tmp_path, pixels=7)
+    with pytest.raises(ValueError, match="at least one"):
+        Normalizer.fit(np.ones((0, 8, 8), np.float32))
+    with pytest.raises(ValueError, match="constant"):
+        Normalizer.fit(np.ones((2, 8, 8), np.float32))
 
 
 def test_pixels_are_checked_before_any_value_is_read(tmp_path):
     write_cmd(tmp_path, maps=np.full((60, 16, 16), -1, np.float32))
     for pixels in (0, 7, -2, 2.0, 32):
-        with pytest.raises(ValueError, match=f"pixels={pixels}: expected a divisor of the maps' side, 16"): open_maps("Astrid", "LH", tmp_path, pixels=pixels)
+        message = f"pixels={pixels}: expected a divisor of the maps' side, 16"
+        with pytest.raises(ValueError, match=message):
+            open_maps("Astrid", "LH", tmp_path, pixels=pixels)
 
 
-ODD = {"double": lambda maps: maps.astype(np.float64), "half": lambda maps: (maps * 1e-9).clip(max=6e4).astype(np.float16), "big-endian": lambda maps: maps.astype(">f4"),
-       "big-endian double": lambda maps: maps.astype(">f8"), "Fortran": np.asfortranarray, "Fortran double": lambda maps: np.asfortranarray(maps, np.float64)}
+ODD = {
+    "double": lambda maps: maps.astype(np.float64),
+    "half": lambda maps: (maps * 1e-9).clip(max=6e4).astype(np.float16),
+    "big-endian": lambda maps: maps.astype(">f4"),
+    "big-endian double": lambda maps: maps.astype(">f8"),
+    "Fortran": np.asfortranarray,
+    "Fortran double": lambda maps: np.asfortranarray(maps, np.float64),
+}
 
 
 @pytest.mark.parametrize("kind", ODD)
@@ -124,9 +200,13 @@ def test_other_real_numbers_are_converted_when_they_are_read(tmp_path, kind):
     stored = ODD[kind](write_cmd(tmp_path, sims=10))
     expected = np.ascontiguousarray(stored, np.float32)
     np.save(map_path(tmp_path, "Astrid", "LH"), stored)
-    with pytest.warns(UserWarning, match=f"holds {stored.dtype}.*: every map is converted") as notes: data = open_maps("Astrid", "LH", tmp_path)
-    assert len(notes) == 1 and notes[0].filename == __file__ and ("Fortran" in str(notes[0].message)) == ("Fortran" in kind)
-    assert isinstance(data.maps.base, np.memmap) and data.maps.dtype == np.float32 and data.maps.nbytes == expected.nbytes
+    message = f"holds {stored.dtype}.*: every map is converted"
+    with pytest.warns(UserWarning, match=message) as notes:
+        data = open_maps("Astrid", "LH", tmp_path)
+    assert len(notes) == 1 and notes[0].filename == __file__
+    assert ("Fortran" in str(notes[0].message)) == ("Fortran" in kind)
+    assert isinstance(data.maps.base, np.memmap)
+    assert data.maps.dtype == np.float32 and data.maps.nbytes == expected.nbytes
     one = data[31][0]
     assert one.dtype == np.float32 and one.flags.c_contiguous and one.dtype.isnative
     np.testing.assert_array_equal(one, expected[31])
@@ -135,13 +215,17 @@ def test_other_real_numbers_are_converted_when_they_are_read(tmp_path, kind):
     assert train.dtype == train[:3].dtype == np.float32 and train[:2].flags.c_contiguous
     np.testing.assert_array_equal(train, expected[split_simulations(data)[0]])
     assert Normalizer.fit(data.maps) == Normalizer.fit(expected)
-    with pytest.warns(UserWarning): some = open_maps("Astrid", "LH", tmp_path, sims=slice(1, 3), pixels=8)
+    with pytest.warns(UserWarning):
+        some = open_maps("Astrid", "LH", tmp_path, sims=slice(1, 3), pixels=8)
     np.testing.assert_array_equal(some.maps, lower_resolution(expected[15:45], 8))
 
 
 THERE = {
-    "another set": (("Astrid", "CV", None), "no such file; there are Astrid LH Mcdm in {root}, Nbody_SIMBA 1P Mtot in {root}: choose by suite=, .*--set"),
-    "another suite": (("SIMBA", "LH", None), "Nbody_SIMBA 1P Mtot"), "another field": (("Astrid", "LH", "Mgas"), "Astrid LH Mcdm"),
+    "another set": (("Astrid", "CV", None),
+                    "no such file; there are Astrid LH Mcdm in {root}, "
+                    "Nbody_SIMBA 1P Mtot in {root}: choose by suite=, .*--set"),
+    "another suite": (("SIMBA", "LH", None), "Nbody_SIMBA 1P Mtot"),
+    "another field": (("Astrid", "LH", "Mgas"), "Astrid LH Mcdm"),
 }
 
 
@@ -150,24 +234,35 @@ THERE = {
 def test_a_folder_with_other_maps_says_which(tmp_path, what, below):
     root = tmp_path / below
     root.mkdir(exist_ok=True)
-    for suite, set in (("Astrid", "LH"), ("Nbody_SIMBA", "1P")): map_path(root, suite, set).touch()
+    for suite, set in (("Astrid", "LH"), ("Nbody_SIMBA", "1P")):
+        map_path(root, suite, set).touch()
     (root / "Maps_of_something.npy").touch()
     (suite, set, field), message = THERE[what]
-    with pytest.raises(FileNotFoundError, match=message.format(root=root)): open_maps(suite, set, tmp_path, field)
+    with pytest.raises(FileNotFoundError, match=message.format(root=root)):
+        open_maps(suite, set, tmp_path, field)
 
 
 def test_a_folder_without_maps_says_so(tmp_path):
-    with pytest.raises(FileNotFoundError, match="there are no maps of CMD's kind: `cosmoflow download`"): open_maps("Astrid", "LH", tmp_path)
-    with pytest.raises(FileNotFoundError, match="nowhere is no folder: give that of the maps"): open_maps("Astrid", "LH", "nowhere")
-    for set in ("LH", "CV", "1P", "EX", "WDM", "CDM", "SB7"): map_path(tmp_path, "PM", set).touch()
-    with pytest.raises(FileNotFoundError, match="and 2 more: choose"): open_maps("Astrid", "LH", tmp_path)
+    message = "there are no maps of CMD's kind: `cosmoflow download`"
+    with pytest.raises(FileNotFoundError, match=message):
+        open_maps("Astrid", "LH", tmp_path)
+    message = "nowhere is no folder: give that of the maps"
+    with pytest.raises(FileNotFoundError, match=message):
+        open_maps("Astrid", "LH", "nowhere")
+    for set in ("LH", "CV", "1P", "EX", "WDM", "CDM", "SB7"):
+        map_path(tmp_path, "PM", set).touch()
+    with pytest.raises(FileNotFoundError, match="and 2 more: choose"):
+        open_maps("Astrid", "LH", tmp_path)
 
 
-def fake(n_sims, each=15): return MapData(np.zeros((each * n_sims, 1, 1), np.float32), np.zeros((n_sims, 2)), ("a", "b"), "PM", "LH", "Mcdm")
+def fake(n_sims, each=15):
+    maps = np.zeros((each * n_sims, 1, 1), np.float32)
+    return MapData(maps, np.zeros((n_sims, 2)), ("a", "b"), "PM", "LH", "Mcdm")
 
 
 @settings(max_examples=100, deadline=None)
-@given(n=st.integers(10, 300), each=st.sampled_from([1, 4, 15]), seed=st.integers(0, 10**6))
+@given(n=st.integers(10, 300), each=st.sampled_from([1, 4, 15]),
+       seed=st.integers(0, 10**6))
 def test_split_is_a_partition_of_simulations(n, each, seed):
     parts = split_simulations(fake(n, each), seed=seed)
     assert sorted(np.concatenate(parts).tolist()) == list(range(each * n))
@@ -175,12 +270,15 @@ def test_split_is_a_partition_of_simulations(n, each, seed):
     assert all(len(p) == each * len(s) for p, s in zip(parts, sims))
     assert not sims[0] & sims[1] and not sims[0] & sims[2] and not sims[1] & sims[2]
     assert abs(len(parts[0]) / (each * n) - 0.8) <= 1 / n
-    assert all((a == b).all() for a, b in zip(parts, split_simulations(fake(n, each), seed=seed)))
-    assert all((a[::each] // each == b[::15] // 15).all() for a, b in zip(parts, split_simulations(fake(n), seed=seed)))
+    again = split_simulations(fake(n, each), seed=seed)
+    assert all((a == b).all() for a, b in zip(parts, again))
+    by_15 = split_simulations(fake(n), seed=seed)
+    assert all((a[::each] // each == b[::15] // 15).all() for a, b in zip(parts, by_15))
 
 
 @settings(max_examples=50, deadline=None)
-@given(n=st.integers(10, 60), each=st.sampled_from([1, 4, 15]), seed=st.integers(0, 10**6))
+@given(n=st.integers(10, 60), each=st.sampled_from([1, 4, 15]),
+       seed=st.integers(0, 10**6))
 def test_parts_hold_their_maps_and_the_parameters_of_each(n, each, seed):
     maps = np.arange(each * n * 4, dtype=np.float32).reshape(each * n, 2, 2)
     params = np.stack([np.arange(n), -np.arange(n)], 1).astype(float)
@@ -189,26 +287,45 @@ def test_parts_hold_their_maps_and_the_parameters_of_each(n, each, seed):
     simulations = [int(p) for part in parts for p in part.params[:, 0]]
     assert sorted(simulations) == list(range(n))  # each in one part
     for part, which in zip(parts, numbers):
-        assert isinstance(part.maps, MapView) and len(part) == each * part.n_sims and part.maps_per_simulation == each
+        assert isinstance(part.maps, MapView)
+        assert len(part) == each * part.n_sims and part.maps_per_simulation == each
         np.testing.assert_array_equal(part.maps, maps[which])
         np.testing.assert_array_equal(part.targets, [params[i // each] for i in which])
         for i in (0, each - 1, len(part) - 1, -1):
             one, target = part[i]
-            assert (one == maps[which[i]]).all() and (target == params[which[i] // each]).all()
+            assert (one == maps[which[i]]).all()
+            assert (target == params[which[i] // each]).all()
         with pytest.raises(IndexError): part[len(part)]
-    assert (parts[0].suite, parts[0].set, parts[0].field, parts[0].pixels) == ("PM", "LH", "Mcdm", 2)
+    first = parts[0]
+    assert (first.suite, first.set, first.field) == ("PM", "LH", "Mcdm")
+    assert first.pixels == 2
     if n >= 20:
         again = parts[0].split((0.5, 0.5, 0.0))  # a part has parts, too
-        np.testing.assert_array_equal(again[1].maps, maps[numbers[0]][split_simulations(parts[0], (0.5, 0.5, 0.0))[1]])
+        half = split_simulations(first, (0.5, 0.5, 0.0))[1]
+        np.testing.assert_array_equal(again[1].maps, maps[numbers[0]][half])
 
 
 NOT_A_SUITE = {
-    "a map too few": (lambda maps, params: (maps[:-1], params), "maps: expected the same number for each row of params, found 11 maps and 3 rows"),
-    "no parameters": (lambda maps, params: (maps, params[:0]), "found 12 maps and 0 rows"),
-    "a channel's axis": (lambda maps, params: (maps[:, None], params), r"expected shape \(n, H, W\), found \(12, 1, 4, 4\); give maps\[:, 0\]"),
-    "a list of maps": (lambda maps, params: (list(maps), params), "found list; stack them with np.stack"),
-    "a column too many": (lambda maps, params: (maps, np.ones((3, 3))), r"params: expected a row a simulation and a column for each of \('a', 'b'\), found shape \(3, 3\)"),
-    "a row too few axes": (lambda maps, params: (maps, params[:, 0]), r"params: expected .*found shape \(3,\)"),
+    "a map too few": (
+        lambda maps, params: (maps[:-1], params),
+        "maps: expected the same number for each row of params, "
+        "found 11 maps and 3 rows"),
+    "no parameters": (
+        lambda maps, params: (maps, params[:0]),
+        "found 12 maps and 0 rows"),
+    "a channel's axis": (
+        lambda maps, params: (maps[:, None], params),
+        r"expected shape \(n, H, W\), found \(12, 1, 4, 4\); give maps\[:, 0\]"),
+    "a list of maps": (
+        lambda maps, params: (list(maps), params),
+        "found list; stack them with np.stack"),
+    "a column too many": (
+        lambda maps, params: (maps, np.ones((3, 3))),
+        r"params: expected a row a simulation and a column for each of \('a', 'b'\), "
+        r"found shape \(3, 3\)"),
+    "a row too few axes": (
+        lambda maps, params: (maps, params[:, 0]),
+        r"params: expected .*found shape \(3,\)"),
 }
 
 
@@ -216,16 +333,20 @@ NOT_A_SUITE = {
 def test_own_maps_that_do_not_fit_their_parameters(what):
     change, message = NOT_A_SUITE[what]
     maps, params = change(np.ones((12, 4, 4), np.float32), np.ones((3, 2)))
-    with pytest.raises(ValueError, match=message): MapData(maps, params, ("a", "b"), "own", "LH", "Mcdm")
+    with pytest.raises(ValueError, match=message):
+        MapData(maps, params, ("a", "b"), "own", "LH", "Mcdm")
 
 
 @pytest.mark.parametrize("kind", [*ODD, "tensor"])
 def test_own_maps_are_converted_when_they_are_read(kind):
-    stored = (ODD | {"tensor": torch.tensor})[kind](np.random.default_rng(0).lognormal(25, 1, (40, 4, 4)).astype(np.float32))
-    data, expected = MapData(stored, np.ones((10, 2))), np.asarray(stored).astype(np.float32)
+    stored = np.random.default_rng(0).lognormal(25, 1, (40, 4, 4)).astype(np.float32)
+    stored = (ODD | {"tensor": torch.tensor})[kind](stored)
+    data = MapData(stored, np.ones((10, 2)))
+    expected = np.asarray(stored).astype(np.float32)
     np.testing.assert_array_equal(data[5][0], expected[5])
     train = data.split()[0].maps
-    assert data[5][0].dtype == train[:3].dtype == np.float32 and train[:3].dtype.isnative
+    assert data[5][0].dtype == train[:3].dtype == np.float32
+    assert train[:3].dtype.isnative
     np.testing.assert_array_equal(train, expected[split_simulations(data)[0]])
     assert Normalizer.fit(data.maps) == Normalizer.fit(expected)
 
@@ -233,46 +354,65 @@ def test_own_maps_are_converted_when_they_are_read(kind):
 def test_a_box_stays_with_its_maps_and_their_parts(tmp_path):
     write_cmd(tmp_path, sims=10)
     data = open_maps("Astrid", "LH", tmp_path, box=50, sims=slice(0, 10))
-    assert data.box == 50 and data.split()[0].box == data.split()[0].split()[0].box == replace(data, suite="own").box == 50
-    assert MapData(data.maps, data.params, data.param_names, box=100.0).split()[2].box == 100
-    assert open_maps("Astrid", "LH", tmp_path).box == MapData(data.maps, data.params, data.param_names).box == BOX == 25
+    part = data.split()[0]
+    for same in (data, part, part.split()[0], replace(data, suite="own")):
+        assert same.box == 50
+    own = data.maps, data.params, data.param_names
+    assert MapData(*own, box=100.0).split()[2].box == 100
+    assert open_maps("Astrid", "LH", tmp_path).box == MapData(*own).box == BOX == 25
     for wrong in (0, -25.0, math.nan, math.inf, "25", None):
-        with pytest.raises(ValueError, match=f"box={wrong!r}: expected a side in Mpc/h"): MapData(data.maps, data.params, data.param_names, box=wrong)
-    with pytest.raises(ValueError, match="box=0: expected a side"): open_maps("Astrid", "LH", tmp_path, box=0)
+        message = f"box={wrong!r}: expected a side in Mpc/h"
+        with pytest.raises(ValueError, match=message): MapData(*own, box=wrong)
+    with pytest.raises(ValueError, match="box=0: expected a side"):
+        open_maps("Astrid", "LH", tmp_path, box=0)
 
 
-@pytest.mark.parametrize("value, what", [(-3.0, "is -3.0, negative"), (np.nan, "is nan, not finite"), (np.inf, "is inf, not finite")])
+@pytest.mark.parametrize("value, what", [
+    (-3.0, "is -3.0, negative"),
+    (np.nan, "is nan, not finite"),
+    (np.inf, "is inf, not finite"),
+])
 def test_a_normaliser_is_not_fitted_to_what_has_no_logarithm(value, what):
     "Or a training would end, hours later, where its model refuses the maps."
     maps = np.random.default_rng(0).lognormal(25, 1, (1200, 64, 64)).astype(np.float32)
     maps[700, 6, 7] = value
-    with pytest.raises(ValueError, match=rf"maps: map 700, pixel \(6, 7\) {what}"): Normalizer.fit(maps)
+    message = rf"maps: map 700, pixel \(6, 7\) {what}"
+    with pytest.raises(ValueError, match=message): Normalizer.fit(maps)
 
 
 @pytest.mark.parametrize("each", [1, 4])
 def test_files_with_another_number_of_maps_a_simulation(tmp_path, each):
     maps = write_cmd(tmp_path, sims=4, n_maps=4 * each)
-    with pytest.raises(ValueError, match=f"holds {4 * each} maps, its table 4 rows: expected 15 maps a row"): open_maps("Astrid", "LH", tmp_path)
-    data = open_maps("Astrid", "LH", tmp_path, maps_per_simulation=each, sims=slice(1, 3))
+    message = f"holds {4 * each} maps, its table 4 rows: expected 15 maps a row"
+    with pytest.raises(ValueError, match=message):
+        open_maps("Astrid", "LH", tmp_path)
+    data = open_maps("Astrid", "LH", tmp_path, maps_per_simulation=each,
+                     sims=slice(1, 3))
     assert data.maps_per_simulation == each and data.n_sims == 2
     np.testing.assert_array_equal(data.maps, maps[each:3 * each])
-    np.testing.assert_array_equal(data.targets, np.loadtxt(param_path(tmp_path, "Astrid", "LH"))[1:3].repeat(each, 0))
+    rows = np.loadtxt(table_file(tmp_path))[1:3]
+    np.testing.assert_array_equal(data.targets, rows.repeat(each, 0))
     for wrong in (0, -4, 1.5):
-        with pytest.raises(ValueError, match=f"maps_per_simulation={wrong}: expected a whole number of 1 or more"): open_maps("Astrid", "LH", tmp_path, maps_per_simulation=wrong)
+        message = f"maps_per_simulation={wrong}: expected a whole number of 1 or more"
+        with pytest.raises(ValueError, match=message):
+            open_maps("Astrid", "LH", tmp_path, maps_per_simulation=wrong)
 
 
 def test_a_table_of_pm_may_have_columns_of_its_own(tmp_path):
     write_cmd(tmp_path, "PM", columns=5)
-    assert open_maps("PM", "LH", tmp_path).param_names == ("Omega_m", "sigma_8", "m_WDM_keV", "p4", "p5")
+    names = open_maps("PM", "LH", tmp_path).param_names
+    assert names == ("Omega_m", "sigma_8", "m_WDM_keV", "p4", "p5")
 
 
 def test_a_view_reads_like_the_array_and_refuses_what_is_not_there():
     array = np.random.default_rng(0).random((30, 3, 3))
     view = MapView(array, np.array([5, 28, 1, 1]))
-    for key in (2, -1, np.int64(1), slice(1, None), slice(None, None, -2), [3, 0], np.array([[0, 1], [2, 3]]), np.arange(4) > 1, []):
+    for key in (2, -1, np.int64(1), slice(1, None), slice(None, None, -2), [3, 0],
+                np.array([[0, 1], [2, 3]]), np.arange(4) > 1, []):
         np.testing.assert_array_equal(view[key], array[[5, 28, 1, 1]][key])
     assert [one[0, 0] for one in view] == [array[i, 0, 0] for i in (5, 28, 1, 1)]
-    assert np.asarray(view, dtype=np.float32).dtype == np.float32 and np.array(view).base is not array
+    assert np.asarray(view, dtype=np.float32).dtype == np.float32
+    assert np.array(view).base is not array
     np.testing.assert_array_equal(MapView(array, slice(0, 30, 15)), array[::15])
     with pytest.raises(IndexError): view[4]
     with pytest.raises(IndexError): MapView(array, [30])
@@ -281,24 +421,28 @@ def test_a_view_reads_like_the_array_and_refuses_what_is_not_there():
 @settings(max_examples=50, deadline=None)
 @given(tens=st.integers(1, 20), more=st.integers(0, 20), seed=st.integers(0, 10**6))
 def test_longer_suite_keeps_the_parts_of_a_shorter_one(tens, more, seed):
-    short, long = (split_simulations(fake(10 * n), seed=seed) for n in (tens, tens + more))
+    short, long = (split_simulations(fake(10 * n), seed=seed)
+                   for n in (tens, tens + more))
     for a, b in zip(short, long): assert set(a.tolist()) <= set(b.tolist())
 
 
 def test_split_errors():
-    with pytest.raises(ValueError, match="sum to 1"): split_simulations(fake(10), (0.8, 0.1, 0.2))
-    with pytest.raises(ValueError, match="no simulation of 2 for"): split_simulations(fake(2))
+    with pytest.raises(ValueError, match="sum to 1"):
+        split_simulations(fake(10), (0.8, 0.1, 0.2))
+    with pytest.raises(ValueError, match="no simulation of 2 for"):
+        split_simulations(fake(2))
     assert len(split_simulations(fake(10), (0.8, 0.2, 0.0))[2]) == 0
 
 
-def test_large_file_needs_little_memory(tmp_path):
-    "A sparse LH file of CMD's size, opened, checked and iterated in a process that must stay under 1 GiB."
-    write_cmd(tmp_path, sims=1000, n_maps=1, side=256)
-    np.lib.format.open_memmap(map_path(tmp_path, "Astrid", "LH"), "w+", np.float32, (15_000, 256, 256)).flush()
-    code = """
-import resource, sys
+LARGE = """
+import resource
+import sys
 from cosmoflow.data import batches, open_maps
-def used(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "linux" else 2**30)
+
+GIB = 2**20 if sys.platform == "linux" else 2**30
+
+def used(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / GIB
+
 data = open_maps("Astrid", "LH", sys.argv[1], check=False)
 before = used()
 train, val, test = data.split()
@@ -311,7 +455,16 @@ assert sum(b.sum() for b in batches(data.maps)) == 0
 assert sum(data[i][0].sum() for i in range(0, 15_000, 5)) == 0
 print(used())
 """
-    gib = float(subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True).stdout)
+
+
+def test_large_file_needs_little_memory(tmp_path):
+    "A sparse LH file of CMD's size is opened, checked and iterated within 1 GiB."
+    write_cmd(tmp_path, sims=1000, n_maps=1, side=256)
+    shape = 15_000, 256, 256
+    np.lib.format.open_memmap(maps_file(tmp_path), "w+", np.float32, shape).flush()
+    done = subprocess.run([sys.executable, "-c", LARGE, tmp_path], capture_output=True,
+                          text=True, check=True)
+    gib = float(done.stdout)
     assert gib < 1
 
 
@@ -319,7 +472,8 @@ def test_normalizer_fits_the_maps_of_a_view():
     maps = np.random.default_rng(0).lognormal(25, 1, (600, 16, 16)).astype(np.float32)
     norm = Normalizer.fit(MapView(maps, slice(550)))
     log = np.log10(maps[:550].astype(float))
-    np.testing.assert_allclose([norm.mean, norm.std], [log.mean(), log.std()], rtol=1e-6)
+    expected = [log.mean(), log.std()]
+    np.testing.assert_allclose([norm.mean, norm.std], expected, rtol=1e-6)
 
 
 def test_augment_takes_every_symmetry_and_repeats_with_its_generator():
@@ -328,17 +482,23 @@ def test_augment_takes_every_symmetry_and_repeats_with_its_generator():
     y = augment(x, torch.Generator().manual_seed(1))
     assert not torch.equal(x, y) and torch.equal(x, maps.log10()[:, None])
     assert torch.equal(y, augment(x, torch.Generator().manual_seed(1)))
-    corners = {tuple(m.flatten().tolist()) for m in augment(torch.arange(9.0).view(1, 1, 3, 3).expand(2000, -1, -1, -1), torch.Generator().manual_seed(0))[:, 0]}
+    nine = torch.arange(9.0).view(1, 1, 3, 3).expand(2000, -1, -1, -1)
+    turned = augment(nine, torch.Generator().manual_seed(0))[:, 0]
+    corners = {tuple(m.flatten().tolist()) for m in turned}
     assert len(corners) == 8 * 9
 
 
 class Server(http.server.BaseHTTPRequestHandler):
-    "Serves files from memory as Apache does, but first the answers of its script; writes down what is asked."
+    """Serves files from memory as Apache does, but first the answers of its script.
+
+    Writes down what is asked."""
     def log_message(self, *args): pass
 
     def answer(self, status, headers, body):
         self.send_response_only(status)
-        for name, value in ({"Date": "Tue, 02 Jan 2024 00:00:00 GMT"} | headers).items(): self.send_header(name, value)
+        headers = {"Date": "Tue, 02 Jan 2024 00:00:00 GMT"} | headers
+        for name, value in headers.items():
+            self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)
 
@@ -352,10 +512,13 @@ class Server(http.server.BaseHTTPRequestHandler):
 
 def version(body, asked, tag='"1"'):
     "What a good server answers about one version of a file."
-    start = int(asked["Range"].removeprefix("bytes=").rstrip("-")) if asked.get("If-Range") == tag else 0
+    start = 0
+    if asked.get("If-Range") == tag:
+        start = int(asked["Range"].removeprefix("bytes=").rstrip("-"))
     if start >= len(body): return 416, {"Content-Range": f"bytes */{len(body)}"}, b""
-    more = {"Content-Range": f"bytes {start}-{len(body) - 1}/{len(body)}"} if start else {}
-    return 206 if start else 200, {"ETag": tag, "Content-Length": len(body) - start} | more, body[start:]
+    headers = {"ETag": tag, "Content-Length": len(body) - start}
+    if start: headers["Content-Range"] = f"bytes {start}-{len(body) - 1}/{len(body)}"
+    return 206 if start else 200, headers, body[start:]
 
 
 @pytest.fixture
@@ -378,14 +541,21 @@ MAPS, TABLE = "/Astrid/Maps_Mcdm_Astrid_LH_z=0.00.npy", "/Astrid/params_LH_Astri
 LOGIN = b"<!DOCTYPE html><html>Please log in</html>"
 
 
+def address(httpd): return f"http://127.0.0.1:{httpd.server_port}"
+
+
 def get(httpd, tmp_path, suite="Astrid", **kwargs):
-    return download(suite, "LH", tmp_path / "CMD", base=f"http://127.0.0.1:{httpd.server_port}", wait=0, **kwargs)
+    root = tmp_path / "CMD"
+    return download(suite, "LH", root, base=address(httpd), wait=0, **kwargs)
 
 
-def asked(httpd, path=MAPS, header="Range"): return [headers.get(header) for at, headers in httpd.asked if at == path]
+def asked(httpd, path=MAPS, header="Range"):
+    return [headers.get(header) for at, headers in httpd.asked if at == path]
 
 
-def named(tmp_path): return sorted(path.name for path in (tmp_path / "CMD").iterdir() if not path.name.endswith(".lock"))
+def named(tmp_path):
+    return sorted(path.name for path in (tmp_path / "CMD").iterdir()
+                  if not path.name.endswith(".lock"))
 
 
 def half(body, tag='"1"'):
@@ -397,7 +567,9 @@ def half(body, tag='"1"'):
 def test_download_goes_on_after_a_break(tmp_path, server):
     body = server.bodies[MAPS]
     n, half_n = len(body), len(body) // 2
-    server.script = {MAPS: [half(body), (206, {"ETag": '"1"', "Content-Range": f"bytes {half_n}-{n - 1}/{n}", "Content-Length": n - half_n}, body[half_n:-9])]}
+    shorter = {"ETag": '"1"', "Content-Range": f"bytes {half_n}-{n - 1}/{n}",
+               "Content-Length": n - half_n}
+    server.script = {MAPS: [half(body), (206, shorter, body[half_n:-9])]}
     assert len(get(server, tmp_path)) == 60
     assert asked(server) == [None, f"bytes={half_n}-", f"bytes={n - 9}-"]
     assert asked(server, header="If-Range") == [None, '"1"', '"1"']
@@ -409,7 +581,9 @@ def test_download_goes_on_after_a_break(tmp_path, server):
 
 
 def test_a_full_disk_keeps_what_has_come(tmp_path, server):
-    with full_disk(20_000), pytest.raises(OSError, match=r"z=0.00.npy.part: it could not be written \(File too large\); make room"): get(server, tmp_path)
+    message = r"z=0.00.npy.part: it could not be written \(File too large\); make room"
+    with full_disk(20_000), pytest.raises(OSError, match=message):
+        get(server, tmp_path)
     assert len(get(server, tmp_path)) == 60 and asked(server) == [None, "bytes=20000-"]
     assert named(tmp_path) == [Path(MAPS).name, Path(TABLE).name]
 
@@ -417,12 +591,17 @@ def test_a_full_disk_keeps_what_has_come(tmp_path, server):
 def test_download_gives_up_and_keeps_what_came(tmp_path, server):
     body = server.bodies[MAPS]
     server.script = {MAPS: [half(body), (503, {}, b"")]}
-    with pytest.raises(ConnectionError, match="keeps what has come; run the same command again"): get(server, tmp_path, tries=2)
-    assert named(tmp_path) == [Path(MAPS).name + ".part", Path(MAPS).name + ".part.json"]
-    assert len(get(server, tmp_path)) == 60 and asked(server)[-1] == f"bytes={len(body) // 2}-"
+    message = "keeps what has come; run the same command again"
+    with pytest.raises(ConnectionError, match=message):
+        get(server, tmp_path, tries=2)
+    part = Path(MAPS).name + ".part"
+    assert named(tmp_path) == [part, f"{part}.json"]
+    assert len(get(server, tmp_path)) == 60
+    assert asked(server)[-1] == f"bytes={len(body) // 2}-"
 
 
-def test_a_download_that_was_killed_before_the_last_step_asks_for_nothing(tmp_path, server):
+def test_a_download_that_was_killed_before_the_last_step_asks_for_nothing(
+        tmp_path, server):
     body = server.bodies[MAPS]
     server.script = {MAPS: [half(body)]}
     with pytest.raises(ConnectionError): get(server, tmp_path, tries=1)
@@ -433,15 +612,22 @@ def test_a_download_that_was_killed_before_the_last_step_asks_for_nothing(tmp_pa
 def _span(start, end, total): return {"Content-Range": f"bytes {start}-{end}/{total}"}
 
 
-# What a server may answer, asked for the second half of n bytes, when the file has become another.
+LATER = {"Last-Modified": "Mon, 01 Jan 2024 01:00:00 GMT"}
+# What a server may answer, asked for the half from h on of n bytes, when the file has
+# become another.
 CHANGED = {
     "all of the new version": lambda new, h, n: version(new, {}, '"2"'),
-    "its half, with its tag": lambda new, h, n: (206, {"ETag": '"2"', **_span(h, n - 1, n)}, new[h:]),
-    "its half, with its time": lambda new, h, n: (206, {"Last-Modified": "Mon, 01 Jan 2024 01:00:00 GMT", **_span(h, n - 1, n)}, new[h:]),
-    "its half, of another size": lambda new, h, n: (206, _span(h, n + 8, n + 9), new[h:] + bytes(9)),
-    "other bytes, as many": lambda new, h, n: (206, _span(h - 9, n - 10, n), new[h - 9:-9]),
+    "its half, with its tag": lambda new, h, n: (
+        206, {"ETag": '"2"'} | _span(h, n - 1, n), new[h:]),
+    "its half, with its time": lambda new, h, n: (
+        206, LATER | _span(h, n - 1, n), new[h:]),
+    "its half, of another size": lambda new, h, n: (
+        206, _span(h, n + 8, n + 9), new[h:] + bytes(9)),
+    "other bytes, as many": lambda new, h, n: (
+        206, _span(h - 9, n - 10, n), new[h - 9:-9]),
     "no range": lambda new, h, n: (206, {}, new[h:]),
-    "bytes without end": lambda new, h, n: (206, _span(h, n - 1, n), new[h:] + bytes(9)),
+    "bytes without end": lambda new, h, n: (
+        206, _span(h, n - 1, n), new[h:] + bytes(9)),
     "not so many": lambda new, h, n: (416, {}, b""),
 }
 
@@ -452,21 +638,29 @@ def test_two_versions_are_never_joined(tmp_path, server, kind):
     new = old[:128] + old[:127:-1]  # as long, other maps
     status, headers, body = half(old)
     headers["Last-Modified"] = "Mon, 01 Jan 2024 00:00:00 GMT"
-    server.script = {MAPS: [(status, headers, body), CHANGED[kind](new, h, len(old)), version(new, {}, '"2"')]}
+    changed = CHANGED[kind](new, h, len(old))
+    server.script = {MAPS: [(status, headers, body), changed, version(new, {}, '"2"')]}
     path = tmp_path / "maps.npy"
-    assert _fetch(f"http://127.0.0.1:{server.server_port}{MAPS}", path, lambda part: None, tries=5, wait=0)
+    assert _fetch(address(server) + MAPS, path, lambda part: None, tries=5, wait=0)
     assert path.read_bytes() == new
-    assert asked(server, header="If-Range") == [None, '"1"', None][:len(asked(server))]  # the old half is dropped
+    tags = asked(server, header="If-Range")
+    assert tags == [None, '"1"', None][:len(tags)]  # the old half is dropped
 
 
 @pytest.mark.parametrize("headers, condition", [
-    ({"ETag": '"a"'}, '"a"'), ({"ETag": 'W/"a"'}, None), ({}, None),
-    ({"Last-Modified": "Mon, 01 Jan 2024 00:00:00 GMT"}, "Mon, 01 Jan 2024 00:00:00 GMT"),
-    ({"Last-Modified": "Tue, 02 Jan 2024 00:00:00 GMT"}, None),  # as young as the answer
+    ({"ETag": '"a"'}, '"a"'),
+    ({"ETag": 'W/"a"'}, None),
+    ({}, None),
+    ({"Last-Modified": "Mon, 01 Jan 2024 00:00:00 GMT"},
+     "Mon, 01 Jan 2024 00:00:00 GMT"),
+    ({"Last-Modified": "Tue, 02 Jan 2024 00:00:00 GMT"},  # as young as the answer
+     None),
 ])
-def test_only_what_surely_tells_versions_apart_lets_a_download_go_on(tmp_path, server, headers, condition):
+def test_only_what_surely_tells_versions_apart_lets_a_download_go_on(
+        tmp_path, server, headers, condition):
     body = server.bodies[MAPS]
-    server.script = {MAPS: [(200, {"Content-Length": len(body), **headers}, body[:5000])]}
+    headers = {"Content-Length": len(body)} | headers
+    server.script = {MAPS: [(200, headers, body[:5000])]}
     assert len(get(server, tmp_path)) == 60
     assert asked(server, header="If-Range") == [None, condition]
     assert asked(server) == [None, condition and "bytes=5000-"]
@@ -488,16 +682,27 @@ def test_files_of_two_addresses_are_never_joined(tmp_path, server):
 def sha(body): return base64.b64encode(hashlib.sha256(body).digest()).decode()
 
 
+def other_digest(body):
+    headers = {"Repr-Digest": f"sha-256=:{sha(b'')}:", "ETag": '"0"'}
+    return headers | {"Content-Length": len(body)}, body
+
+
 BAD_ANSWERS = {
-    "a login page": (MAPS, lambda body: ({"Content-Length": len(LOGIN)}, LOGIN), "login page"),
+    "a login page": (
+        MAPS, lambda body: ({"Content-Length": len(LOGIN)}, LOGIN), "login page"),
     "nothing": (MAPS, lambda body: ({}, b""), "login page"),
     "too few bytes": (MAPS, lambda body: ({}, body[:-1]), "truncated"),
     "too many bytes": (MAPS, lambda body: ({}, body + b"!"), "1 bytes after its maps"),
-    "maps of another shape": (MAPS, lambda body: ({}, npy(np.ones((15, 4, 5), np.float32))), "shape"),
-    "another digest": (MAPS, lambda body: ({"Repr-Digest": f"sha-256=:{sha(b'')}:", "ETag": '"0"', "Content-Length": len(body)}, body), "SHA-256"),
-    "another digest, older header": (MAPS, lambda body: ({"Digest": f"SHA-256={sha(b'')}"}, body), "SHA-256"),
-    "a login page for a table": (TABLE, lambda body: ({}, LOGIN), "table of numbers"),
-    "a table cut short": (TABLE, lambda body: ({"Content-Length": len(body)}, body[:-30]), "bytes have come"),
+    "maps of another shape": (
+        MAPS, lambda body: ({}, npy(np.ones((15, 4, 5), np.float32))), "shape"),
+    "another digest": (MAPS, other_digest, "SHA-256"),
+    "another digest, older header": (
+        MAPS, lambda body: ({"Digest": f"SHA-256={sha(b'')}"}, body), "SHA-256"),
+    "a login page for a table": (
+        TABLE, lambda body: ({}, LOGIN), "table of numbers"),
+    "a table cut short": (
+        TABLE, lambda body: ({"Content-Length": len(body)}, body[:-30]),
+        "bytes have come"),
     "a table of one column": (TABLE, lambda body: ({}, b"1\n2\n"), "columns"),
 }
 
@@ -512,8 +717,10 @@ def test_what_is_not_the_file_never_takes_its_name(tmp_path, server, kind):
     path, make, problem = BAD_ANSWERS[kind]
     answer = 200, *make(server.bodies[path])
     server.script = {path: [answer, answer]}
-    with pytest.raises(ConnectionError, match=problem) as e: get(server, tmp_path, tries=2)
-    assert path in str(e.value) and len(asked(server, path)) == 2  # it is asked for again
+    with pytest.raises(ConnectionError, match=problem) as e:
+        get(server, tmp_path, tries=2)
+    assert path in str(e.value)
+    assert len(asked(server, path)) == 2  # it is asked for again
     assert Path(path).name not in named(tmp_path)
     server.script = {path: [answer]}
     assert len(get(server, tmp_path, tries=2)) == 60
@@ -529,35 +736,50 @@ def test_a_login_page_does_not_cost_what_has_come(tmp_path, server):
 
 def test_a_digest_of_the_first_answer_counts_for_the_last(tmp_path, server):
     status, headers, body = half(server.bodies[MAPS])
-    server.script = {MAPS: [(status, headers | {"Repr-Digest": f"sha-256=:{sha(b'')}:"}, body)]}
+    headers = headers | {"Repr-Digest": f"sha-256=:{sha(b'')}:"}
+    server.script = {MAPS: [(status, headers, body)]}
     with pytest.raises(ConnectionError, match="SHA-256"): get(server, tmp_path, tries=2)
     assert asked(server) == [None, f"bytes={len(body)}-"] and named(tmp_path) == []
 
 
 @pytest.mark.parametrize("headers", [
-    lambda body: {}, lambda body: {"Repr-Digest": f"sha-512=:AAAA:, sha-256=:{sha(body)}:"},
-    lambda body: {"ETag": '"d41d8cd98f00b204e9800998ecf8427e"', "Content-Length": len(body)}  # looks like an MD5
+    lambda body: {},
+    lambda body: {"Repr-Digest": f"sha-512=:AAAA:, sha-256=:{sha(body)}:"},
+    lambda body: {"ETag": '"d41d8cd98f00b204e9800998ecf8427e"',  # looks like an MD5
+                  "Content-Length": len(body)},
 ])
 def test_what_a_server_may_leave_out(tmp_path, server, headers):
-    server.script = {path: [(200, headers(body), body)] for path, body in server.bodies.items()}
+    server.script = {path: [(200, headers(body), body)]
+                     for path, body in server.bodies.items()}
     assert len(get(server, tmp_path)) == 60 and len(server.asked) == 2
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 503])
-@pytest.mark.parametrize("after, pause", [(None, 0.5), ("7", 7), ("86400", 120), ("Sat, 01 Jan 2000 00:00:00 GMT", 0), ("soon", 0.5)])
-def test_a_busy_server_is_asked_again_when_it_says(tmp_path, server, monkeypatch, status, after, pause):
+@pytest.mark.parametrize("after, pause", [
+    (None, 0.5),
+    ("7", 7),
+    ("86400", 120),
+    ("Sat, 01 Jan 2000 00:00:00 GMT", 0),
+    ("soon", 0.5),
+])
+def test_a_busy_server_is_asked_again_when_it_says(
+        tmp_path, server, monkeypatch, status, after, pause):
     slept = []
     monkeypatch.setattr("cosmoflow.data.time.sleep", slept.append)
     server.script = {MAPS: [(status, {"Retry-After": after} if after else {}, b"")]}
-    download("Astrid", "LH", tmp_path / "CMD", base=f"http://127.0.0.1:{server.server_port}", wait=0.5)
+    download("Astrid", "LH", tmp_path / "CMD", base=address(server), wait=0.5)
     assert slept == [0, pause, 0] and len(asked(server)) == 2
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 405, 451])
-@pytest.mark.parametrize("suite, path", [("Astrid", MAPS), ("Nbody_Astrid", "/Nbody/Maps_Mtot_Nbody_Astrid_LH_z=0.00.npy")])
+@pytest.mark.parametrize("suite, path", [
+    ("Astrid", MAPS),
+    ("Nbody_Astrid", "/Nbody/Maps_Mtot_Nbody_Astrid_LH_z=0.00.npy"),
+])
 def test_a_refusal_is_told_as_what_it_is(tmp_path, server, status, suite, path):
     server.script = {path: [(status, {}, b"")]}
-    with pytest.raises(PermissionError, match=f"{path}: the server refuses .{status}"): get(server, tmp_path, suite)
+    with pytest.raises(PermissionError, match=f"{path}: the server refuses .{status}"):
+        get(server, tmp_path, suite)
     assert server.asked[-1][0] == path and len(asked(server, path)) == 1
 
 
@@ -568,56 +790,91 @@ def test_no_such_file_leads_to_the_next_address(tmp_path, server, status):
     assert len(get(server, tmp_path)) == 60
     with pytest.raises(FileNotFoundError) as e: get(server, tmp_path, "SIMBA")
     name = "Maps_Mcdm_SIMBA_LH_z=0.00.npy"
-    assert f"/SIMBA/{name}, " in str(e.value) and f"/{name}: the server has no such file" in str(e.value)
+    assert f"/SIMBA/{name}, " in str(e.value)
+    assert f"/{name}: the server has no such file" in str(e.value)
 
 
 def test_two_downloads_of_one_file_do_not_mix(tmp_path, server, monkeypatch):
     asks, goes_on = threading.Event(), threading.Event()
-    monkeypatch.setattr(Server, "send_response_only", lambda self, *args: (asks.set(), goes_on.wait(10), http.server.BaseHTTPRequestHandler.send_response_only(self, *args)))
+    send = http.server.BaseHTTPRequestHandler.send_response_only
+
+    def held_back(self, *args):
+        asks.set()
+        goes_on.wait(10)
+        send(self, *args)
+
+    monkeypatch.setattr(Server, "send_response_only", held_back)
     first = threading.Thread(target=get, args=(server, tmp_path))
     first.start()
     try:
         assert asks.wait(60)
-        with pytest.raises(BlockingIOError, match=f"{Path(MAPS).name}: another download is at work"): get(server, tmp_path)
+        message = f"{Path(MAPS).name}: another download is at work"
+        with pytest.raises(BlockingIOError, match=message):
+            get(server, tmp_path)
     finally:
         goes_on.set()
         first.join()
-    assert named(tmp_path) == [Path(MAPS).name, Path(TABLE).name] and len(server.asked) == 2
+    assert named(tmp_path) == [Path(MAPS).name, Path(TABLE).name]
+    assert len(server.asked) == 2
 
 
-@pytest.mark.parametrize("to, follows", [("https://other.org/", True), ("http://other.org/", False), ("ftp://other.org/", False)])
+@pytest.mark.parametrize("to, follows", [
+    ("https://other.org/", True),
+    ("http://other.org/", False),
+    ("ftp://other.org/", False),
+])
 def test_https_is_never_left(tmp_path, server, monkeypatch, to, follows):
     asked = []
 
     class Https(urllib.request.HTTPSHandler):
         def https_open(self, request):
             asked.append(request.full_url)
-            body = io.BytesIO(server.bodies.get("/Astrid/" + request.full_url.rsplit("/", 1)[1], b""))
-            status, headers = (200, {}) if request.host == "other.org" else (302, {"Location": to + request.full_url.rsplit("/", 1)[1]})
+            name = request.full_url.rsplit("/", 1)[1]
+            body = io.BytesIO(server.bodies.get(f"/Astrid/{name}", b""))
+            status, headers = 302, {"Location": to + name}
+            if request.host == "other.org": status, headers = 200, {}
             message = email.message.Message()
             for name, value in headers.items(): message[name] = value
             answer = urllib.response.addinfourl(body, message, request.full_url, status)
             answer.msg = ""
             return answer
 
-    monkeypatch.setattr("cosmoflow.data._open", urllib.request.build_opener(_SafeRedirects, Https).open)
-    if follows: assert len(download("Astrid", "LH", tmp_path, base="https://cmd.org", wait=0)) == 60 and len(asked) == 4
+    opener = urllib.request.build_opener(_SafeRedirects, Https)
+    monkeypatch.setattr("cosmoflow.data._open", opener.open)
+    ask = lambda: download("Astrid", "LH", tmp_path, base="https://cmd.org", wait=0)
+    if follows:
+        assert len(ask()) == 60 and len(asked) == 4
     else:
-        with pytest.raises(PermissionError, match=f"sends us on to {to}"): download("Astrid", "LH", tmp_path, base="https://cmd.org", wait=0)
+        with pytest.raises(PermissionError, match=f"sends us on to {to}"): ask()
         assert len(asked) == 1  # and neither again nor elsewhere
 
 
 @pytest.mark.parametrize("opens", [open_maps, download])
-@pytest.mark.parametrize("name, value", [("suite", "astrid"), ("set", "lh"), ("field", "mcdm"), ("field", "../../Mcdm"), ("field", "")])
+@pytest.mark.parametrize("name, value", [
+    ("suite", "astrid"),
+    ("set", "lh"),
+    ("field", "mcdm"),
+    ("field", "../../Mcdm"),
+    ("field", ""),
+])
 def test_names_that_cmd_does_not_have(tmp_path, opens, name, value):
-    given = {"suite": "Astrid", "set": "LH", "root": tmp_path / "CMD", "field": None} | {name: value}
-    with pytest.raises(ValueError, match=f"^{name}='{value}' is unknown: expected one of .*, "): opens(**given)
+    given = {"suite": "Astrid", "set": "LH", "root": tmp_path / "CMD", "field": None}
+    given[name] = value
+    message = f"^{name}='{value}' is unknown: expected one of .*, "
+    with pytest.raises(ValueError, match=message):
+        opens(**given)
     assert not (tmp_path / "CMD").exists()
 
 
-@pytest.mark.parametrize("change, problem", [({"suite": "PM"}, "not on CMD's server"), ({"tries": 0}, "1 or more"), ({"base": "file:///etc"}, "https://"), ({"base": "www.cmd.org"}, "https://")])
+@pytest.mark.parametrize("change, problem", [
+    ({"suite": "PM"}, "not on CMD's server"),
+    ({"tries": 0}, "1 or more"),
+    ({"base": "file:///etc"}, "https://"),
+    ({"base": "www.cmd.org"}, "https://"),
+])
 def test_what_cannot_be_downloaded(tmp_path, change, problem):
-    with pytest.raises(ValueError, match=problem): download(**{"suite": "Astrid", "set": "LH", "root": tmp_path / "CMD"} | change)
+    with pytest.raises(ValueError, match=problem):
+        download(**{"suite": "Astrid", "set": "LH", "root": tmp_path / "CMD"} | change)
     assert not (tmp_path / "CMD").exists()
 
 
@@ -631,4 +888,5 @@ def test_maps_that_are_changed_in_memory_alone_stay_changed(tmp_path):
 def test_batches_cover_everything():
     maps = np.arange(1300, dtype=np.float32).reshape(1300, 1, 1)
     assert np.concatenate(list(batches(maps))).ravel().tolist() == list(range(1300))
-    assert np.concatenate(list(batches(MapView(maps, [5, 3, 900]), size=2))).ravel().tolist() == [5, 3, 900]
+    view = MapView(maps, [5, 3, 900])
+    assert np.concatenate(list(batches(view, size=2))).ravel().tolist() == [5, 3, 900]

@@ -1,4 +1,4 @@
-"""The ledger that `train`, `train_vae` and `distill` share: each test asks all three."""
+"""The ledger that `train`, `train_vae` and `distill` share: tests ask all three."""
 import csv
 import json
 import os
@@ -24,7 +24,9 @@ from cosmoflow.vae import VAE, train_vae
 
 NORMALIZER = Normalizer(11.0, 0.5, 1e8)
 TRAINERS = "train", "vae", "distill"
-WRITES = {"train": 6, "vae": 4, "distill": 4}  # of the last epoch: log, weights, configuration, checkpoint; and the model with its prior
+# What the last epoch writes: log, weights, configuration, checkpoint; and the model
+# with its prior.
+WRITES = {"train": 6, "vae": 4, "distill": 4}
 
 
 @pytest.fixture(scope="module")
@@ -48,11 +50,15 @@ def work(name, data, out, normalizer=NORMALIZER, lr=1e-3, teacher=0, epochs=2):
 
 def kept(out):
     "All that a folder holds, without the seconds that it took."
-    plain = lambda rows: [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
-    with safe_open(out / "checkpoint.safetensors", "pt") as f: state = json.loads(f.metadata()["state"])
-    tensors = {name: load_file(out / f"{name}.safetensors") for name in ("model", "checkpoint")}
+    plain = lambda rows: [{k: v for k, v in row.items() if k != "seconds"}
+                          for row in rows]
+    with safe_open(out / "checkpoint.safetensors", "pt") as f:
+        state = json.loads(f.metadata()["state"])
+    tensors = {name: load_file(out / f"{name}.safetensors")
+               for name in ("model", "checkpoint")}
     log = plain(csv.DictReader((out / "log.csv").open(encoding="utf-8")))
-    return tensors, log, (out / "config.json").read_text(encoding="utf-8"), state | {"history": plain(state["history"])}
+    config = (out / "config.json").read_text(encoding="utf-8")
+    return tensors, log, config, state | {"history": plain(state["history"])}
 
 
 def assert_same(a, b):
@@ -97,8 +103,11 @@ def half(data, tmp_path_factory):
     return out
 
 
-@pytest.mark.parametrize(("name", "write"), [(name, i + 1) for name in TRAINERS for i in range(WRITES[name])])
-def test_killed_before_any_write_of_the_last_epoch_and_run_again(name, write, data, half, whole, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [(name, i + 1) for name in TRAINERS for i in range(WRITES[name])])
+def test_killed_before_any_write_of_the_last_epoch_and_run_again(
+        name, write, data, half, whole, tmp_path):
     out = shutil.copytree(half / name, tmp_path / "run")
     with killed_at(write): work(name, data, out)
     assert not list(out.glob("*.tmp*"))
@@ -112,12 +121,15 @@ def test_a_finished_run_is_taken_from_its_folder(name, data, whole, tmp_path):
     before = kept(out)
     model = work(name, data, out)
     assert_same(kept(out), before)
-    for k, v in model.state_dict().items(): assert torch.equal(v, before[0]["model"][k]), k
+    tensors, *_ = before
+    for k, v in model.state_dict().items():
+        assert torch.equal(v, tensors["model"][k]), k
 
 
 OTHER = {
     "settings lr is 0.001 there and 0.01 here": dict(lr=0.01),
-    "normalizer mean is 11.0 there and 11.5 here": dict(normalizer=replace(NORMALIZER, mean=11.5)),
+    "normalizer mean is 11.0 there and 11.5 here":
+        dict(normalizer=replace(NORMALIZER, mean=11.5)),
     "data suite is 'PM' there and 'Astrid' here": dict(suite="Astrid"),
     "data set is 'LH' there and 'SB28' here": dict(set="SB28"),
     "data field is 'Mcdm' there and 'Mgas' here": dict(field="Mgas"),
@@ -133,10 +145,13 @@ OTHER = {
 def test_another_run_is_refused_by_name(name, message, data, whole):
     change = dict(OTHER[message])
     opened = {k: change.pop(k) for k in ("pixels", "sims") if k in change}
-    renamed = {k: change.pop(k) for k in ("suite", "set", "field", "box") if k in change}
-    if opened: data = open_maps("PM", "LH", **{"sims": slice(0, 10), "pixels": 16, **opened})
+    other = "suite", "set", "field", "box"
+    renamed = {k: change.pop(k) for k in other if k in change}
+    if opened:
+        data = open_maps("PM", "LH", **{"sims": slice(0, 10), "pixels": 16} | opened)
     before = kept(whole / name)
-    with pytest.raises(ValueError, match=f"of another run: .*{message}.*choose another folder"):
+    refusal = f"of another run: .*{message}.*choose another folder"
+    with pytest.raises(ValueError, match=refusal):
         work(name, replace(data, **renamed), whole / name, **change)
     assert_same(before, kept(whole / name))
 
@@ -153,29 +168,45 @@ def edit(path, state=lambda s: s, tensors=lambda t: t):
 
 
 @pytest.mark.parametrize("name", TRAINERS)
-def test_a_checkpoint_without_a_box_goes_on_with_camels_box_alone(name, data, whole, tmp_path):
+def test_a_checkpoint_without_a_box_goes_on_with_camels_box_alone(
+        name, data, whole, tmp_path):
     "An older version wrote it, when there was no other."
     out = shutil.copytree(whole / name, tmp_path / "run")
+
     def older(state):
         del state["run"]["data"]["box"]
         return state
+
     edit(out / "checkpoint.safetensors", state=older)
     work(name, data, out)
-    with pytest.raises(ValueError, match="data box is 25.0 there and 50.0 here"): work(name, replace(data, box=50.0), out)
+    with pytest.raises(ValueError, match="data box is 25.0 there and 50.0 here"):
+        work(name, replace(data, box=50.0), out)
+
+
+def without(tensors, word): return {k: v for k, v in tensors.items() if word not in k}
+
+
+def misshapen(tensors):
+    first = next(k for k in tensors if k.startswith("model."))
+    return tensors | {first: torch.zeros(7, 7)}
 
 
 DAMAGE = {
-    "lacks .*: optimizer.0.exp_avg,": dict(tensors=lambda t: {k: v for k, v in t.items() if "exp_avg" not in k}),
-    "lacks .*: optimizer.0": dict(tensors=lambda t: {k: v for k, v in t.items() if not k.startswith("optimizer.")}),
-    "1 tensors do not fit .*: optimizer.0.exp_avg": dict(tensors=lambda t: t | {"optimizer.0.exp_avg": torch.zeros(3)}),
-    "1 tensors do not fit .*: model.": dict(tensors=lambda t: t | {next(k for k in t if k.startswith("model.")): torch.zeros(7, 7)}),
-    "an older version wrote it": dict(state=lambda s: {"settings": {}, "history": s["history"], "lr": 1e-3}),
+    "lacks .*: optimizer.0.exp_avg,": dict(tensors=lambda t: without(t, "exp_avg")),
+    "lacks .*: optimizer.0": dict(tensors=lambda t: {
+        k: v for k, v in t.items() if not k.startswith("optimizer.")}),
+    "1 tensors do not fit .*: optimizer.0.exp_avg": dict(
+        tensors=lambda t: t | {"optimizer.0.exp_avg": torch.zeros(3)}),
+    "1 tensors do not fit .*: model.": dict(tensors=misshapen),
+    "an older version wrote it": dict(
+        state=lambda s: {"settings": {}, "history": s["history"], "lr": 1e-3}),
 }
 
 
 @pytest.mark.parametrize("name", TRAINERS)
 @pytest.mark.parametrize("message", DAMAGE)
-def test_a_checkpoint_that_lacks_something_is_refused(name, message, data, whole, tmp_path):
+def test_a_checkpoint_that_lacks_something_is_refused(
+        name, message, data, whole, tmp_path):
     out = shutil.copytree(whole / name, tmp_path / "run")
     edit(out / "checkpoint.safetensors", **DAMAGE[message])
     with pytest.raises(ValueError, match=message): work(name, data, out)
@@ -185,17 +216,25 @@ def test_what_is_no_checkpoint_is_refused(data, whole, tmp_path):
     good = (whole / "train" / "checkpoint.safetensors").read_bytes()
     for bad in (b"", good[:1000], (whole / "train" / "model.safetensors").read_bytes()):
         (tmp_path / "checkpoint.safetensors").write_bytes(bad)
-        with pytest.raises(ValueError, match="expected a checkpoint"): work("train", data, tmp_path)
+        with pytest.raises(ValueError, match="expected a checkpoint"):
+            work("train", data, tmp_path)
 
 
 @pytest.mark.parametrize("name", TRAINERS)
-def test_a_loss_that_is_not_a_number_keeps_what_was_good(name, data, whole, tmp_path, monkeypatch):
-    broken = lambda maps, generator: augment(maps, generator) * (torch.nan if (tmp_path / "log.csv").exists() else 1)
-    with monkeypatch.context() as patch, pytest.raises(FloatingPointError, match=r"epoch 2: \w+ is nan.* try a lower lr"):
+def test_a_loss_that_is_not_a_number_keeps_what_was_good(
+        name, data, whole, tmp_path, monkeypatch):
+    def broken(maps, generator):
+        in_second_epoch = (tmp_path / "log.csv").exists()
+        return augment(maps, generator) * (torch.nan if in_second_epoch else 1)
+
+    message = r"epoch 2: \w+ is nan.* try a lower lr"
+    with monkeypatch.context() as patch:
         patch.setattr(f"cosmoflow.{name}.augment", broken)
-        work(name, data, tmp_path)
+        with pytest.raises(FloatingPointError, match=message):
+            work(name, data, tmp_path)
     tensors, log, *_ = kept(tmp_path)
-    assert len(log) == 1 and all(w.isfinite().all() for held in tensors.values() for w in held.values())
+    assert len(log) == 1
+    for held in tensors.values(): assert all(w.isfinite().all() for w in held.values())
     work(name, data, tmp_path)
     assert_same(kept(tmp_path), kept(whole / name))
 
@@ -206,20 +245,32 @@ def test_weights_that_are_not_numbers_are_not_kept(data, tmp_path):
     with Run(tmp_path, {}, data, model) as run:
         run.resume({"model": model}, torch.optim.AdamW(model.parameters()))
         next(model.parameters()).data[0] = torch.inf
-        with pytest.raises(FloatingPointError, match="epoch 1: a weight is not finite"): run.keep({"epoch": 1, "loss": 0.5}, model)
+        with pytest.raises(FloatingPointError, match="epoch 1: a weight is not finite"):
+            run.keep({"epoch": 1, "loss": 0.5}, model)
     assert [p.name for p in tmp_path.iterdir()] == [".lock"]
 
 
-HOLD = "import sys, time; from filelock import FileLock; lock = FileLock(sys.argv[1]); lock.acquire(); print('held', flush=True); time.sleep(600)"
+HOLD = """
+import sys
+import time
+from filelock import FileLock
+lock = FileLock(sys.argv[1])
+lock.acquire()
+print("held", flush=True)
+time.sleep(600)
+"""
 
 
 @pytest.mark.parametrize("name", TRAINERS)
 def test_two_trainings_into_one_folder(name, data, whole, tmp_path):
     "A living process keeps others out; that of a killed one is no hindrance."
-    process = subprocess.Popen([sys.executable, "-c", HOLD, tmp_path / ".lock"], stdout=subprocess.PIPE)
+    process = subprocess.Popen([sys.executable, "-c", HOLD, tmp_path / ".lock"],
+                               stdout=subprocess.PIPE)
     try:
         process.stdout.readline()
-        with pytest.raises(BlockingIOError, match=f"{tmp_path}: another training is at work in this folder"): work(name, data, tmp_path)
+        message = f"{tmp_path}: another training is at work in this folder"
+        with pytest.raises(BlockingIOError, match=message):
+            work(name, data, tmp_path)
         assert [p.name for p in tmp_path.iterdir()] == [".lock"]
     finally:
         process.kill()
@@ -233,12 +284,13 @@ def test_two_trainings_into_one_folder(name, data, whole, tmp_path):
 @pytest.mark.parametrize("name", ["vae", "distill"])
 def test_what_takes_one_process_says_so_to_several(name, data, tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ValueError, match="^WORLD_SIZE=2: expected one process; .* without a launcher"): work(name, data, tmp_path / "run")
+    message = "^WORLD_SIZE=2: expected one process; .* without a launcher"
+    with pytest.raises(ValueError, match=message): work(name, data, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 def test_rate_and_loss_scaler_go_on(data, tmp_path):
-    "fp16 scales its losses by a number that it has learnt; the GPU's own scaler, on the CPU."
+    "fp16 scales losses by a number that it learns; here the GPU's scaler on the CPU."
     def run_and_scaler():
         model = untrained("tiny", torch.device("cpu"))
         scaler = torch.amp.GradScaler("cpu", init_scale=8.0, growth_interval=3)
@@ -256,30 +308,36 @@ def test_rate_and_loss_scaler_go_on(data, tmp_path):
         run.keep({"epoch": 1, "loss": 0.5}, model)
     again, scaler_again, model = run_and_scaler()
     optimizer = torch.optim.AdamW(model.parameters())
-    with again: again.resume({"model": model}, optimizer, scaler=scaler_again, plateau=None)
+    with again:
+        again.resume({"model": model}, optimizer, scaler=scaler_again, plateau=None)
     assert optimizer.param_groups[0]["lr"] == 5e-4
-    assert scaler_again.state_dict() == scaler.state_dict()
-    assert scaler_again.state_dict() | {"scale": 16.0, "_growth_tracker": 1} == scaler.state_dict()
+    state = scaler.state_dict()
+    assert scaler_again.state_dict() == state
+    assert state | {"scale": 16.0, "_growth_tracker": 1} == state
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_fp16_resumes_to_the_bit(data, tmp_path):
-    def part(out, stop=None):
+    def part(out):
         torch.manual_seed(0)
         config = TrainConfig(epochs=3, lr=1e-3, batch_size=60, precision="fp16")
-        return train(CosmoFlow.from_preset("tiny", NORMALIZER), data, out, config, resume=True)
+        model = CosmoFlow.from_preset("tiny", NORMALIZER)
+        return train(model, data, out, config, resume=True)
+
     part(tmp_path / "whole")
     with killed_at(5): part(tmp_path / "cut")
     part(tmp_path / "cut")
     a, b = kept(tmp_path / "whole"), kept(tmp_path / "cut")
     assert a[3]["parts"] == b[3]["parts"] and a[3]["parts"]["scaler"]
-    for k, v in a[0]["model"].items(): torch.testing.assert_close(v, b[0]["model"][k], rtol=0, atol=1e-6)
+    for k, v in a[0]["model"].items():
+        torch.testing.assert_close(v, b[0]["model"][k], rtol=0, atol=1e-6)
 
 
 def test_a_digest_depends_on_every_number_and_on_nothing_else():
     numbers = torch.arange(12.0).view(3, 4)
     same = digest([numbers])
-    assert len(same) == 12 and same == digest([numbers.double().numpy()]) == digest([numbers.half()]) == digest(numbers.unbind())
+    alike = [numbers.double().numpy()], [numbers.half()], numbers.unbind()
+    assert len(same) == 12 and all(digest(other) == same for other in alike)
     for i in range(12):
         changed = numbers.clone()
         changed.view(-1)[i] += 1e-3
@@ -288,6 +346,8 @@ def test_a_digest_depends_on_every_number_and_on_nothing_else():
 
 
 def test_differences_name_both_values():
-    there, here = {"settings": {"lr": 1, "old": 2}}, {"settings": {"lr": 1, "new": 3}, "teacher": {}}
-    assert differences(there, here) == "settings old is 2 there and None here; settings new is None there and 3 here"
+    there = {"settings": {"lr": 1, "old": 2}}
+    here = {"settings": {"lr": 1, "new": 3}, "teacher": {}}
+    assert differences(there, here) == (
+        "settings old is 2 there and None here; settings new is None there and 3 here")
     assert differences(here, here) == ""

@@ -1,4 +1,4 @@
-"""The VAE: it can learn, it goes on where it stopped, and it comes back from disk whole."""
+"""The VAE: it learns, goes on where it stopped, and comes back from disk whole."""
 import json
 
 import pytest
@@ -21,8 +21,8 @@ def small(normalizer, seed=0):
 
 def test_inverse_gdn_multiplies_by_what_gdn_divides_by():
     x = torch.randn(2, 5, 4, 4, generator=torch.Generator().manual_seed(0))
-    forward, inverse = GDN(5), GDN(5, inverse=True)
-    assert torch.allclose(forward(x) * inverse(x), x * x, atol=1e-5)  # the same beta and gamma at the start
+    forward, inverse = GDN(5), GDN(5, inverse=True)  # with the same beta and gamma
+    assert torch.allclose(forward(x) * inverse(x), x * x, atol=1e-5)
 
 
 def test_overfits_four_maps(data, normalizer):
@@ -41,8 +41,10 @@ def test_resumed_run_is_the_uninterrupted_one(data, normalizer, tmp_path):
     settings = dict(batch_size=32, patience=0)
     train_vae(small(normalizer), data, tmp_path / "whole", epochs=3, **settings)
     train_vae(small(normalizer), data, tmp_path / "parts", epochs=1, **settings)
-    train_vae(small(normalizer, seed=9), data, tmp_path / "parts", epochs=3, **settings)  # other initial weights: the checkpoint's count
-    whole, parts = (load_file(tmp_path / name / "model.safetensors") for name in ("whole", "parts"))
+    other = small(normalizer, seed=9)  # the checkpoint's weights count, not these
+    train_vae(other, data, tmp_path / "parts", epochs=3, **settings)
+    whole, parts = (load_file(tmp_path / name / "model.safetensors")
+                    for name in ("whole", "parts"))
     for name, value in whole.items(): assert torch.equal(value, parts[name]), name
 
 
@@ -50,11 +52,15 @@ def test_comes_back_from_disk(data, normalizer, tmp_path):
     model = small(normalizer).eval()
     model.save_pretrained(tmp_path)
     again = VAE.from_pretrained(tmp_path)
-    assert torch.equal(model.reconstruct(data.maps[:3]), again.reconstruct(data.maps[:3]))
-    assert json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))["model"] == {"pixels": 64, "channels": 8, "width": 16}
+    maps = data.maps[:3]
+    assert torch.equal(model.reconstruct(maps), again.reconstruct(maps))
+    config = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
+    assert config["model"] == {"pixels": 64, "channels": 8, "width": 16}
 
 
 def test_another_kind_of_model_is_refused(normalizer, tmp_path):
     small(normalizer).save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="do not make a CosmoFlow model"): CosmoFlow.from_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="do not make a VAE model"): VAE.from_pretrained("mini")
+    with pytest.raises(ValueError, match="do not make a CosmoFlow model"):
+        CosmoFlow.from_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="do not make a VAE model"):
+        VAE.from_pretrained("mini")

@@ -153,7 +153,8 @@ def test_distributions_know_no_places():
 
 
 def test_padding_has_torch_s_value_and_gradient():
-    x = torch.randn(2, 3, 4, 6, dtype=torch.double, generator=seeded(), requires_grad=True)
+    x = torch.randn(2, 3, 4, 6, dtype=torch.double, generator=seeded())
+    x.requires_grad_()
     for width in (1, 2, 4):
         ours, theirs = periodic_pad(x, width), F.pad(x, (width,) * 4, mode="circular")
         weight = torch.randn(ours.shape, dtype=torch.double, generator=seeded(1))
@@ -211,8 +212,8 @@ def test_the_unet_s_parts_by_their_formulas():
     torch.testing.assert_close(norm(h, t, z), expected)
     found = time_embedding(torch.tensor([0.25]), 8)[0]
     angles = [0.25 * 10.0 ** power for power in range(4)]
-    expected = torch.tensor([math.sin(a) for a in angles] + [math.cos(a) for a in angles])
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    expected = [math.sin(a) for a in angles] + [math.cos(a) for a in angles]
+    torch.testing.assert_close(found, torch.tensor(expected), rtol=1e-4, atol=1e-5)
 
 
 def test_attention_by_loops():
@@ -246,7 +247,8 @@ def test_the_velocity_sees_live_channels_alone():
     for channel in range(8):  # 8 - 3 are live
         changed = field.clone()
         changed[:, channel] += 1
-        assert torch.equal(velocity(changed), velocity(field)) == (channel >= 5), channel
+        same = torch.equal(velocity(changed), velocity(field))
+        assert same == (channel >= 5), channel
 
 
 def test_every_mode_of_a_network_comes_back():
@@ -467,4 +469,5 @@ def test_ratios_of_a_race_are_times_as_fast(monkeypatch):
     monkeypatch.setattr(bench, "seconds", lambda call, device: taken[call()])
     ways = {name: lambda name=name: name for name in taken}
     plain, fast = bench.race("job", "size", ways, items=2)
-    assert (plain.seconds, fast.seconds, plain.ratio, fast.ratio) == (2.0, 0.5, 1.0, 4.0)
+    assert (plain.seconds, fast.seconds) == (2.0, 0.5)
+    assert (plain.ratio, fast.ratio) == (1.0, 4.0)
