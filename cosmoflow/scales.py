@@ -1,4 +1,4 @@
-"""A single wave tells which order of scales the mask rewards, and why two opposite answers are both right.
+"""Which order of scales does the mask reward? A single wave tells, and two opposite answers turn out to be right.
 
 Docs: https://cosmoflow.github.io/cosmoflow/course/scales.html"""
 

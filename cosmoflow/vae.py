@@ -1,4 +1,4 @@
-"""The paper's other model: the same number of floats, trained for squared error, and therefore blurred.
+"""The paper's other model keeps as many numbers, learns from squared error, and therefore blurs.
 
 Docs: https://cosmoflow.github.io/cosmoflow/course/vae.html"""
 
