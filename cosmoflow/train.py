@@ -1,4 +1,4 @@
-"""From ten lines that learn to a run that you can stop, resume and trust: each thing that a real training adds, and why.
+"""From ten lines that learn to a run that you can stop, resume and trust. What does a real training add, and why?
 
 Docs: https://cosmoflow.github.io/cosmoflow/course/train.html"""
 
