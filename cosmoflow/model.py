@@ -419,6 +419,13 @@ def find_model(
         why = " ".join(str(e).split())
         raise FileNotFoundError(f"{name!r}: {here}none came from the Hub: {why}") from e
 
+# %% ../nbs/course/08_model.ipynb #b7a3c4e1
+def _in_short(error: Exception) -> str:
+    "The beginning of what an error says: torch lists each weight that does not fit."
+    lines = [line.strip() for line in str(error).splitlines()]
+    more = f" (and {len(lines) - 2} more)" if len(lines) > 2 else ""
+    return " ".join(lines[:2]) + more
+
 # %% ../nbs/course/08_model.ipynb #ff82307b
 @patch(cls_method=True)
 def from_pretrained(cls: Pretrained,
@@ -452,8 +459,9 @@ def from_pretrained(cls: Pretrained,
         for key in unset: setattr(model, key, tensors.get(key))  # a fitted prior
         model.load_state_dict(tensors)
     except Exception as e:  # safetensors and torch each raise their own kind
-        raise ValueError(f"{folder}: config.json and model.safetensors do not make "
-                         f"a {cls.__name__} model: {e}") from e
+        raise ValueError(
+            f"{folder}: config.json and model.safetensors do not make a {cls.__name__} "
+            f"model: {_in_short(e)}; is it of another class, or damaged?") from e
     return model.eval().to(where)
 
 # %% ../nbs/course/08_model.ipynb #445f5a89
