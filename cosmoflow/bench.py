@@ -136,7 +136,7 @@ class Way:
 def ladder(
     steps: list[str],  # fields of `Way`, in the order in which they are added
 ) -> dict[str, Way]:   # what was added last -> all that has been added so far
-    "From the plain way up, one improvement at a time."
+    "List ways to run a network, from the plain one up, an improvement at a time."
     rungs, way = {"plain": Way()}, Way()
     for step in steps:
         way = replace(way, **{step: True})
@@ -145,11 +145,11 @@ def ladder(
 
 # %% ../nbs/tools/bench.ipynb #6916c29b
 def velocity_by_loop(
-    model: CosmoFlow,
-    x: Tensor,      # state of the flow, (B, 1, H, W)
-    t: Tensor,      # flow time, (B,)
-    field: Tensor,  # compressed field, (B, C, h, w)
-) -> Tensor:        # (B, 1, H, W)
+    model: CosmoFlow,  # whose velocity
+    x: Tensor,         # state of the flow, (B, 1, H, W)
+    t: Tensor,         # flow time, (B,)
+    field: Tensor,     # compressed field, (B, C, h, w)
+) -> Tensor:           # (B, 1, H, W)
     "What `CosmoFlow.velocity` computes, with the mask made sample by sample."
     masked, channels = field.clone(), field.shape[1]
     for i in range(len(field)):
@@ -160,10 +160,10 @@ def velocity_by_loop(
 # %% ../nbs/tools/bench.ipynb #1b60af50
 @contextmanager
 def running(
-    way: Way,
+    way: Way,              # how a network is run
     device: torch.device,  # that runs the network
 ) -> Iterator[None]:
-    "Attention and precision inside the block are those of `way`."
+    "Run networks inside the block with the attention and precision of a way."
     with ExitStack() as stack:
         if not way.fused_attention: stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         half = torch.autocast(device.type, torch.bfloat16)
@@ -183,8 +183,8 @@ class NetworkInputs:
 def network_inputs(
     pixels: int,           # side of the maps
     batch: int,            # maps in a call, B
-    device: torch.device,  # of all of them
-    seed: int = 0,
+    device: torch.device,  # where they lie
+    seed: int = 0,         # of the noise
 ) -> NetworkInputs:
     "Draw what the networks are timed on."
     generator = torch.Generator(device).manual_seed(seed)
@@ -196,12 +196,12 @@ def network_inputs(
 
 # %% ../nbs/tools/bench.ipynb #2c9d20a6
 def model_for(
-    way: Way,
+    way: Way,              # how the networks are run
     preset: str,           # size of the networks, a key of `PRESETS`
     device: torch.device,  # where the model goes
     seed: int = 0,         # of the weights
 ) -> tuple[CosmoFlow, Callable[..., Tensor]]:  # the model, and its velocity
-    "An untrained model, laid out, masked and compiled as a way has it."
+    "Make an untrained model that runs in a given way."
     layout = torch.channels_last if way.channels_last else torch.contiguous_format
     model = untrained(preset, device, seed)
     model.to(memory_format=layout)  # type: ignore[call-overload]
@@ -211,12 +211,12 @@ def model_for(
 
 # %% ../nbs/tools/bench.ipynb #2c9d20a9
 def training_step(
-    way: Way,
-    inputs: NetworkInputs,
-    preset: str,    # size of the networks, a key of `PRESETS`
-    seed: int = 0,  # of the weights
+    way: Way,               # how the networks are run
+    inputs: NetworkInputs,  # what they are given
+    preset: str,            # size of the networks, a key of `PRESETS`
+    seed: int = 0,          # of the weights
 ) -> Callable[[], None]:
-    "A call that trains encoder and UNet by one step."
+    "Make a call that trains encoder and UNet by one step."
     device = inputs.x.device
     model, velocity = model_for(way, preset, device, seed)
     optimiser = torch.optim.AdamW(
@@ -235,13 +235,13 @@ def training_step(
 
 # %% ../nbs/tools/bench.ipynb #2c9d20ac
 def forward_pass(
-    job: str,       # "velocity" or "encoding"
-    way: Way,
-    inputs: NetworkInputs,
-    preset: str,    # size of the networks, a key of `PRESETS`
-    seed: int = 0,  # of the weights
+    job: str,               # "velocity" or "encoding"
+    way: Way,               # how the network is run
+    inputs: NetworkInputs,  # what it is given
+    preset: str,            # size of the networks, a key of `PRESETS`
+    seed: int = 0,          # of the weights
 ) -> Callable[[], Tensor]:
-    "A call that evaluates the UNet, or the encoder, without gradients."
+    "Make a call that evaluates the UNet, or the encoder, without gradients."
     x, t, field = inputs.x, inputs.t, inputs.field
     model, velocity = model_for(way, preset, x.device, seed)
     encode = torch.compile(model.encoder) if way.compiled else model.encoder
@@ -256,7 +256,7 @@ def forward_pass(
 
 # %% ../nbs/tools/bench.ipynb #2c9d20ae
 def padding_ways(
-    inputs: NetworkInputs,
+    inputs: NetworkInputs,  # of whose size the images are
 ) -> dict[str, Callable]:
     "The gradient of periodic padding, for images of 64 channels: torch's and ours."
     batch, _, *size = inputs.x.shape
@@ -280,7 +280,7 @@ _RUNGS = {
 def network_jobs(
     pixels: int,            # side of the maps
     batch: int,             # maps in a call
-    device: torch.device,
+    device: torch.device,   # that runs the networks
     jobs: tuple[str, ...],  # which of the four
     compiled: bool,         # time torch.compile too
     preset: str,            # size of the networks, a key of `PRESETS`
@@ -300,7 +300,7 @@ def network_jobs(
 # %% ../nbs/tools/bench.ipynb #2c9d20b4
 @torch.no_grad()
 def decode_adaptively(
-    model: CosmoFlow,
+    model: CosmoFlow,            # that decodes
     field: Tensor,               # compressed field of one map, (1, C, h, w)
     generator: torch.Generator,  # of the noise
     tol: float = 1e-7,           # relative and absolute; the default of torchdiffeq
@@ -338,7 +338,7 @@ def decoding_ways(
 # %% ../nbs/tools/bench.ipynb #ebde340c
 def time_decoding(
     pixels: int,           # side of the map, a multiple of 64
-    device: torch.device,
+    device: torch.device,  # that decodes
     seed: int,             # of the noise
     tol: float = 1e-7,     # of the adaptive solver; the default is its library's
 ) -> list[Timing]:         # with evaluations and spectral accuracy in the notes
@@ -384,7 +384,7 @@ class OneByOne(torch.utils.data.Dataset):
     "Maps normalised and transformed one at a time."
     def __init__(self,
         maps: Maps,              # surface density, (n, H, W)
-        normalizer: Normalizer,
+        normalizer: Normalizer,  # of the maps
     ):
         self.maps, self.normalizer = maps, normalizer
 
@@ -396,7 +396,7 @@ class OneByOne(torch.utils.data.Dataset):
 # %% ../nbs/tools/bench.ipynb #2c9d20bf
 def batch_ways(
     data: MapData,           # its maps in a file, mapped into memory
-    normalizer: Normalizer,
+    normalizer: Normalizer,  # of the maps
     device: torch.device,    # where the batches go
     batch: int = 32,         # maps in a step
 ) -> dict[str, Callable]:

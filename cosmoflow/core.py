@@ -43,9 +43,9 @@ MAPS_PER_SIMULATION = 3 * SLABS  # map i belongs to parameter row i // 15
 
 # %% ../nbs/tools/core.ipynb #37cbcae5
 def release(
-    maps: np.ndarray,  # memory-mapped or not
+    maps: np.ndarray,  # of any shape; left alone if not memory-mapped
 ) -> None:
-    "Gives the pages of a memory-mapped array back; they are read again when needed."
+    "Frees memory that holds maps of a file; they are read again when needed."
     mapped = getattr(maps, "_mmap", None)
     if getattr(maps, "mode", None) == "c": return  # your changes are in no file
     if mapped is not None and hasattr(mmap, "MADV_DONTNEED"):
@@ -56,7 +56,7 @@ class MapView:
     "Some of the maps of an array. Indexing and `np.asarray` read them, nothing else."
     def __init__(self,
         maps: np.ndarray | Self,                    # all maps, (N, H, W), mapped or not
-        which: slice | np.ndarray | Sequence[int],  # those meant: numbers, or a mask
+        which: slice | np.ndarray | Sequence[int],  # their numbers, or a mask, (N,)
         dtype: type | None = None,                  # of what is read; None: as it is
     ):
         numbers = np.arange(len(maps))[which]
@@ -107,11 +107,11 @@ def _advice(name: str, shape: tuple[int, ...], axes: str) -> str:
 
 # %% ../nbs/tools/core.ipynb #2df66e14
 def as_stack(
-    maps: Any,           # whatever came
+    maps: Any,           # maps or a field, as an array of any library
     axes: str,           # expected: "n, H, W", equal letters are equal sizes; "": any
     name: str = "maps",  # of the argument
 ) -> Any:                # what came, an array: it has a shape and can be sliced
-    "Check axes and kind of an array, and read nothing. Raises `ValueError`."
+    "Checks axes and kind of an array without reading it. Raises `ValueError`."
     expected = " or ".join(f"({option})" for option in axes.split(" or "))
     if not hasattr(maps, "__array__"):
         advice = "convert it with np.asarray"
@@ -150,7 +150,7 @@ def to_tensor(
 
 # %% ../nbs/tools/core.ipynb #5f7bcfbf
 def check_counts(
-    **counts: int,  # by name
+    **counts: int,  # arguments by name, for example batch_size=32
 ) -> None:
     "Raises `ValueError` unless each is a whole number of 1 or more."
     for name, n in counts.items():
@@ -159,10 +159,10 @@ def check_counts(
 
 # %% ../nbs/tools/core.ipynb #ad57c917
 def noise_source(
-    generator: torch.Generator | None,  # the caller's
-    seed: int | None,                   # of one to be made
+    generator: torch.Generator | None,  # one to draw from, or None
+    seed: int | None,                   # of a new generator, or None
 ) -> torch.Generator | None:            # None: torch's own
-    "The generator that noise is drawn from. Raises `ValueError` for both, or others."
+    "Chooses the generator of noise. Raises `ValueError` for both, or other types."
     if not isinstance(generator, torch.Generator | None):
         raise ValueError(f"generator={generator!r}: expected a torch.Generator or "
                          "None; give a number as seed=")
@@ -177,7 +177,7 @@ def noise_source(
 def best_device(
     device: str | torch.device = "auto",  # "auto": the best here; or "cpu", "cuda:1"
 ) -> torch.device:
-    "The device to compute on. Raises `ValueError` for one that is not here."
+    "Chooses the device to compute on. Raises `ValueError` for one that is not here."
     if device == "auto":
         cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
         if not cpu and torch.cuda.is_available(): return torch.device("cuda")
@@ -302,7 +302,7 @@ def atomic_path(
 def check_folder(
     folder: str | Path,  # where files are to be written; it need not exist yet
 ) -> None:
-    "Raises `OSError` if no file can be made there; makes nothing that stays."
+    "Checks that files can be made in a folder. Raises `OSError`; leaves nothing."
     there = Path(folder).absolute()
     while not os.path.lexists(there): there = there.parent
     if not there.is_dir():
@@ -396,7 +396,7 @@ def alone(
     path: Path,  # the file to be made, or the folder to work in
     work: str,   # what is at work there: a download, a simulation, a training
 ) -> Iterator[None]:
-    "Keeps a second process away. Raises `BlockingIOError`; a dead one is no hindrance."
+    "Locks a file or folder. Raises `BlockingIOError` if another process has it."
     folder = path.is_dir()
     file = path / ".lock" if folder else path.with_name(f".{path.name}.lock")
     where, then = "on this file", "then run the same command again"
@@ -441,11 +441,11 @@ def differences(
 
 # %% ../nbs/tools/core.ipynb #6f438c69
 def require_same_run(
-    path: Path,                   # of a file that a run keeps
-    state: Mapping,               # what it holds
+    path: Path,                   # the file that a run has kept
+    state: Mapping,               # what the file holds
     here: Mapping[str, Mapping],  # what this run is
 ) -> None:
-    "Raises `ValueError` unless what a run has kept is this run's."
+    "Checks that a file was kept by this run. Raises `ValueError` if not."
     if "run" not in state: raise ValueError(
         f"{path} does not say what run it is of, since an older version wrote it: "
         "finish it with that version, or choose another folder")
@@ -458,7 +458,7 @@ def require_same_run(
 
 # %% ../nbs/tools/core.ipynb #dd4ab91f
 def standard_error(
-    values: np.ndarray | Tensor,  # of each map, (n_maps, ...), by simulation
+    values: np.ndarray | Tensor,  # a row a map, (n_maps, ...), by simulation
     each: int = MAPS_PER_SIMULATION,  # maps of one simulation
 ) -> Any:  # (...), an array or tensor as `values`; NaN for a single simulation
     "Standard error of the mean over simulations: maps of one are not independent."
@@ -474,7 +474,7 @@ def standard_error(
 def evaluating(
     model: nn.Module,        # put into evaluation mode inside the block
 ) -> Iterator[nn.Module]:    # the model
-    "No gradients and running statistics inside the block; every mode comes back."
+    "Evaluation mode for the block alone: no gradients, and statistics do not move."
     modes = [(module, module.training) for module in model.modules()]
     try:
         with torch.no_grad(): yield model.eval()

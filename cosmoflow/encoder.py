@@ -21,7 +21,7 @@ from .layers import PeriodicConv
 
 # %% ../nbs/course/05_encoder.ipynb #094aaec8
 class EncoderBlock(nn.Module):
-    "A correction by two periodic 3x3 convolutions. Source: paper, A.1.1."
+    "A residual block of two periodic 3x3 convolutions. Source: paper, A.1.1."
     def __init__(self,
         c_in: int,        # channels in
         c_out: int,       # channels out
@@ -41,7 +41,10 @@ class EncoderBlock(nn.Module):
 
 # %% ../nbs/course/05_encoder.ipynb #114ecf67
 class Encoder(nn.Sequential):
-    "(B, 1, H, W) -> (B, channels, H/16, W/16), by a ResNet. Source: paper, A.1.1."
+    """A ResNet that compresses maps to fields. Source: paper, A.1.1.
+
+    (B, 1, H, W) -> (B, channels, H/16, W/16)
+    """
     def __init__(self,
         channels: int = 8,  # channels of the compressed field
         width: int = 64,    # channels of the first layer; the last has 4 times as many
@@ -94,7 +97,7 @@ def _cosines_and_sines(
 def wave_table(
     h: int,         # cells along a column of the field
     w: int,         # cells along a row
-    channels: int,  # of the field
+    channels: int,  # channels of the field
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # index, factor, alone: (C, h w)
     """Which wave of the map each number of the field's spectrum stands for.
 
@@ -132,7 +135,7 @@ def _table(h: int, w: int, channels: int, device: torch.device) -> list[Tensor]:
 # %% ../nbs/course/05_encoder.ipynb #a4eda2df
 def fold(
     x: Tensor,      # maps, (B, 1, H, W), H and W multiples of 16
-    channels: int,  # of the field, C
+    channels: int,  # channels of the field, C
 ) -> Tensor:        # (B, C, H/16, W/16)
     "Sorts the longest waves of a map into the channels of a field, by scale."
     h, w = x.shape[-2] // SCALE, x.shape[-1] // SCALE

@@ -20,7 +20,7 @@ SOLVERS = {"euler": "euler", "midpoint": "midpoint",  # ours to torchdiffeq's
 
 # %% ../nbs/course/07_flow.ipynb #6eef4159
 def integrate(
-    velocity: Callable[[Tensor, Tensor], Tensor],  # (t, x) -> dx/dt, as x
+    velocity: Callable[[Tensor, Tensor], Tensor],  # (t, x) -> dx/dt, shaped as x
     x0: Tensor,                # state at t = 0, of any shape
     steps: int = 8,            # equal steps from 0 to 1; `dopri5` chooses its own
     solver: str = "midpoint",  # `euler`, `midpoint`, `heun` or `dopri5`
@@ -50,7 +50,7 @@ def flow_matching_loss(
     t: Tensor | None = None,                   # flow times, (B,); None: uniform
     x0: Tensor | None = None,                  # noise, as x1; None: standard normal
 ) -> Tensor:                                   # mean square error, scalar
-    "Regression of the velocity on straight paths to maps. Source: paper, eq. 3."
+    "Mean square error of the velocity on straight paths. Source: paper, eq. 3."
     where = generator.device if generator else x1.device
     if t is None:
         t = torch.rand(len(x1), generator=generator, device=where, dtype=x1.dtype)
@@ -66,7 +66,10 @@ def channel_mask(
     t: Tensor,      # flow time, (B,)
     channels: int,  # channels of the compressed field, C
 ) -> Tensor:        # (B, C, 1, 1), 1 = live
-    "At time t the first max(1, C - floor(C t)) channels live. Source: paper, sec. 3."
+    """Tells which channels are live at time t. Source: paper, section 3.
+
+    They are the first max(1, C - floor(C t)) of the C channels.
+    """
     live = (channels - (channels * t).floor()).clamp_min(1)
     order = torch.arange(channels, device=t.device)
     return (order < live[:, None]).to(t.dtype)[:, :, None, None]

@@ -46,7 +46,7 @@ def relative_error(
     true: Tensor,       # those that the maps were simulated with, (n, P)
     each: int = MAPS_PER_SIMULATION,  # maps of one simulation
 ) -> RelativeError:
-    """Mean of |predicted - true| / true.
+    """Mean relative error of each parameter: |predicted - true| / true.
 
     The maps of one simulation are not independent, so simulations give its error.
     """
@@ -57,7 +57,10 @@ def relative_error(
 # %% ../nbs/course/10_inference.ipynb #5c3eb510
 @dataclass(frozen=True)
 class Scaler:
-    "Shift and scale to zero mean and unit variance, column by column."
+    """Shifts and scales columns of numbers to mean 0 and variance 1, and back.
+
+    `fit` learns both from x, (n, F). `none` leaves numbers as they are.
+    """
     mean: Tensor  # of each column, (F,)
     std: Tensor   # its standard deviation, (F,)
 
@@ -204,7 +207,7 @@ def fit_regressor(
     seed: int = 0,                 # of batches and symmetries
     desc: str = "regression",      # name on the progress bar
 ) -> Regressor:                    # of the epoch that did best on the validation part
-    """Least squares with AdamW.
+    """Trains a network to predict parameters: least squares with AdamW.
 
     Raises `FloatingPointError` if the loss is not a number.
     """
@@ -237,7 +240,7 @@ def fit_mlp(
     weight_decay: float = 1.09e-7,  # AdamW's lambda
     seed: int = 0,                  # of initial weights and batches
 ) -> Regressor:
-    "Parameters from a few numbers a map, in the paper's way. Source: paper, A.3.1."
+    "Trains the paper's network on a few numbers a map. Source: paper, A.3.1."
     make = lambda: nn.Sequential(
         nn.Linear(x.shape[1], hidden), nn.ReLU(), nn.Linear(hidden, y.shape[1]))
     net = _seeded(make, seed).to(x)
@@ -277,7 +280,7 @@ def fit_cnn(
     epochs: int = 30,              # passes over the training part
     seed: int = 0,                 # of initial weights, batches and symmetries
 ) -> Regressor:
-    "Parameters from raw maps, by a network of the encoder's kind and nothing else."
+    "Trains a network of the encoder's kind to read parameters off raw maps."
     first = _first(x)
     net = _seeded(lambda: _PooledEncoder(y.shape[1], width), seed).to(first)
     net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -308,7 +311,7 @@ def fit_resnet18(
     bf16: bool = False,            # mixed precision, bfloat16
     seed: int = 0,                 # of initial weights, batches and symmetries
 ) -> Regressor:
-    "Parameters from raw maps by the paper's baseline. Source: paper, A.3.2."
+    "Trains the paper's baseline, ResNet-18, on raw maps. Source: paper, A.3.2."
     first = _first(x)
     net = _seeded(lambda: resnet18(y.shape[1]), seed).to(first)
     return fit_regressor(net, x, y, x_val, y_val, Scaler.none(first), epochs, 2e-4,

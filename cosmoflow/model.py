@@ -62,7 +62,7 @@ def inputs(self: Pretrained,
     batch_size: int | None = None,  # maps at a time; None: by their pixels
     check: bool = True,             # refuse maps that cannot be surface density
 ) -> Iterator[Tensor]:
-    "Batches of normalised maps, where the model is and in its precision."
+    "Yields batches of normalised maps, where the model is and in its precision."
     maps = as_stack(maps, "n, H, W")
     batch_size = maps_at_once(maps.shape[1:], batch_size)
     for part in pieces(maps, batch_size):
@@ -137,7 +137,7 @@ def from_preset(cls: CosmoFlow,
     normalizer: Normalizer,  # statistics of the training maps
     **changes,               # arguments of the class, for example channels=16
 ) -> CosmoFlow:
-    "An untrained model of a named size."
+    "Makes an untrained model of a named size."
     if name not in PRESETS:
         raise ValueError(f"preset {name!r}: expected one of {', '.join(PRESETS)}")
     return cls(normalizer, **{**PRESETS[name], **changes})
@@ -156,7 +156,7 @@ def velocity(self: CosmoFlow,
 # %% ../nbs/course/08_model.ipynb #9b62c804
 @patch
 def forward(self: CosmoFlow, x: Tensor, t: Tensor, x1: Tensor) -> Tensor:
-    "Velocity at (x, t) when the map to be reached is x1."
+    "Velocity at state x and time t, on the way to the map x1, (B, 1, H, W)."
     return self.velocity(x, t, self.encoder(x1))
 
 # %% ../nbs/course/08_model.ipynb #6ab5f258
@@ -189,7 +189,7 @@ def encode(self: CosmoFlow,
 def summarise(self: CosmoFlow,
     maps: Maps,                     # (n, H, W) surface density
     batch_size: int | None = None,  # maps at a time; None: by their pixels
-    check: bool = True,             # as `encode` takes it
+    check: bool = True,             # refuse maps that cannot be surface density
 ) -> Tensor:                        # (n, C)
     "Reduces each map to C numbers, the means of its field, to infer parameters from."
     return torch.cat([summary(f) for f in self._fields(maps, batch_size, check)])
@@ -249,7 +249,7 @@ def decode(self: CosmoFlow,
 @patch
 def reconstruct(self: CosmoFlow,
     maps: Maps,          # (n, H, W) surface density
-    check: bool = True,  # as `encode` takes it
+    check: bool = True,  # refuse maps that cannot be surface density
     **kwargs,            # passed to `decode`: seed, steps, batch_size, ...
 ) -> Tensor:             # (n, H, W) surface density
     "Compresses maps and decodes them again."
@@ -259,7 +259,7 @@ def reconstruct(self: CosmoFlow,
 def field_prior(
     field: Fields,  # compressed fields, (n, C, h, w)
 ) -> Tensor:        # (h, w, 1 + C, C, 2), real and imaginary parts
-    """The Gaussian field with the mean and the cross-spectra of these.
+    """Fits a Gaussian random field to fields: their mean and their cross-spectra.
 
     At each wavevector, row 0 is the mean, the rest the Cholesky factor of the spectra.
     """
@@ -284,7 +284,7 @@ def draw_fields(
     n: int,         # how many fields
     generator: torch.Generator | None = None,  # of the noise that becomes fields
 ) -> Tensor:        # (n, C, h, w), where the prior lies
-    "New fields with the mean and the cross-spectra of the prior."
+    "Draws new fields with the mean and the cross-spectra of a prior."
     check_counts(n=n)
     complex_prior = torch.view_as_complex(prior.float())
     mean, factor = complex_prior[0, 0, 0].real, complex_prior[:, :, 1:]

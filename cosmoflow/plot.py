@@ -27,7 +27,7 @@ from .spectra import cross_correlation, power_spectrum, stacked_ratio
 # %% ../nbs/tools/plot.ipynb #59ded812
 @contextmanager
 def styled() -> Iterator[None]:
-    "Give figures made inside our look; every setting comes back afterwards."
+    "Draw the figures made inside in our style; all settings come back afterwards."
     sheet = str(files("cosmoflow") / "style.mplstyle")
     ours = matplotlib.rc_params_from_file(sheet, use_default_template=False)
     before = {name: plt.rcParams[name] for name in ours}

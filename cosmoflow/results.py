@@ -64,7 +64,7 @@ def hardware() -> str:
 
 # %% ../nbs/tools/results.ipynb #465c660d
 def records_folder() -> Path:
-    "The records that ship with the package; those of machines in `benchmarks`."
+    "The folder of the records that ship; those of the benchmark are in `benchmarks`."
     return Path(str(files("cosmoflow"))) / "records"
 
 # %% ../nbs/tools/results.ipynb #0b051c25
@@ -89,7 +89,7 @@ def read_record(
     name: str,                         # of the experiment, for example "04_inference"
     folder: str | Path | None = None,  # of the JSON files; None: the package's own
 ) -> dict:                             # what `record` wrote
-    "One record. Raises `FileNotFoundError` if there is none of this name."
+    "Reads one record. Raises `FileNotFoundError` if there is none of this name."
     path = Path(folder or records_folder()) / f"{name}.json"
     if path.exists(): return read_json(path)
     there = ", ".join(sorted(p.stem for p in path.parent.glob("*.json")))
@@ -101,7 +101,7 @@ def read_record(
 def read_records(
     folder: str | Path | None = None,  # of the JSON files; None: the package's own
 ) -> list[dict]:                       # what `record` wrote, by name
-    "All records of a folder. Raises `FileNotFoundError` if there is none."
+    "Reads all records of a folder. Raises `FileNotFoundError` if there is none."
     folder = Path(folder or records_folder())
     paths = sorted(folder.glob("*.json"))
     if not paths:
@@ -204,7 +204,7 @@ def headlines(
     metrics: dict,  # what `evaluate` returns
     model: str,     # its name in the table
 ) -> list[Result]:  # spectrum, phases, values, parameters
-    "The metrics as results beside the paper's, for `record`."
+    "Turns the metrics of `evaluate` into results beside the paper's, for `record`."
     m, e = Reconstruction.from_metrics(metrics), metrics["inference"]
     method = f"{model}, {metrics['simulations']['test']} simulations held out"
     worst, results = m.worst_bin(), []

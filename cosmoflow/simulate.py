@@ -91,7 +91,7 @@ def wdm_transfer(
     mass: float,            # of the warm particle, keV; infinity: cold dark matter
     omega_m: float,         # matter density parameter
 ) -> np.ndarray | float:    # warm over cold amplitude of the linear modes, as `k`
-    """Suppression of the linear modes by warm dark matter.
+    """How much warm dark matter damps each linear wave, as a factor of amplitude.
 
     Source: Bode et al. 2001, as the DREAMS suite has it.
     """

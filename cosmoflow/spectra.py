@@ -22,7 +22,7 @@ def contrast(
     maps: Maps,           # surface density, (B, H, H)
     of: str = "density",  # "density": Sigma / mean - 1; "log": log10 less its mean
 ) -> Tensor:              # (B, H, H), mean 0, in double precision where there is one
-    """The field whose spectrum is measured.
+    """Fluctuations of maps about their mean: the field whose spectrum we measure.
 
     Raises `ValueError` for another shape or kind, or a map without mass.
     """
@@ -104,7 +104,7 @@ def _pair(maps_a: Maps, maps_b: Maps, axes: str) -> tuple[Maps, Maps]:
 # %% ../nbs/course/03_spectra.ipynb #3ca60df6
 def cross_correlation(
     maps_a: Maps,         # surface density, (B, H, H)
-    maps_b: Maps,         # the maps to compare them with, as `maps_a`
+    maps_b: Maps,         # maps to compare them with, (B, H, H)
     box: float = BOX,     # side of the map, Mpc/h
     of: str = "density",  # "density" contrast, or "log" map
 ) -> Tensor:              # (B, K), 1 where the phases and weights agree
@@ -119,7 +119,7 @@ def cross_correlation(
 # %% ../nbs/course/03_spectra.ipynb #846a9fbc
 def transfer_ratio(
     maps_a: Maps,         # surface density, (B, H, H)
-    maps_b: Maps,         # the reference, as `maps_a`
+    maps_b: Maps,         # the reference maps, (B, H, H)
     box: float = BOX,     # side of the map, Mpc/h
     of: str = "density",  # "density" contrast, or "log" map
 ) -> Tensor:              # (B, K), 1 where a has the amplitude of b
@@ -185,7 +185,7 @@ def log_values(
 # %% ../nbs/course/03_spectra.ipynb #ca635590
 def pdf_distance(
     maps_a: Maps,  # surface density, (B, H, W)
-    maps_b: Maps,  # the maps to compare them with, as `maps_a`
+    maps_b: Maps,  # maps to compare them with, (B, H, W)
 ) -> Tensor:       # (B,) dex
     "How far log10 values must move, on average, from one map's to the other's."
     def distance(*maps: Tensor) -> Tensor:

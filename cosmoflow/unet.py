@@ -32,7 +32,10 @@ def time_embedding(
 
 # %% ../nbs/course/06_unet.ipynb #b563d3c2
 class AdaGN(nn.Module):
-    "z_s (t_s GN(h) + t_b) + z_b. Source: paper, A.1.2; Hudson et al. 2023, eq. 3."
+    """Group normalisation whose scale and bias follow time t and summary z.
+
+    z_s (t_s GN(h) + t_b) + z_b. Source: paper, A.1.2; Hudson et al. 2023, eq. 3.
+    """
     def __init__(self,
         width: int,    # channels of h
         emb_dim: int,  # features of the embeddings of time and summary
@@ -53,7 +56,7 @@ class AdaGN(nn.Module):
 
 # %% ../nbs/course/06_unet.ipynb #3e7cb4bd
 class UNetBlock(nn.Module):
-    "A correction by two periodic 3x3 convolutions, steered by time and summary."
+    "A residual block of two 3x3 convolutions, steered by time and summary."
     def __init__(self,
         c_in: int,     # channels in
         c_out: int,    # channels out
@@ -109,7 +112,10 @@ class SelfAttention(nn.Module):
 
 # %% ../nbs/course/06_unet.ipynb #b408c95a
 class UNet(nn.Module):
-    "Velocity field: (x, t, masked field) -> velocity, as x. Source: paper, A.1.2."
+    """The velocity field: noisy map, time and masked field in, velocity out.
+
+    Source: paper, A.1.2.
+    """
     def __init__(self,
         channels: int = 8,  # channels of the compressed field
         width: int = 64,    # channels at full resolution
@@ -143,7 +149,7 @@ def forward(self: UNet,
     t: Tensor,      # flow time, (B,), or (1,) for all
     field: Tensor,  # compressed field, masked, (B, C, H/16, W/16)
 ) -> Tensor:        # velocity, (B, 1, H, W)
-    "Down to the smallest image and up again."
+    "Computes the velocity: down to the smallest image and up again."
     spread = self.spread or partial(upsample, factor=x.shape[-1] // field.shape[-1])
     t = self.from_t(time_embedding(t, self.emb_dim).to(x.dtype))
     z = self.from_z(summary(field))
