@@ -1,4 +1,5 @@
-"""What several tests share: the program, small data and models, the wheel, built once, an environment that holds it, the site, a browser."""
+"""What several tests share: programs, small data and models, environments, the site."""
+import json
 import os
 import shutil
 import subprocess
@@ -13,34 +14,58 @@ import pytest
 from filelock import FileLock
 
 ROOT = Path(__file__).parents[1]
-NOTEBOOKS = sorted(p for p in (ROOT / "nbs").rglob("*.ipynb") if not any(part.startswith(("_", ".")) for part in p.relative_to(ROOT).parts))
+NOTEBOOKS = sorted(
+    path for path in (ROOT / "nbs").rglob("*.ipynb")
+    if not any(part.startswith(("_", ".")) for part in path.relative_to(ROOT).parts))
 COSMOFLOW = Path(sys.executable).with_name("cosmoflow")
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+BROWSERS = map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))
+BROWSER = next(filter(None, BROWSERS), None)
 # What one process of JAX has compiled, the others need not.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / "build" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+         "--disable-background-networking", "--disable-component-update",
+         "--disable-sync"]
 
 
 REPOSITORY = (ROOT / ".git").exists()  # a ZIP of the tree has none
 
 
+def cell_sources(path, kind=None):
+    "What stands in the cells of a notebook: in all, or in those of one kind."
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return ["".join(cell["source"]) for cell in cells
+            if kind in (None, cell["cell_type"])]
+
+
 def sources(git=REPOSITORY):
-    "The files of the tree, as paths from its root: those that git knows or, without it, all but what commands make."
+    """The files of the tree, as paths from its root.
+
+    Those that git knows or, without it, all but what commands make."""
     if git:
-        done = subprocess.run(["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, check=True)
-        return sorted(Path(name) for name in done.stdout.decode().split("\0") if name and (ROOT / name).exists())
-    made = ["/.git/", *(ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()]  # a slash in front: at the root alone
-    ours = lambda path: not any(fnmatch(part, name.strip("/")) for name in made for part in path.parts[:1 if name.startswith("/") else None])
+        kinds = "--cached", "--others", "--exclude-standard"
+        done = subprocess.run(["git", "ls-files", "-z", *kinds], cwd=ROOT,
+                              capture_output=True, check=True)
+        names = done.stdout.decode().split("\0")
+        return sorted(Path(name) for name in names if name and (ROOT / name).exists())
+    ignored = (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
+
+    def is_ours(path):
+        for name in ["/.git/", *ignored]:  # a slash in front: at the root alone
+            parts = path.parts[:1] if name.startswith("/") else path.parts
+            if any(fnmatch(part, name.strip("/")) for part in parts): return False
+        return True
     found = (p.relative_to(ROOT) for p in ROOT.rglob("*") if p.is_file())
-    return sorted(filter(ours, found))
+    return sorted(filter(is_ours, found))
 
 
 def kill_when(ready, *args, seconds=300):
     "Starts a program, and kills it once `ready()` holds, at whatever it is doing then."
-    process = subprocess.Popen(args, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    silent = dict(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(args, **silent)
     deadline = time.time() + seconds
-    while not ready() and process.poll() is None and time.time() < deadline: time.sleep(0.005)
+    while not ready() and process.poll() is None and time.time() < deadline:
+        time.sleep(0.005)
     process.kill()
     process.wait()
 
@@ -97,18 +122,25 @@ def wheel(tmp_path_factory):
             for name in sources():
                 (source / name).parent.mkdir(parents=True, exist_ok=True)
                 (source / name).write_bytes((ROOT / name).read_bytes())
-            subprocess.run([sys.executable, "-m", "build", "--outdir", out, source], check=True, capture_output=True)
+            build = [sys.executable, "-m", "build", "--outdir", out, source]
+            subprocess.run(build, check=True, capture_output=True)
     return next(out.glob("*.whl"))
 
 
 def environment(tmp_path_factory, name, *install, upon=None):
-    "A virtual environment with these installed, upon what another one holds; all test processes share it."
+    """A virtual environment with these installed, upon what another one holds.
+
+    All test processes share it."""
     with once(tmp_path_factory, name) as (venv, new):
         path = lambda kind, base: Path(sysconfig.get_path(kind, "venv", {"base": base}))
         if new:
             subprocess.run([sys.executable, "-m", "venv", venv], check=True)
-            if upon: (path("purelib", venv) / "upon.pth").write_text(f"{path('purelib', upon)}\n", encoding="utf-8")
-            subprocess.run([path("scripts", venv) / "pip", "install", "--quiet", "--constraint", ROOT / "constraints.txt", *install], check=True)
+            if upon:
+                link = path("purelib", venv) / "upon.pth"
+                link.write_text(f"{path('purelib', upon)}\n", encoding="utf-8")
+            pip = [path("scripts", venv) / "pip", "install", "--quiet"]
+            pinned = ["--constraint", ROOT / "constraints.txt"]
+            subprocess.run([*pip, *pinned, *install], check=True)
     return path("scripts", venv)
 
 
@@ -120,15 +152,21 @@ def stranger(wheel, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def colab(wheel, stranger, tmp_path_factory):
-    "The interpreter of an environment with the wheel's extras too, and of all else only what runs a notebook, as on Colab."
-    return environment(tmp_path_factory, "colab", f"{wheel}[sim,viz,search]", "ipykernel", "nbclient", upon=stranger.parent) / "python"
+    """The interpreter of an environment as on Colab.
+
+    With the wheel's extras, and of all else only what runs a notebook."""
+    wanted = f"{wheel}[sim,viz,search]", "ipykernel", "nbclient"
+    scripts = environment(tmp_path_factory, "colab", *wanted, upon=stranger.parent)
+    return scripts / "python"
 
 
 @pytest.fixture(scope="session")
 def built_site(tmp_path_factory):
     "The documentation site in _docs, built once, unless `make docs` has just done so."
     with once(tmp_path_factory, "site") as (folder, new):
-        if new and not os.environ.get("SITE_IS_BUILT"): subprocess.run([sys.executable, ROOT / "nbs" / "site" / "_build.py"], check=True, capture_output=True)
+        if new and not os.environ.get("SITE_IS_BUILT"):
+            build = [sys.executable, ROOT / "nbs" / "site" / "_build.py"]
+            subprocess.run(build, check=True, capture_output=True)
         folder.mkdir(exist_ok=True)
     return ROOT / "_docs"
 
@@ -145,6 +183,9 @@ def browser():
 
 
 def pytest_collection_modifyitems(items):
-    "One notebook comes first: its process makes the environment of all while the other processes do other tests."
-    first = next((i for i, item in enumerate(items) if item.name.startswith("test_runs")), 0)
+    """One notebook comes first.
+
+    Its process makes the environment of all while the others do other tests."""
+    names = [item.name for item in items]
+    first = next((i for i, name in enumerate(names) if name.startswith("test_runs")), 0)
     if items: items.insert(0, items.pop(first))

@@ -194,7 +194,8 @@ MUTANTS = [  # module, old text, new text, tests of which one must fail
 
     ("inference", "/ true.abs()", "/ predicted.abs()", "errors: relative"),
     ("inference", "RelativeError(by_sim.mean(0), standard_error(error, each))",
-     "RelativeError(np.median(by_sim, 0), standard_error(error, each))", "errors: relative"),
+     "RelativeError(np.median(by_sim, 0), standard_error(error, each))",
+     "errors: relative"),
     ("inference", "x.std(0).clamp_min(1e-12)",
      "x.std().clamp_min(1e-12)", "values: columns"),
     ("inference", "x * self.std + self.mean",

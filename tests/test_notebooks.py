@@ -1,4 +1,4 @@
-"""Every notebook runs top to bottom in an environment like Colab's, with the wheel, and keeps outputs from such a run."""
+"""Every notebook runs, with the wheel and as on Colab, and keeps its outputs."""
 import json
 import os
 import re
@@ -6,51 +6,67 @@ import subprocess
 from runpy import run_path
 
 import pytest
-from conftest import NOTEBOOKS, ROOT
+from conftest import NOTEBOOKS, ROOT, cell_sources
 
-EXTRAS = {"pmpp": "sim", "cosmoflow.simulate": "sim", "umap": "viz", "ipywidgets": "viz", "anywidget": "viz", "sklearn": "viz", "optuna": "search"}
-
+EXTRAS = {
+    "pmpp": "sim",
+    "cosmoflow.simulate": "sim",
+    "umap": "viz",
+    "ipywidgets": "viz",
+    "anywidget": "viz",
+    "sklearn": "viz",
+    "optuna": "search",
+}
 SETUP = run_path(str(ROOT / "nbs" / "site" / "_setup.py"))
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_runs(path, colab, tmp_path):
-    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "COSMOFLOW_FULL")}
-    done = subprocess.run([colab, ROOT / "nbs" / "site" / "_run.py", "--out", tmp_path, path], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=1200)
+    environment = {name: value for name, value in os.environ.items()
+                   if name not in ("PYTHONPATH", "COSMOFLOW_FULL")}
+    program = [colab, ROOT / "nbs" / "site" / "_run.py", "--out", tmp_path, path]
+    done = subprocess.run(program, cwd=tmp_path, env=environment, capture_output=True,
+                          text=True, timeout=1200)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-6000:]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_setup_cell_installs_what_is_imported(path):
-    code = "\n".join("".join(c["source"]) for c in json.loads(path.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "code")
+    code = "\n".join(cell_sources(path, "code"))
     imported = set(re.findall(r"^(?:from|import) ([\w.]+)", code, re.M))
     needed = {extra for module, extra in EXTRAS.items() if module in imported}
     installed = re.search(r'pip install -q "cosmoflow(?:\[([\w,]+)\])? @ git', code)
     assert installed, "no set-up cell"
-    assert needed <= set((installed[1] or "").split(",")), f"imports need the extras {needed}"
+    extras = set((installed[1] or "").split(","))
+    assert needed <= extras, f"imports need the extras {needed}"
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_setup_cell_is_the_one_of_all_pages(path):
-    (cell,) = filter(SETUP["is_setup"], json.loads(path.read_text(encoding="utf-8"))["cells"])
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    (cell,) = filter(SETUP["is_setup"], cells)
     expected = SETUP["setup_cell"](SETUP["extras_of"](cell))
     assert "".join(cell["source"]) == expected, "run python nbs/site/_setup.py"
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_outputs_are_kept_in_order(path):
-    cells = [c for c in json.loads(path.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "code"]
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    cells = [cell for cell in cells if cell["cell_type"] == "code"]
     for cell in cells:
-        assert not any(o["output_type"] == "error" for o in cell["outputs"]), "".join(cell["source"])
-        if any("image/png" in o.get("data", {}) for o in cell["outputs"]):
-            assert any(line.startswith("#| fig-alt:") for line in cell["source"]), "say in `#| fig-alt:` what the figure shows:\n" + "".join(cell["source"])
-    assert any(c["outputs"] for c in cells), "run `make notebooks` and commit the outputs"
+        outputs, source = cell["outputs"], "".join(cell["source"])
+        assert not any(o["output_type"] == "error" for o in outputs), source
+        if any("image/png" in o.get("data", {}) for o in outputs):
+            says = any(line.startswith("#| fig-alt:") for line in cell["source"])
+            assert says, f"say in `#| fig-alt:` what the figure shows:\n{source}"
+    assert any(cell["outputs"] for cell in cells), "run `make notebooks` and commit it"
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_needs_no_file_beside_it(path):
-    "On a restarted Colab runtime nothing but the package is there: no clone, no way into the tree."
-    cells = ["".join(c["source"]) for c in json.loads(path.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "code"]
-    code = "\n".join(cell for cell in cells if not cell.startswith("#| export"))
+    "On a restarted Colab runtime there is the package alone: no clone, no tree."
+    code = "\n".join(cell for cell in cell_sources(path, "code")
+                     if not cell.startswith("#| export"))
     assert not re.search(r"git clone|^\s*%cd|[\"']records/", code, re.M)
-    assert set(re.findall(r"[\"'](?:\.\./)+(\w+)", code)) <= {"build", "cosmoflow"}, "only what full runs leave"
+    outside = set(re.findall(r"[\"'](?:\.\./)+(\w+)", code))
+    assert outside <= {"build", "cosmoflow"}, "only what full runs leave"

@@ -22,7 +22,8 @@ def name(path): return path.relative_to(NBS).as_posix()
 
 def side_bar():
     "Every page of the site in the order of its side bar, but those that code makes."
-    bar = yaml.safe_load((ROOT / "_quarto.yml").read_text(encoding="utf-8"))["website"]["sidebar"]
+    site = yaml.safe_load((ROOT / "_quarto.yml").read_text(encoding="utf-8"))
+    bar = site["website"]["sidebar"]
     pages = []
     for entry in bar["contents"]:
         pages += entry["contents"] if isinstance(entry, dict) else [entry]
@@ -57,7 +58,8 @@ def test_where_next_leads_on():
     astray = {}
     for page, following in pairwise(chain):
         path = NBS / page
-        text = cells(path)[-1] if path.suffix == ".ipynb" else path.read_text(encoding="utf-8")
+        whole = path.suffix != ".ipynb"
+        text = path.read_text(encoding="utf-8") if whole else cells(path)[-1]
         _, found, end = text.rpartition("Where next")
         first = links(end, path)[:1] if found else "no `Where next` in the last cell"
         if first != [following]: astray[page] = f"should lead to {following}: {first}"
@@ -65,7 +67,8 @@ def test_where_next_leads_on():
 
 
 def test_readme_lists_the_same_order():
-    pages, named = side_bar(), links(README.read_text(encoding="utf-8").partition("## The notebooks")[2], README)
+    _, _, listed = README.read_text(encoding="utf-8").partition("## The notebooks")
+    pages, named = side_bar(), links(listed, README)
     assert named == [p for p in pages if p in named]
     parts = ("00_demo", "course/", "howto/", "tools/", "experiments/")
     missing = [p for p in pages if p.startswith(parts) and p not in named]
@@ -90,7 +93,8 @@ BARE_NUMBER = r".{0,20}(?<!experiment )(?<![\w.,:/–-])0\d(?![\w%:/–-]|[.,]\d
 def test_text_names_chapters_by_title():
     "`experiment 04` is a name; `notebook 04`, `[04]` and a bare 04 are not."
     written = [*NBS.rglob("*.md"), *ROOT.glob("*.md"), *ROOT.glob(".github/**/*.md")]
-    prose = {p: p.read_text(encoding="utf-8") for p in [*written, *ROOT.glob("cosmoflow/**/*.md")]}
+    written = [*written, *ROOT.glob("cosmoflow/**/*.md")]
+    prose = {path: path.read_text(encoding="utf-8") for path in written}
     prose |= {p: "\n".join(cells(p)) for p in NOTEBOOKS}
     programs = [*ROOT.glob("cosmoflow/*.py"), *ROOT.glob("tests/*.py")]
     programs = {*programs, *NBS.glob("*/*.py"), ROOT / "Makefile"} - {Path(__file__)}

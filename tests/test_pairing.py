@@ -130,9 +130,11 @@ def test_rows_stay_with_their_maps(maps, name):
 
 def test_pieces_of_several_stacks_belong_together():
     "Two full pieces of 1,024 maps of this size, and one map more."
-    a = np.arange(2049, dtype=np.float32)[:, None, None] * np.ones((1, 16, 16), np.float32)
+    number = np.arange(2049, dtype=np.float32)[:, None, None]
+    a = number * np.ones((1, 16, 16), np.float32)
     b = torch.from_numpy(10 * a)
-    rows = in_pieces(lambda a, b: torch.stack([a.mean((1, 2)), b.mean((1, 2))], 1), a, b)
+    means = lambda a, b: torch.stack([a.mean((1, 2)), b.mean((1, 2))], 1)
+    rows = in_pieces(means, a, b)
     expected = torch.arange(2049.0)
     torch.testing.assert_close(rows, torch.stack([expected, 10 * expected], 1))
 
@@ -301,22 +303,33 @@ def test_an_evaluation_takes_the_box_of_the_maps(data, monkeypatch, tmp_path, ca
     "Twice the side: half the k, four times the power, and the same ratios and r(k)."
     monkeypatch.setattr(evaluation, "infer_parameters", lambda *args: {})
     model, sizes = lively(), (25.0, 50.0)
-    found = [evaluate(model, replace(data, box=box), raw_maps=False, steps=1).metrics["reconstruction"] for box in sizes]
+    found = [evaluate(model, replace(data, box=box), raw_maps=False, steps=1)
+             for box in sizes]
+    found = [evaluated.metrics["reconstruction"] for evaluated in found]
     np.testing.assert_allclose(2 * np.array(found[1].pop("k")), found[0].pop("k"))
     for name, value in found[0].items():
         np.testing.assert_allclose(found[1][name], value, rtol=1e-5)
     test = data.split()[2].maps
-    rows = [evaluation._reconstruct(model, test, seeded(), model.sampling(1), 15, box)[0] for box in sizes]
+    once = model.sampling(1)
+    rows = [evaluation._reconstruct(model, test, seeded(), once, 15, box)[0]
+            for box in sizes]
     torch.testing.assert_close(rows[1][:, :16], 4 * rows[0][:, :16])  # two spectra
 
     drawn, draw = [], plot.figure
-    monkeypatch.setattr(plot, "figure", lambda *args, **kwargs: (drawn.append(kwargs), draw(*args, **kwargs))[1])
+
+    def noted(*args, **kwargs):
+        drawn.append(kwargs)
+        return draw(*args, **kwargs)
+
+    monkeypatch.setattr(plot, "figure", noted)
     monkeypatch.setattr(cli, "_load_model", lambda name: model)
-    cli.main(["evaluate", "--sims", ":10", "--pixels", "16", "--steps", "1", "--no-raw-maps", "--box", "50", "--out", str(tmp_path)])
+    cli.main(["evaluate", "--sims", ":10", "--pixels", "16", "--steps", "1",
+              "--no-raw-maps", "--box", "50", "--out", str(tmp_path)])
     assert drawn == [{"box": 50.0, "each": 15}]
     kept = read_json(tmp_path / "metrics.json")["reconstruction"]
     np.testing.assert_allclose(kept["k"], wavenumbers(16, 50.0))
-    assert f"at k = {kept['k'][Reconstruction.from_metrics({'reconstruction': kept}).worst_bin()]:.2f} h/Mpc" in capsys.readouterr().out
+    worst = Reconstruction.from_metrics({"reconstruction": kept}).worst_bin()
+    assert f"at k = {kept['k'][worst]:.2f} h/Mpc" in capsys.readouterr().out
 
 
 def test_a_report_has_the_names_of_the_parameters(own, monkeypatch):
@@ -324,9 +337,11 @@ def test_a_report_has_the_names_of_the_parameters(own, monkeypatch):
     monkeypatch.setattr(evaluation, "infer_parameters", lambda *args: error)
     found = evaluate(lively(), own, raw_maps=False, steps=1).metrics
     assert found["parameters"] == ["a", "b"]
-    assert report(found).splitlines()[-2].split() == ["relative", "error,", "%", "a", "b"]
+    heads = report(found).splitlines()[-2].split()
+    assert heads == ["relative", "error,", "%", "a", "b"]
     del found["parameters"]  # as older versions wrote them
-    assert report(found).splitlines()[-2].split()[-2:] == ["Omega_m", "sigma_8"]
+    heads = report(found).splitlines()[-2].split()
+    assert heads[-2:] == ["Omega_m", "sigma_8"]
 
 
 @pytest.fixture(scope="module")
@@ -370,8 +385,12 @@ def test_another_number_of_maps_a_simulation_gives_error_bars(own, monkeypatch):
     short = lambda fit: lambda *args, **kwargs: fit(*args, **kwargs, epochs=2)
     monkeypatch.setattr(evaluation, "fit_mlp", short(inference.fit_mlp))
     guesses, measure = [], relative_error
-    monkeypatch.setattr(evaluation, "relative_error", lambda predicted, true, each: (
-        guesses.append((predicted - true).abs() / true), measure(predicted, true, each))[1])
+
+    def noted(predicted, true, each):
+        guesses.append((predicted - true).abs() / true)
+        return measure(predicted, true, each)
+
+    monkeypatch.setattr(evaluation, "relative_error", noted)
     found = evaluate(lively(), own, raw_maps=False, steps=1)
     assert found.metrics["simulations"] == {"training": 5, "validation": 3, "test": 2}
     np.testing.assert_array_equal(found.true, two[2].maps)
@@ -386,7 +405,7 @@ def test_another_number_of_maps_a_simulation_gives_error_bars(own, monkeypatch):
 
 
 def test_an_evaluation_keeps_whole_simulations(monkeypatch):
-    "Here the first of two, though a batch holds both and there is room for a half more."
+    "Here the first of two, though a batch holds both and there is room for a half."
     monkeypatch.setattr(evaluation, "infer_parameters", lambda *args: {})
     data = open_maps("PM", "LH", sims=slice(0, 20), pixels=16)
     whole = evaluate(lively(), data, raw_maps=False, steps=1)
@@ -397,7 +416,8 @@ def test_an_evaluation_keeps_whole_simulations(monkeypatch):
     assert torch.equal(part.rec, whole.rec[:15])
     by_ten = partial(batches, size=10)
     monkeypatch.setattr(evaluation, "batches", by_ten)  # they end in the second batch
-    assert torch.equal(evaluate(lively(), data, raw_maps=False, steps=1).true, part.true)
+    again = evaluate(lively(), data, raw_maps=False, steps=1)
+    assert torch.equal(again.true, part.true)
 
 
 def test_files_keep_the_order_of_their_maps(tmp_path, monkeypatch):

@@ -1,36 +1,11 @@
-"""What README, cards and pages say of the package: code that runs, links that lead somewhere, counts and lists as they are."""
+"""What README, cards and pages say of the package: code, links, counts and lists."""
 import json
 import re
 import subprocess
 import sys
 
 import pytest
-from conftest import NOTEBOOKS, ROOT
-
-
-def test_example_runs(tmp_path):
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
-    assert len([line for line in code.splitlines() if line]) <= 10
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split("\n")[0] == "torch.Size([4, 8, 4, 4]) torch.Size([4, 8]) torch.Size([4, 64, 64])"
-
-
-def test_home_page_runs_the_same_example():
-    (code,) = re.findall(r"```python\n(.*?)\n```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
-    cells = json.loads((ROOT / "nbs" / "index.ipynb").read_text(encoding="utf-8"))["cells"]
-    assert code in ["".join(cell["source"]) for cell in cells]
-
-
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "cosmoflow").glob("**/README.md"))]
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_lead_somewhere(page):
-    links = re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8"))
-    here = "https://raw.githubusercontent.com/cosmoflow/cosmoflow/main/"
-    local = [ROOT / u.removeprefix(here) if u.startswith(here) else page.parent / u for u in links if u.startswith(here) or not u.startswith("http")]
-    assert all(p.exists() for p in local), [p for p in local if not p.exists()]
+from conftest import NOTEBOOKS, ROOT, cell_sources
 
 
 CARDS = sorted((ROOT / "cosmoflow").glob("**/README.md"))
@@ -55,8 +30,42 @@ def page(name):
     "The text of a page; of a notebook, what its reader reads."
     path = ROOT / name
     if path.suffix != ".ipynb": return path.read_text(encoding="utf-8")
-    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    return "\n\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
+    return "\n\n".join(cell_sources(path, "markdown"))
+
+
+def example():
+    "The one example in Python that README shows."
+    (code,) = re.findall(r"```python\n(.*?)\n```", page("README.md"), re.S)
+    return code
+
+
+def test_example_runs(tmp_path):
+    code = example()
+    assert len([line for line in code.splitlines() if line]) <= 10
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path,
+                          capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    shapes, *_ = done.stdout.split("\n")
+    assert shapes == (
+        "torch.Size([4, 8, 4, 4]) torch.Size([4, 8]) torch.Size([4, 64, 64])")
+
+
+def test_home_page_runs_the_same_example():
+    assert example() in cell_sources(ROOT / "nbs" / "index.ipynb")
+
+
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md",
+         *sorted((ROOT / "cosmoflow").glob("**/README.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page):
+    links = re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8"))
+    here = "https://raw.githubusercontent.com/cosmoflow/cosmoflow/main/"
+    inside = [ROOT / u.removeprefix(here) for u in links if u.startswith(here)]
+    inside += [page.parent / u for u in links if not u.startswith("http")]
+    dead = [path for path in inside if not path.exists()]
+    assert not dead
 
 
 def words(text, pattern):
@@ -78,20 +87,29 @@ def millions(model): return sum(p.numel() for p in model.parameters()) / 1e6
 
 def test_lists_of_commands_are_whole():
     from cosmoflow.cli import COMMANDS
-    assert sorted(words(page("README.md"), r"The command line\]\(.*?\) \| (.*?) \|")) == sorted(COMMANDS)
-    assert sorted(words(page("nbs/tools/cli.ipynb"), r"Everything from a shell: (.*?)\.")) == sorted(COMMANDS)
+    listed = words(page("README.md"), r"The command line\]\(.*?\) \| (.*?) \|")
+    assert sorted(listed) == sorted(COMMANDS)
+    listed = words(page("nbs/tools/cli.ipynb"), r"Everything from a shell: (.*?)\.")
+    assert sorted(listed) == sorted(COMMANDS)
 
 
-NUMBERS = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen".split()
+NUMBERS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine",
+           "ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen",
+           "seventeen", "eighteen"]
 
 
 def test_chapters_and_lessons_are_as_many_as_pages_say():
     there = {"chapters": "course", "lessons": "workshop"}
-    there = {name: len(list((ROOT / "nbs" / folder).glob("[0-9]*.ipynb"))) for name, folder in there.items()}
-    texts = {p: page(p.relative_to(ROOT)) for p in [*PAGES, ROOT / "CHANGELOG.md", *NOTEBOOKS, *(ROOT / "nbs").glob("*/*.md")]}
-    said = [(number.lower(), name) for text in texts.values() for number, name in re.findall(rf"\b({'|'.join(NUMBERS)}) (chapters|lessons)\b", text, re.I)]
+    there = {name: len(list((ROOT / "nbs" / folder).glob("[0-9]*.ipynb")))
+             for name, folder in there.items()}
+    paths = [*PAGES, ROOT / "CHANGELOG.md", *NOTEBOOKS, *(ROOT / "nbs").glob("*/*.md")]
+    count = re.compile(rf"\b({'|'.join(NUMBERS)}) (chapters|lessons)\b", re.I)
+    said = [(number.lower(), name) for path in paths
+            for number, name in count.findall(page(path.relative_to(ROOT)))]
     assert {name for _, name in said} == set(there)
-    assert not [(number, name) for number, name in said if NUMBERS.index(number) + 1 != there[name]]
+    wrong = [(number, name) for number, name in said
+             if NUMBERS.index(number) + 1 != there[name]]
+    assert not wrong
 
 
 @pytest.mark.parametrize("name", ["README.md", "nbs/index.ipynb"])
@@ -102,19 +120,22 @@ def test_lists_of_experiments_are_whole(name):
 
 def test_every_experiment_with_numbers_has_its_record():
     from cosmoflow.results import read_records
-    assert [r["experiment"] for r in read_records()] == [p.stem for p in sorted((ROOT / "nbs/experiments").glob("*.ipynb"))]
+    pages = sorted((ROOT / "nbs/experiments").glob("*.ipynb"))
+    assert [r["experiment"] for r in read_records()] == [p.stem for p in pages]
 
 
 @pytest.mark.parametrize("command", ["bench", "train"])
 def test_commands_take_every_preset(command):
     from cosmoflow.model import PRESETS
-    help = subprocess.run([sys.executable, "-m", "cosmoflow", command, "--help"], capture_output=True, text=True, check=True).stdout
-    assert f"--preset {{{','.join(PRESETS)}}}" in help
+    done = subprocess.run([sys.executable, "-m", "cosmoflow", command, "--help"],
+                          capture_output=True, text=True, check=True)
+    assert f"--preset {{{','.join(PRESETS)}}}" in done.stdout
 
 
 def test_list_of_presets_is_whole():
     from cosmoflow.model import PRESETS
-    (sizes,) = re.findall(r"Four of them have names.*", page("nbs/course/08_model.ipynb"))
+    chapter = page("nbs/course/08_model.ipynb")
+    (sizes,) = re.findall(r"Four of them have names.*", chapter)
     assert len(PRESETS) == 4 and list(PRESETS) == re.findall(r"`(\w+)`", sizes)
 
 
@@ -126,7 +147,8 @@ def test_list_of_modules_is_whole():
 
 def test_every_model_has_a_card_that_readme_links():
     linked = re.findall(r"\(cosmoflow/weights/([\w-]+)/README\.md\)", page("README.md"))
-    assert sorted(linked) == sorted(p.name for p in (ROOT / "cosmoflow/weights").iterdir())
+    models = (ROOT / "cosmoflow/weights").iterdir()
+    assert sorted(linked) == sorted(folder.name for folder in models)
 
 
 @pytest.mark.parametrize("name", ["mini", "base", "vae"])
@@ -135,9 +157,11 @@ def test_card_counts_the_weights(name):
     from cosmoflow.vae import VAE
     card = page(f"cosmoflow/weights/{name}/README.md")
     said = re.search(r"([\d.]+) million weights", card)[1]
-    assert said == f"{millions((VAE if name == 'vae' else CosmoFlow).from_pretrained(name)):.2f}"
+    model = (VAE if name == "vae" else CosmoFlow).from_pretrained(name)
+    assert said == f"{millions(model):.2f}"
     size = (ROOT / f"cosmoflow/weights/{name}/model.safetensors").stat().st_size
-    for said in re.findall(r"on disk, (\d+) MB", card): assert said == f"{size / 1e6:.0f}"
+    for said in re.findall(r"on disk, (\d+) MB", card):
+        assert said == f"{size / 1e6:.0f}"
 
 
 def test_pages_count_the_weights_of_the_paper_alike():
@@ -145,62 +169,85 @@ def test_pages_count_the_weights_of_the_paper_alike():
 
     from cosmoflow import CosmoFlow
     from cosmoflow.data import Normalizer
-    with torch.device("meta"): ours = CosmoFlow.from_preset("paper", Normalizer(11.0, 0.5, 1e8))
+    with torch.device("meta"):
+        ours = CosmoFlow.from_preset("paper", Normalizer(11.0, 0.5, 1e8))
     assert f"{millions(ours):.1f}" == "38.3"  # the authors' own code builds 55.8
-    for name in ("experiments/02_scales", "experiments/10_base", "experiments/11_paper", "tools/results"):
+    for name in ("experiments/02_scales", "experiments/10_base", "experiments/11_paper",
+                 "tools/results"):
         text = page(f"nbs/{name}.ipynb")
         assert "38.3" in text and "55.8" in text, name
 
 
 def test_data_card_counts_the_simulations():
     from cosmoflow.data import open_maps
-    rows = re.findall(r"^\| `(\w+)` \| (\d+) \|", page("cosmoflow/suite/README.md"), re.M)
-    assert {n: int(sims) for n, sims in rows} == {n: len(open_maps("PM", n).params) for n, _ in rows}
-    assert sorted(n for n, _ in rows) == sorted(p.stem.split("_")[1] for p in (ROOT / "cosmoflow/suite").glob("params_*"))
+    card = page("cosmoflow/suite/README.md")
+    rows = re.findall(r"^\| `(\w+)` \| (\d+) \|", card, re.M)
+    for name, sims in rows:
+        assert int(sims) == len(open_maps("PM", name).params), name
+    tables = (ROOT / "cosmoflow/suite").glob("params_*")
+    sets = [path.stem.split("_")[1] for path in tables]
+    assert sorted(name for name, _ in rows) == sorted(sets)
     (maps,) = re.findall(r"([\d,]+) N-body maps ship", page("README.md"))
     assert int(maps.replace(",", "")) == len(open_maps("PM", "LH"))
 
 
 RIVAL = "raw maps, the encoder's network, 53 epochs"
+PARAMETERS = "Omega_m", "sigma_8"
+
+
+def errors(experiment, method):
+    "The relative errors of both parameters, each with its own error."
+    return [recorded(experiment, f"relative error of {parameter}, %", method)
+            for parameter in PARAMETERS]
 
 
 @pytest.mark.parametrize("name", ["README.md", "nbs/index.ipynb"])
 def test_verdict_on_eight_numbers_is_what_the_record_says(name):
     (claim,) = re.findall(r"- \*The mean of the field.*", page(name))
-    said = [f"{om} and {s8} %" for om, s8 in re.findall(r"([\d.]+) and ([\d.]+) %", claim)]
+    pairs = re.findall(r"([\d.]+) and ([\d.]+) %", claim)
     taught = ("flow", "power spectrum", "siblings")
-    found = [("12_siblings", by) for by in taught] + [("04_inference", RIVAL)]
-    assert said == [" and ".join(recorded(record, f"relative error of {p}, %", by)[0] for p in ("Omega_m", "sigma_8")) + " %" for record, by in found]
+    found = [errors("12_siblings", by) for by in taught]
+    found += [errors("04_inference", RIVAL)]
+    assert pairs == [(om, s8) for (om, _), (s8, _) in found]
 
 
-EXPERIMENTS = [f"nbs/experiments/{name}.ipynb" for name in ("04_inference", "10_base", "12_siblings")]
+EXPERIMENTS = [f"nbs/experiments/{name}.ipynb"
+               for name in ("04_inference", "10_base", "12_siblings")]
 
 
 @pytest.mark.parametrize("name", [*EXPERIMENTS, "cosmoflow/weights/mini/README.md"])
 def test_pages_repeat_the_rival_that_decides(name):
-    om, s8 = (" ± ".join(recorded("04_inference", f"relative error of {p}, %", RIVAL)) for p in ("Omega_m", "sigma_8"))
+    om, s8 = (" ± ".join(found) for found in errors("04_inference", RIVAL))
     assert f"{om} and {s8} %" in page(name) or f"{om} %, {s8} %" in page(name)
 
 
 def test_the_ratios_over_the_rival_are_the_record_s():
-    found = json.loads((ROOT / "cosmoflow/records/04_inference.json").read_text(encoding="utf-8"))["results"]
+    record = page("cosmoflow/records/04_inference.json")
+    found = json.loads(record)["results"]
     ratios = [r for r in found if r["quantity"].endswith("summaries / raw maps")]
     said = [f"{r['value']:.2f} ± {r['error']:.2f}" for r in ratios]
     assert f"the ratios are {' and '.join(said)}" in page(EXPERIMENTS[0])
-    assert f"ratios are {' and '.join(x.split()[0] for x in said)}," in page(EXPERIMENTS[1])
+    short = " and ".join(ratio.split()[0] for ratio in said)
+    assert f"ratios are {short}," in page(EXPERIMENTS[1])
 
 
 @pytest.mark.parametrize("name", ["mini", "base"])
 def test_card_repeats_the_record(name):
     card = page(f"cosmoflow/weights/{name}/README.md")
-    rows = {"summaries": r"from the 8 summaries", "spectrum": r"from the power spectrum", "raw maps": r"by a small CNN"}
+    rows = {
+        "summaries": r"from the 8 summaries",
+        "spectrum": r"from the power spectrum",
+        "raw maps": r"by a small CNN",
+    }
     for method, row in rows.items():
-        said = re.findall(r"([\d.]+) ± ([\d.]+) %", re.search(rf"^\|.*{row}.*$", card, re.M)[0])
-        assert said == [recorded("10_base", f"relative error of {p}, %", f"{name}, {method}") for p in ("Omega_m", "sigma_8")]
+        line = re.search(rf"^\|.*{row}.*$", card, re.M)[0]
+        said = re.findall(r"([\d.]+) ± ([\d.]+) %", line)
+        assert said == errors("10_base", f"{name}, {method}")
 
 
 def test_every_source_is_cited_and_every_citation_has_its_source():
     sources = re.findall(r"^@\w+\{(\w+),", page("nbs/site/references.bib"), re.M)
     pages = [*NOTEBOOKS, *(ROOT / "nbs").glob("*/*.md")]
-    cited = {key for p in pages for key in re.findall(r"references\.md#(\w+)", p.read_text(encoding="utf-8"))}
+    cited = {key for path in pages for key in re.findall(
+        r"references\.md#(\w+)", path.read_text(encoding="utf-8"))}
     assert len(sources) == len(set(sources)) and cited == set(sources)

@@ -1,4 +1,4 @@
-"""Style and types, as pyproject.toml asks for them: code, notebooks and tests by ruff, the package by mypy."""
+"""Style and types, as pyproject.toml asks: all code by ruff, the package by mypy."""
 import subprocess
 import sys
 from pathlib import Path
