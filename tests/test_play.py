@@ -1,4 +1,4 @@
-"""The explorers in JupyterLab, in a real browser: a click in the plane of summaries decodes another universe."""
+"""The explorers in JupyterLab, in a browser: a click decodes another universe."""
 import os
 import socket
 import subprocess
@@ -22,10 +22,14 @@ def lab(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [Path(sys.executable).with_name("jupyter"), "lab", "--no-browser", "--allow-root", f"--port={port}", "--IdentityProvider.token=", "--expose-app-in-browser", f"--notebook-dir={tmp_path}"]
-    environment = os.environ | {"JUPYTER_CONFIG_DIR": str(tmp_path / "config"), "JUPYTER_RUNTIME_DIR": str(tmp_path / "runtime")}
+    command = [Path(sys.executable).with_name("jupyter"), "lab", "--no-browser",
+               "--allow-root", f"--port={port}", "--IdentityProvider.token=",
+               "--expose-app-in-browser", f"--notebook-dir={tmp_path}"]
+    environment = os.environ | {"JUPYTER_CONFIG_DIR": str(tmp_path / "config"),
+                                "JUPYTER_RUNTIME_DIR": str(tmp_path / "runtime")}
     url = f"http://127.0.0.1:{port}"
-    with (tmp_path / "log").open("w", encoding="utf-8") as log, subprocess.Popen(command, env=environment, stdout=log, stderr=log) as server:
+    with ((tmp_path / "log").open("w", encoding="utf-8") as log,
+          subprocess.Popen(command, env=environment, stdout=log, stderr=log) as server):
         try:
             for _ in range(60):
                 try:
@@ -62,7 +66,8 @@ def test_explorers_follow_the_hand(explorers):
         "The picture that a control redraws."
         control.wait_for(state="attached")
         control.scroll_into_view_if_needed()
-        picture = explorers.locator(".jp-OutputArea-output", has=control).locator(".jp-OutputArea img").last
+        output = explorers.locator(".jp-OutputArea-output", has=control)
+        picture = output.locator(".jp-OutputArea img").last
         picture.wait_for()
         return picture
 
@@ -75,16 +80,21 @@ def test_explorers_follow_the_hand(explorers):
     plane = explorers.locator("img[alt^='The plane of summaries']")
     universe = watched(plane)   # the last of the page: the kernel is free from now on
     for name, values in {"Omega_m": "0.4 0.5", "sigma_8": "0.9 1.0"}.items():
-        control = explorers.locator(".jupyter-widget-hslider, .widget-hslider", has=explorers.get_by_text(name, exact=True)).first
+        label = explorers.get_by_text(name, exact=True)
+        slider = ".jupyter-widget-hslider, .widget-hslider"
+        control = explorers.locator(slider, has=label).first
+        right = lambda: control.locator(".noUi-handle").press("ArrowRight")
         picture, pictures = watched(control), []
         for value in values.split():
-            pictures.append(redraws(lambda: control.locator(".noUi-handle").press("ArrowRight"), picture))
+            pictures.append(redraws(right, picture))
             expect(control.locator(".widget-readout")).to_have_text(value)
         assert len(set(pictures)) == 2
     plane.scroll_into_view_if_needed()
     redraws(lambda: plane.click(position={"x": 160, "y": 120}), universe)
-    box, cross = plane.bounding_box(), middle(plane.locator("xpath=following-sibling::span"))
-    assert cross == pytest.approx([box["x"] + 160, box["y"] + 120], abs=2), "the cross stands where the click was"
+    box = plane.bounding_box()
+    cross = middle(plane.locator("xpath=following-sibling::span"))
+    clicked = [box["x"] + 160, box["y"] + 120]
+    assert cross == pytest.approx(clicked, abs=2), "the cross is elsewhere"
     redraws(lambda: plane.press("ArrowRight"), universe)
     redraws(lambda: plane.click(position={"x": 2, "y": 120}), universe)
     label = middle(plane.locator("xpath=following-sibling::span"))[0] - box["x"]

@@ -1,4 +1,4 @@
-"""The documentation site in a real browser: nothing missing, nothing from elsewhere, readable on a phone."""
+"""The site in a browser: nothing missing, nothing from elsewhere, fit for a phone."""
 import functools
 import http.server
 import json
@@ -16,7 +16,8 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def site(built_site):
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=built_site))
+    handler = functools.partial(Quiet, directory=built_site)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}"
     server.shutdown()
@@ -25,24 +26,35 @@ def site(built_site):
 
 @pytest.fixture
 def page(browser, site):
-    "A page that notes every console error and every request that leaves the site or fails."
+    "A page that notes console errors, and requests that leave the site or fail."
     page = browser.new_page(viewport={"width": 1400, "height": 900})
     page.trouble = []
-    page.on("console", lambda m: m.type == "error" and page.trouble.append(m.text))
-    page.on("pageerror", lambda e: page.trouble.append(str(e)))
-    page.on("request", lambda r: r.url.startswith((site, "data:")) or page.trouble.append(f"asks {r.url}"))
-    page.on("response", lambda r: r.status >= 400 and page.trouble.append(f"{r.status} {r.url}"))
+    note = page.trouble.append
+    is_ours = lambda request: request.url.startswith((site, "data:"))
+    page.on("console", lambda m: m.type == "error" and note(m.text))
+    page.on("pageerror", lambda e: note(str(e)))
+    page.on("request", lambda r: is_ours(r) or note(f"asks {r.url}"))
+    page.on("response", lambda r: r.status >= 400 and note(f"{r.status} {r.url}"))
     yield page
     page.close()
 
 
-def pages(site_root=ROOT / "_docs"): return sorted(p.relative_to(site_root).as_posix() for p in site_root.rglob("*.html"))
+def pages(site_root=ROOT / "_docs"):
+    found = site_root.rglob("*.html")
+    return sorted(path.relative_to(site_root).as_posix() for path in found)
+
+
+def address(source):
+    "Where the site shows a notebook or a text: its path without the number."
+    path = source.relative_to(ROOT / "nbs")
+    return (path.parent / re.sub(r"^\d\d_", "", path.stem)).as_posix() + ".html"
 
 
 def test_every_source_has_its_page(site):
-    sources = [p.relative_to(ROOT / "nbs") for p in [*NOTEBOOKS, *(ROOT / "nbs").glob("*/*.md")]]
-    made = ["site/api.html", "site/references.html", "workshop/deck/index.html"]  # from the code, references.bib and the slides
-    assert sorted(made + [(p.parent / re.sub(r"^\d\d_", "", p.stem)).as_posix() + ".html" for p in sources]) == pages()
+    # From the code, from references.bib and from the slides:
+    made = ["site/api.html", "site/references.html", "workshop/deck/index.html"]
+    texts = [*NOTEBOOKS, *(ROOT / "nbs").glob("*/*.md")]
+    assert sorted(made + [address(source) for source in texts]) == pages()
 
 
 def test_titles_and_side_bar_show_the_numbers_of_the_files(built_site):
@@ -51,45 +63,52 @@ def test_titles_and_side_bar_show_the_numbers_of_the_files(built_site):
         folder = built_site / source.parent.relative_to(ROOT / "nbs")
         page = (folder / f"{name}.html").read_text(encoding="utf-8")
         for place in ("title", "sidebar-item-text sidebar-link active"):
-            shown = re.search(rf'class="{place}"[^>]*>(?:<span[^>]*>)?{number} \w', page)
-            assert shown, f"{source.name}: no number in {place}"
+            start = rf'class="{place}"[^>]*>(?:<span[^>]*>)?{number} \w'
+            assert re.search(start, page), f"{source.name}: no number in {place}"
+
+
+def has(page, anchor):
+    "Whether there is this page with this anchor, if one is asked for."
+    if not page.is_file(): return False
+    return not anchor or f'id="{anchor}"' in page.read_text(encoding="utf-8")
 
 
 def test_addresses_of_the_site_exist(built_site):
     "Those that stand in the package, its cards, README and notebooks."
-    texts = [ROOT / p for p in sources() if p.suffix in (".py", ".md", ".toml", ".ipynb")]
-    base = "https://cosmoflow.github.io/cosmoflow"
+    kinds = ".py", ".md", ".toml", ".ipynb"
+    texts = [ROOT / path for path in sources() if path.suffix in kinds]
+    base = r"https://cosmoflow.github.io/cosmoflow([\w./-]*)(#[\w.-]+)?"
     checked, gone = 0, []
     for text in texts:
         if text.parent.name == "tests": continue
-        for path, anchor in re.findall(rf"{base}([\w./-]*)(#[\w.-]+)?", text.read_text(encoding="utf-8")):
+        for path, anchor in re.findall(base, text.read_text(encoding="utf-8")):
             page = built_site / (path.strip("/").rstrip(".") or "index.html")
-            there = page.is_file() and f'id="{anchor[1:]}"' in page.read_text(encoding="utf-8")
-            if not (there if anchor else page.is_file()): gone.append((text.name, path + anchor))
+            if not has(page, anchor[1:]): gone.append((text.name, path + anchor))
             checked += 1
     assert checked > 15, "found none: does this test still see them?"
     assert not gone
 
 
 def test_pages_load_whole(page, site):
-    dead = {}
+    dead, blank_images = {}, "i => i.filter(i => !i.naturalWidth).map(i => i.src)"
     for name in pages():
         page.goto(f"{site}/{name}", wait_until="networkidle")
-        blank = page.eval_on_selector_all("main img", "images => images.filter(i => !i.naturalWidth).map(i => i.src)")
-        links = page.eval_on_selector_all("a[href]", "links => links.map(a => a.href)")
+        blank = page.eval_on_selector_all("main img", blank_images)
+        links = page.eval_on_selector_all("a[href]", "a => a.map(a => a.href)")
         inside = {link for link in links if link.startswith(site)}
         for link in inside:
             path, _, anchor = unquote(link).removeprefix(f"{site}/").partition("#")
             target = ROOT / "_docs" / (path or "index.html")
-            if not target.exists() or (anchor and f'id="{anchor}"' not in target.read_text(encoding="utf-8")): dead[link] = name
+            if not target.exists() or anchor and not has(target, anchor):
+                dead[link] = name
         assert not blank, f"{name}: {blank}"
         assert not page.trouble, f"{name}: {page.trouble}"
     assert not dead
 
 
 def test_words_lead_to_the_glossary_once_a_page(page, site):
-    for name in ("course/spectra.html", "course/simulate.html", "experiments/warm.html"):
-        page.goto(f"{site}/{name}")
+    for name in ("course/spectra", "course/simulate", "experiments/warm"):
+        page.goto(f"{site}/{name}.html")
         links = page.eval_on_selector_all("main a.term", "a => a.map(a => a.href)")
         assert len(links) > 2 and len(links) == len(set(links)), name
         assert all("/site/glossary.html#" in link for link in links)
@@ -97,32 +116,39 @@ def test_words_lead_to_the_glossary_once_a_page(page, site):
 
 
 def section(page, name):
-    "The title of a page, its first paragraphs, and the section that an anchor leads to."
+    "The head of a page, and the section that an anchor leads to."
     text, depth, found = "", 0, ""
     for cell in json.loads(page.read_text(encoding="utf-8"))["cells"]:
-        text += "\n" + "".join(cell["source"] if cell["cell_type"] == "markdown" else ["    " + line for line in cell["source"]])
+        lines = cell["source"]
+        if cell["cell_type"] != "markdown": lines = ["    " + line for line in lines]
+        text += "\n" + "".join(lines)
     head, *parts = re.split(r"^(?=##+ )", text, flags=re.M)
     for part in parts:
         marks, heading = re.match(r"(#+) (.*)", part).groups()
         if depth and len(marks) <= depth: break
-        if re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") == name: depth = len(marks)
+        if re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") == name:
+            depth = len(marks)
         if depth: found += part
     return head, found
 
 
 def test_each_word_of_the_glossary_leads_to_the_section_that_has_it(built_site):
-    rows = re.findall(r"^\| \*\*(.+?)\*\* \| (.+) \|$", (ROOT / "nbs" / "site" / "glossary.md").read_text(encoding="utf-8"), re.M)
+    glossary = (ROOT / "nbs" / "site" / "glossary.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| \*\*(.+?)\*\* \| (.+) \|$", glossary, re.M)
     assert len(rows) > 80
     plain = lambda text: re.sub(r"[\\{}$*`-]", " ", text).lower()
     for names, says in rows:
         link = re.search(r"\[[^\]]+\]\((\.\./[\w/.]+)#([^)]+)\)$", says)
         assert link, f"{names}: its last words lead to no section"
         source = (ROOT / "nbs" / "site" / link[1]).resolve()
-        page = built_site / source.parent.relative_to(ROOT / "nbs") / (re.sub(r"^\d\d_", "", source.stem) + ".html")
-        assert f'data-anchor-id="{link[2]}"' in page.read_text(encoding="utf-8"), f"{names}: {page.name} has no section {link[2]}"
+        page = (built_site / address(source)).read_text(encoding="utf-8")
+        place = f"{names}: the section {link[2]} of {source.name}"
+        assert f'data-anchor-id="{link[2]}"' in page, f"{place} is not there"
         head, found = section(source, link[2])
-        stems = [word[:6] for word in re.findall(r"\w{3,}", names.lower())] or [names.split(", ")[0].lower()]
-        assert found and any(stem in plain(head + found) for stem in stems), f"{names}: the section {link[2]} of {source.name} does not have it"
+        stems = [word[:6] for word in re.findall(r"\w{3,}", names.lower())]
+        stems = stems or [names.split(", ")[0].lower()]
+        read = plain(head + found)
+        assert found and any(stem in read for stem in stems), f"{place} lacks it"
 
 
 def test_headings_hold_no_mathematics():
@@ -148,7 +174,8 @@ def test_a_chapter_opens_with_its_question_and_its_picture(page, site):
         page.goto(f"{site}/course/{source.stem[3:]}.html", wait_until="networkidle")
         assert page.get_by_text("The question.").bounding_box()["y"] < 400, source.name
         box = page.locator("main img").first.bounding_box()
-        assert box["y"] + box["height"] < 900, f"{source.name}: its first picture ends at {box['y'] + box['height']:.0f} pixels"
+        end = box["y"] + box["height"]
+        assert end < 900, f"{source.name}: its first picture ends at {end:.0f} pixels"
 
 
 def test_public_methods_of_a_lesson_stand_open(built_site):
@@ -157,34 +184,49 @@ def test_public_methods_of_a_lesson_stand_open(built_site):
     assert "_load_maps" in folded and "__call__" not in folded
 
 
+TOO_WIDE = """tables => tables.filter(
+  t => t.parentElement.scrollWidth > t.parentElement.clientWidth
+).map(t => t.rows[0].innerText)"""
+
+
 @pytest.mark.parametrize("width", [390, 1400])
 def test_layout_holds(page, site, width):
     page.set_viewport_size({"width": width, "height": 844})
     for name in pages():
         page.goto(f"{site}/{name}")
-        assert page.evaluate("document.documentElement.scrollWidth") <= width, f"{name} scrolls sideways at {width} pixels"
-        cut = page.eval_on_selector_all("main table", "tables => tables.filter(t => t.parentElement.scrollWidth > t.parentElement.clientWidth).map(t => t.rows[0].innerText)")
-        assert not cut, f"{name} at {width} pixels: tables that are wider than the page, {cut}"
+        scroll = page.evaluate("document.documentElement.scrollWidth")
+        assert scroll <= width, f"{name} scrolls sideways at {width} pixels"
+        cut = page.eval_on_selector_all("main table", TOO_WIDE)
+        assert not cut, f"{name} at {width} pixels: tables wider than the page, {cut}"
         assert page.locator("h1").first.is_visible()
 
 
 def test_mathematics_is_rendered(page, site):
     page.goto(f"{site}/course/flow.html", wait_until="networkidle")
-    assert page.locator(".katex-html").count() > 10 and page.locator(".katex-error").count() == 0
+    assert page.locator(".katex-html").count() > 10
+    assert page.locator(".katex-error").count() == 0
     assert "$" not in page.locator("main p").first.inner_text()
     assert page.evaluate("document.fonts.check('16px KaTeX_Math')")
 
 
 CONTRASTS = """texts => {
-  const numbers = colour => { const c = colour.match(/[\\d.]+/g).map(Number); return c.length < 4 ? [...c, 1] : c; };
-  const over = (above, below) => below.map((v, i) => above[i] * above[3] + v * (1 - above[3]));
-  const light = c => c.map(v => v / 255).map(v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+  const numbers = colour => {
+    const c = colour.match(/[\\d.]+/g).map(Number);
+    return c.length < 4 ? [...c, 1] : c;
+  };
+  const over = (above, below) =>
+    below.map((v, i) => above[i] * above[3] + v * (1 - above[3]));
+  const light = c => c
+    .map(v => v / 255)
+    .map(v => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
     .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
   return texts.map(text => {
     const layers = [];
-    for (let e = text; e; e = e.parentElement) layers.unshift(numbers(getComputedStyle(e).backgroundColor));
+    for (let e = text; e; e = e.parentElement)
+      layers.unshift(numbers(getComputedStyle(e).backgroundColor));
     const ground = layers.reduce((below, above) => over(above, below), [255, 255, 255]);
-    const [a, b] = [light(over(numbers(getComputedStyle(text).color), ground)), light(ground)].sort((x, y) => y - x);
+    const ink = over(numbers(getComputedStyle(text).color), ground);
+    const [a, b] = [light(ink), light(ground)].sort((x, y) => y - x);
     return [(a + 0.05) / (b + 0.05), text.innerText];
   });
 }"""
@@ -225,5 +267,8 @@ def test_accessible(page, site):
     for name in pages():
         page.goto(f"{site}/{name}", wait_until="networkidle")
         for v in Axe().run(page).response["violations"]:
-            if v["impact"] in ("serious", "critical"): found.setdefault(v["id"], []).append((name, v["nodes"][0]["html"][:150], len(v["nodes"])))
+            if v["impact"] in ("serious", "critical"):
+                first, *_ = nodes = v["nodes"]
+                found.setdefault(v["id"], []).append(
+                    (name, first["html"][:150], len(nodes)))
     assert not found, found

@@ -15,13 +15,27 @@ from safetensors.torch import load_file
 from cosmoflow import CosmoFlow
 from cosmoflow.data import Normalizer, open_maps
 from cosmoflow.flow import flow_matching_loss
-from cosmoflow.train import Objective, TrainConfig, _check_environment, batch_share, best_precision, ema_update, epoch_order, lr_factor, share_statistics, sibling_loss, train, validation_loss
+from cosmoflow.train import (Objective, TrainConfig, _check_environment, batch_share,
+                             best_precision, ema_update, epoch_order, lr_factor,
+                             share_statistics, sibling_loss, train, validation_loss)
 
-ARGS = ["train", "--preset", "tiny", "--sims", "0:20", "--epochs", "4", "--schedule", "plateau", "--patience", "0", "--lr", "3e-3", "--ema", "0.9", "--batch-size", "60"]
+ARGS = ["train", "--preset", "tiny", "--sims", "0:20", "--epochs", "4",
+        "--schedule", "plateau", "--patience", "0", "--lr", "3e-3", "--ema", "0.9",
+        "--batch-size", "60"]
 
 
 def epochs(out):
-    return list(csv.DictReader((out / "log.csv").open(encoding="utf-8"))) if (out / "log.csv").exists() else []
+    "The rows of a run's log; none before the first epoch."
+    if not (out / "log.csv").exists(): return []
+    return list(csv.DictReader((out / "log.csv").open(encoding="utf-8")))
+
+
+def timeless(row): return {k: v for k, v in row.items() if k != "seconds"}
+
+
+def same_weights(a, b):
+    pairs = zip(a.state_dict().values(), b.state_dict().values())
+    return all(torch.equal(x, y) for x, y in pairs)
 
 
 def test_killed_and_resumed_run_is_the_same_run(tmp_path):
@@ -34,7 +48,7 @@ def test_killed_and_resumed_run_is_the_same_run(tmp_path):
     a, b = load_file(whole / "model.safetensors"), load_file(cut / "model.safetensors")
     assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
     for x, y in zip(epochs(whole), epochs(cut), strict=True):
-        assert {k: v for k, v in x.items() if k != "seconds"} == {k: v for k, v in y.items() if k != "seconds"}
+        assert timeless(x) == timeless(y)
 
 
 def fresh(data):
@@ -45,15 +59,17 @@ def fresh(data):
 def test_run_is_not_overwritten(tmp_path, data):
     config = TrainConfig(epochs=1, lr=1e-3)
     train(fresh(data), data, tmp_path, config)
-    with pytest.raises(FileExistsError, match="resume that run"): train(fresh(data), data, tmp_path, config)
+    with pytest.raises(FileExistsError, match="resume that run"):
+        train(fresh(data), data, tmp_path, config)
     assert CosmoFlow.from_pretrained(tmp_path).generate(2, steps=2).shape == (2, 64, 64)
 
 
 def test_a_model_that_has_been_trained_goes_on(tmp_path, data):
-    "Its prior is no weight: neither the checkpoint nor the weights before the last have one."
+    "Its prior is no weight: neither a checkpoint nor earlier weights have it."
     model = train(fresh(data), data, tmp_path, TrainConfig(epochs=1, lr=1e-3))
     again = train(model, data, tmp_path, TrainConfig(epochs=1, lr=1e-3), resume=True)
-    assert again.prior is not None and "model.prior" not in load_file(tmp_path / "checkpoint.safetensors")
+    assert again.prior is not None
+    assert "model.prior" not in load_file(tmp_path / "checkpoint.safetensors")
 
 
 def test_loss_falls_and_maps_are_left_alone(tmp_path, data):
@@ -65,25 +81,34 @@ def test_loss_falls_and_maps_are_left_alone(tmp_path, data):
 
 
 def test_plateau_halves(tmp_path, data):
-    "With a rate too small to learn, the loss rests; `patience` checks are allowed, one more halves the rate."
-    train(fresh(data), data, tmp_path, TrainConfig(epochs=4, lr=1e-12, patience=1, batch_size=120))
-    assert [float(e["lr"]) for e in epochs(tmp_path)] == pytest.approx([1e-12, 1e-12, 1e-12, 5e-13])
+    """With a rate too small to learn, the loss rests.
+
+    `patience` checks are allowed; one more halves the rate."""
+    config = TrainConfig(epochs=4, lr=1e-12, patience=1, batch_size=120)
+    train(fresh(data), data, tmp_path, config)
+    rates = [float(row["lr"]) for row in epochs(tmp_path)]
+    assert rates == pytest.approx([1e-12, 1e-12, 1e-12, 5e-13])
 
 
 def test_bf16_trains(tmp_path, data):
     train(fresh(data), data, tmp_path, TrainConfig(epochs=1, lr=1e-3, precision="bf16"))
     assert 0 < float(epochs(tmp_path)[0]["train_loss"]) < 3
-    assert all(v.dtype != torch.bfloat16 for v in load_file(tmp_path / "model.safetensors").values())
+    weights = load_file(tmp_path / "model.safetensors")
+    assert all(v.dtype != torch.bfloat16 for v in weights.values())
 
 
 def test_norm_epochs_fixes_the_running_statistics(tmp_path, data):
-    "After their share of the epochs the running statistics stand still, while the weights go on."
+    "They stand still after their share of the epochs, while the weights go on."
     def run(out, epochs, norm_epochs):
-        model = train(fresh(data), data, out, TrainConfig(epochs=epochs, lr=1e-3, norm_epochs=norm_epochs))
-        return dict(model.encoder.state_dict())
-    half, whole = run(tmp_path / "a", 4, 0.5), run(tmp_path / "b", 4, 1.0)
-    seen = {k: v.item() for k, v in half.items() if k.endswith("num_batches_tracked")}
-    assert seen and {2 * n for n in seen.values()} == {v.item() for k, v in whole.items() if k.endswith("num_batches_tracked")}
+        config = TrainConfig(epochs=epochs, lr=1e-3, norm_epochs=norm_epochs)
+        return dict(train(fresh(data), data, out, config).encoder.state_dict())
+
+    def batches(state):
+        return [v.item() for k, v in state.items() if k.endswith("num_batches_tracked")]
+
+    half = batches(run(tmp_path / "a", 4, 0.5))
+    whole = batches(run(tmp_path / "b", 4, 1.0))
+    assert half and {2 * n for n in half} == set(whole)
     start = fresh(data).encoder.state_dict()
     none = run(tmp_path / "c", 1, 0.0)
     stats = [k for k in none if "running" in k]
@@ -92,15 +117,19 @@ def test_norm_epochs_fixes_the_running_statistics(tmp_path, data):
 
 
 def test_a_frozen_encoder_stays_to_the_last_bit(tmp_path, data):
-    "Its weights and batch statistics stand still, in the averaged model too, while the whole UNet learns; a later run trains both again."
+    """Its weights and statistics stand still, in the averaged model too.
+
+    The whole UNet learns meanwhile; a later run trains both again."""
     model = fresh(data)
     start = {k: v.clone() for k, v in model.state_dict().items()}
     config = TrainConfig(epochs=2, lr=3e-3, ema=0.9, freeze_encoder=True)
     trained = train(model, data, tmp_path / "a", config)
     for name, weight in trained.state_dict().items():
-        if name != "prior": assert torch.equal(weight, start[name]) == name.startswith("encoder."), name
+        if name != "prior":
+            assert torch.equal(weight, start[name]) == name.startswith("encoder."), name
     train(model, data, tmp_path / "b", TrainConfig(epochs=1, lr=3e-3))
-    assert not any(torch.equal(p, start[f"encoder.{name}"]) for name, p in model.encoder.named_parameters())
+    for name, weight in model.encoder.named_parameters():
+        assert not torch.equal(weight, start[f"encoder.{name}"]), name
 
 
 def test_a_run_with_a_frozen_encoder_goes_on(tmp_path, data):
@@ -108,30 +137,39 @@ def test_a_run_with_a_frozen_encoder_goes_on(tmp_path, data):
     config = TrainConfig(epochs=1, lr=3e-3, ema=0.9, freeze_encoder=True)
     first = train(fresh(data), data, tmp_path, config)
     again = train(fresh(data), data, tmp_path, config, resume=True)
-    assert all(torch.equal(a, b) for a, b in zip(first.state_dict().values(), again.state_dict().values()))
+    assert same_weights(first, again)
 
 
 def test_init_starts_from_a_saved_model(tmp_path, data):
-    "With a rate of nothing the fine-tuned model is the one it started from, normalisation included."
+    "With a rate of nothing the model is the one it started from, normaliser included."
     train(fresh(data), data, tmp_path / "first", TrainConfig(epochs=1, lr=3e-3))
-    args = ["train", "--preset", "tiny", "--sims", "0:20", "--init", tmp_path / "first", "--epochs", "1", "--lr", "1e-12", "--norm-epochs", "0", "--out", tmp_path / "second"]
-    assert subprocess.run([COSMOFLOW, *args], stderr=subprocess.DEVNULL).returncode == 0
-    first, second = (CosmoFlow.from_pretrained(tmp_path / name) for name in ("first", "second"))
+    run = [COSMOFLOW, "train", "--preset", "tiny", "--init", tmp_path / "first",
+           "--epochs", "1"]
+    still = ["--sims", "0:20", "--lr", "1e-12", "--norm-epochs", "0"]
+    subprocess.run([*run, *still, "--out", tmp_path / "second"], check=True,
+                   stderr=subprocess.DEVNULL)
+    first, second = (CosmoFlow.from_pretrained(tmp_path / name)
+                     for name in ("first", "second"))
     assert first.normalizer == second.normalizer
     a, b = first.state_dict(), second.state_dict()
-    for k in a.keys() - {"prior"}: torch.testing.assert_close(a[k], b[k], atol=1e-6, rtol=0)
-    args = ["train", "--preset", "tiny", "--sims", "0:10", "--init", tmp_path / "first", "--freeze-encoder", "--epochs", "1", "--lr", "3e-3", "--out", tmp_path / "third"]
-    assert subprocess.run([COSMOFLOW, *args], stderr=subprocess.DEVNULL).returncode == 0
+    for k in a.keys() - {"prior"}:
+        torch.testing.assert_close(a[k], b[k], atol=1e-6, rtol=0)
+    frozen = ["--sims", "0:10", "--freeze-encoder", "--lr", "3e-3"]
+    subprocess.run([*run, *frozen, "--out", tmp_path / "third"], check=True,
+                   stderr=subprocess.DEVNULL)
     c = CosmoFlow.from_pretrained(tmp_path / "third").state_dict()
-    assert all(torch.equal(a[k], c[k]) == k.startswith("encoder.") for k in a.keys() - {"prior"})
+    for k in a.keys() - {"prior"}:
+        assert torch.equal(a[k], c[k]) == k.startswith("encoder."), k
 
 
 def test_objective_is_flow_matching_unless_asked():
     model, x1 = randomised(), torch.randn(6, 1, 64, 64)
     generator = torch.Generator().manual_seed(0)
-    t, x0 = torch.rand(6, generator=generator), torch.randn(x1.shape, generator=generator)
+    t = torch.rand(6, generator=generator)
+    x0 = torch.randn(x1.shape, generator=generator)
     flow, siblings = Objective(model, False)(x1, t, x0, 0)
-    torch.testing.assert_close(flow, flow_matching_loss(model, x1, torch.Generator().manual_seed(0)))
+    alone = flow_matching_loss(model, x1, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(flow, alone)
     assert siblings == 0
     flow_too, siblings = Objective(model, True)(x1, t, x0, 0)
     assert flow_too == flow
@@ -140,52 +178,73 @@ def test_objective_is_flow_matching_unless_asked():
 
 def test_pooled_maps_see_only_their_summary():
     model, fields = randomised(), []
-    hook = model.encoder.register_forward_hook(lambda module, args, field: (field.retain_grad(), fields.append(field))[0])
-    x1, t, x0 = torch.randn(4, 1, 64, 64), torch.full((4,), 0.1), torch.randn(4, 1, 64, 64)  # every channel is live
+
+    def keep(module, args, field):
+        field.retain_grad()
+        fields.append(field)
+
+    hook = model.encoder.register_forward_hook(keep)
+    x1, x0 = torch.randn(4, 1, 64, 64), torch.randn(4, 1, 64, 64)
+    t = torch.full((4,), 0.1)  # every channel is live
     flow, _ = Objective(model, False)(x1, t, x0, 2)
     flow.backward()
     hook.remove()
     field, = fields
     constant = field[:2].mean((-2, -1), keepdim=True).expand(-1, -1, 4, 4)
-    with torch.no_grad(): apart = flow_matching_loss(lambda x, t, x1: model.velocity(x, t, torch.cat([constant, field[2:]])), x1, t=t, x0=x0)
+    pooled = torch.cat([constant, field[2:]])
+    velocity = lambda x, t, x1: model.velocity(x, t, pooled)
+    with torch.no_grad(): apart = flow_matching_loss(velocity, x1, t=t, x0=x0)
     torch.testing.assert_close(flow, apart, rtol=1e-5, atol=0)
     spread = field.grad.std((-2, -1)) / field.grad.abs().mean((-2, -1))
-    assert spread[:2].max() < 1e-4 < 1e-2 < spread[2:].min()  # through the mean, every pixel weighs the same
+    # Through the mean, every pixel weighs the same.
+    assert spread[:2].max() < 1e-4 < 1e-2 < spread[2:].min()
 
 
 def test_sibling_loss_against_a_loop():
-    s = torch.randn(10, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).float()
+    g = torch.Generator().manual_seed(0)
+    s = torch.randn(10, 3, dtype=torch.float64, generator=g).float()
     a, b = s[0::2], s[1::2]
     loss = 0.0
     for one, other in ((a, b), (b, a)):
         for i in range(5):
-            near = torch.stack([torch.exp(-((one[i] - other[j]) ** 2).sum()) for j in range(5)])
+            distance = [((one[i] - other[j]) ** 2).sum() for j in range(5)]
+            near = torch.exp(-torch.stack(distance))
             loss -= (near[i] / near.sum()).log() / 10
     torch.testing.assert_close(sibling_loss(s), loss, rtol=1e-5, atol=0)
 
 
 def test_siblings_learn_the_cosmology(tmp_path, data):
-    "Held-out maps: after training with siblings, summaries tell simulations apart that they did not before."
+    "Training with siblings lets summaries tell held-out simulations apart."
     everything = open_maps("PM", "LH", sims=slice(0, 40))
     held_out = everything.split()[2]
     unseen = torch.arange(len(held_out)).reshape(4, 15)[:, :14].reshape(4, 7, 2)
-    def question(model): return sum(sibling_loss(model.summarise(held_out.maps[unseen[:, i].flatten().numpy()])).item() for i in range(7)) / 7
+    pairs = [unseen[:, i].flatten().numpy() for i in range(7)]
+
+    def question(model):
+        losses = [sibling_loss(model.summarise(held_out.maps[pair])) for pair in pairs]
+        return sum(loss.item() for loss in losses) / 7
+
     before = question(fresh(everything).eval())
-    model = train(fresh(everything), everything, tmp_path, TrainConfig(epochs=4, lr=3e-3, batch_size=32, siblings=1.0))
+    config = TrainConfig(epochs=4, lr=3e-3, batch_size=32, siblings=1.0)
+    model = train(fresh(everything), everything, tmp_path, config)
     assert question(model) < before - 0.1
     log = [float(e["siblings_loss"]) for e in epochs(tmp_path)]
     assert log[-1] < log[0] - 0.1
-    with pytest.raises(ValueError, match="even number of maps"): train(fresh(data), data, tmp_path / "odd", TrainConfig(batch_size=15, siblings=1.0))
+    with pytest.raises(ValueError, match="even number of maps"):
+        config = TrainConfig(batch_size=15, siblings=1.0)
+        train(fresh(data), data, tmp_path / "odd", config)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_trains_on_gpu_from_a_model_with_a_prior(tmp_path, data):
     model = fresh(data).fit_prior(data.maps[:30])
-    train(model, data, tmp_path, TrainConfig(epochs=1, lr=1e-3, precision="bf16", siblings=0.1))
+    config = TrainConfig(epochs=1, lr=1e-3, precision="bf16", siblings=0.1)
+    train(model, data, tmp_path, config)
     assert CosmoFlow.from_pretrained(tmp_path).generate(2, steps=2).shape == (2, 64, 64)
 
 
-def test_checks_of_every_second_epoch_change_nothing_and_resume(tmp_path, data, monkeypatch):
+def test_checks_of_every_second_epoch_change_nothing_and_resume(
+        tmp_path, data, monkeypatch):
     settings, checks = dict(epochs=5, lr=3e-3, batch_size=60, ema=0.9), []
 
     def killed_at_the_second(*args):
@@ -193,22 +252,29 @@ def test_checks_of_every_second_epoch_change_nothing_and_resume(tmp_path, data, 
         if len(checks) == 2: raise KeyboardInterrupt
         return validation_loss(*args)
 
-    train(fresh(data), data, tmp_path / "each", TrainConfig(**settings))
+    each_epoch = TrainConfig(**settings)
+    every_second = TrainConfig(check_every=2, **settings)
+    train(fresh(data), data, tmp_path / "each", each_epoch)
     monkeypatch.setattr("cosmoflow.train.validation_loss", killed_at_the_second)
-    with pytest.raises(KeyboardInterrupt): train(fresh(data), data, tmp_path / "second", TrainConfig(check_every=2, **settings))
+    with pytest.raises(KeyboardInterrupt):
+        train(fresh(data), data, tmp_path / "second", every_second)
     assert [row["epoch"] for row in epochs(tmp_path / "second")] == ["2"]
     monkeypatch.undo()
-    train(fresh(data), data, tmp_path / "second", TrainConfig(check_every=2, **settings), resume=True)
+    train(fresh(data), data, tmp_path / "second", every_second, resume=True)
     each, second = epochs(tmp_path / "each"), epochs(tmp_path / "second")
     assert [row["epoch"] for row in second] == ["2", "4", "5"]
-    assert [row["val_loss"] for row in second] == [each[i]["val_loss"] for i in (1, 3, 4)]
-    assert float(second[1]["train_loss"]) == pytest.approx((float(each[2]["train_loss"]) + float(each[3]["train_loss"])) / 2)
-    a, b = (load_file(tmp_path / name / "model.safetensors") for name in ("each", "second"))
+    checked = [each[i]["val_loss"] for i in (1, 3, 4)]
+    assert [row["val_loss"] for row in second] == checked
+    mean = (float(each[2]["train_loss"]) + float(each[3]["train_loss"])) / 2
+    assert float(second[1]["train_loss"]) == pytest.approx(mean)
+    a, b = (load_file(tmp_path / name / "model.safetensors")
+            for name in ("each", "second"))
     assert all(torch.equal(a[name], b[name]) for name in a)
 
 
 def test_helpers():
-    assert sorted(epoch_order(150, False, torch.Generator()).tolist()) == list(range(150))
+    order = epoch_order(150, False, torch.Generator())
+    assert sorted(order.tolist()) == list(range(150))
     factors = [lr_factor(i, 1000) for i in range(1000)]
     assert max(factors) == 1 and factors[0] == 1 / 50 and factors[-1] < 1e-5
     a, b = torch.nn.BatchNorm1d(2), torch.nn.BatchNorm1d(2)
@@ -216,52 +282,79 @@ def test_helpers():
     b.num_batches_tracked += 5
     ema_update(a, b, 0.75)
     assert a.weight.tolist() == [1.5, 1.5] and a.num_batches_tracked == 5
-    with pytest.raises(ValueError, match="schedule='linear'"): TrainConfig(schedule="linear")
+    with pytest.raises(ValueError, match="schedule='linear'"):
+        TrainConfig(schedule="linear")
     with pytest.raises(ValueError, match="epochs=0"): TrainConfig(epochs=0)
     with pytest.raises(ValueError, match="check_every=0"): TrainConfig(check_every=0)
     with pytest.raises(ValueError, match="pooled=1.5"): TrainConfig(pooled=1.5)
 
 
-LAUNCH = [COSMOFLOW.with_name("accelerate"), "launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+LAUNCH = [COSMOFLOW.with_name("accelerate"), "launch", "--multi_gpu",
+          "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no",
+          "--dynamo_backend", "no", "--main_process_port", "0"]
 
 
 def launched(*args):
     "Two processes on the CPU."
-    return subprocess.run([*LAUNCH, *args], env=os.environ | {"ACCELERATE_USE_CPU": "true"}, capture_output=True, text=True)
+    on_cpu = os.environ | {"ACCELERATE_USE_CPU": "true"}
+    return subprocess.run([*LAUNCH, *args], env=on_cpu, capture_output=True, text=True)
 
 
 def test_two_processes_train_as_one(tmp_path):
-    "`accelerate launch` on two CPU processes against one process with the summed batch; fixed batch statistics, which each process would count for itself."
-    run = [COSMOFLOW, "train", "--preset", "tiny", "--sims", "0:10", "--epochs", "2", "--batch-size", "40", "--norm-epochs", "0", "--pooled", "0.075", "--out"]
+    """`accelerate launch` of two against one process with the summed batch.
+
+    Batch statistics are fixed: each process would count them for itself."""
+    run = [COSMOFLOW, "train", "--preset", "tiny", "--sims", "0:10", "--epochs", "2",
+           "--batch-size", "40", "--norm-epochs", "0", "--pooled", "0.075", "--out"]
     subprocess.run([*run, tmp_path / "one"], check=True, capture_output=True)
     done = launched(*run, tmp_path / "two")
     assert done.returncode == 0, done.stderr[-3000:]
     one, two = epochs(tmp_path / "one"), epochs(tmp_path / "two")
-    assert [e["train_loss"] for e in one] != [e["train_loss"] for e in two]  # sums in another order: it was really two processes
+    losses = lambda log, name: [row[name] for row in log]
+    # Sums in another order: there really were two processes.
+    assert losses(one, "train_loss") != losses(two, "train_loss")
     for name in ("train_loss", "val_loss"):
-        assert [float(e[name]) for e in two] == pytest.approx([float(e[name]) for e in one], rel=1e-4), name
+        expected = pytest.approx([float(loss) for loss in losses(one, name)], rel=1e-4)
+        assert [float(loss) for loss in losses(two, name)] == expected, name
 
 
 def test_all_processes_have_one_schedule_and_one_model(tmp_path):
-    "The paper's schedule, which acts, with statistics that move, then rest: rates, weights and statistics of both processes are equal, and as many maps are pooled as by one."
+    """The paper's schedule, which acts, with statistics that move, then rest.
+
+    Rates, weights and statistics of both processes are equal, and as many maps are
+    pooled as by one."""
     script = Path(__file__).with_name("two_processes.py")
     done = launched(script, tmp_path / "run", tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
-    first, second = (json.loads((tmp_path / f"{rank}.json").read_text(encoding="utf-8")) for rank in (0, 1))
+    first, second = (
+        json.loads((tmp_path / f"{rank}.json").read_text(encoding="utf-8"))
+        for rank in (0, 1))
     assert first["weights"] == second["weights"] and "prior" in first["weights"]
-    assert first["rates"] == second["rates"] and len(first["rates"]) == 30 and len(set(first["rates"])) > 1
-    assert [a + b for a, b in zip(first["pooled"], second["pooled"], strict=True)] == 30 * [3]  # 0.12 of 24; a process alone would round 1.44 to 1
-    assert first["files"] == second["files"] and "model.safetensors" in first["files"]
+    assert first["rates"] == second["rates"]
+    assert len(first["rates"]) == 30 and len(set(first["rates"])) > 1
+    pooled = [a + b for a, b in zip(first["pooled"], second["pooled"], strict=True)]
+    assert pooled == 30 * [3]  # 0.12 of 24; a process alone would round 1.44 to 1
+    assert first["files"] == second["files"]
+    assert "model.safetensors" in first["files"]
 
 
-@pytest.mark.parametrize(("batch", "n", "ranks", "pairs"), [(32, 4800, 3, False), (32, 30, 2, False), (30, 4800, 2, True), (15, 4800, 1, True)])
+@pytest.mark.parametrize(("batch", "n", "ranks", "pairs"), [
+    (32, 4800, 3, False),
+    (32, 30, 2, False),
+    (30, 4800, 2, True),
+    (15, 4800, 1, True),
+])
 def test_a_batch_that_processes_cannot_share_is_refused(batch, n, ranks, pairs):
-    with pytest.raises(ValueError, match=f"^batch_size={batch}: expected"): batch_share(batch, n, ranks, 0, pairs)
+    with pytest.raises(ValueError, match=f"^batch_size={batch}: expected"):
+        batch_share(batch, n, ranks, 0, pairs)
 
 
 def test_shares_make_up_the_batch():
     whole = list(range(24))
-    for ranks in (1, 2, 4): assert sum((whole[batch_share(24, 96, ranks, rank, True)] for rank in range(ranks)), []) == whole
+    for ranks in (1, 2, 4):
+        shares = [whole[batch_share(24, 96, ranks, rank, True)]
+                  for rank in range(ranks)]
+        assert sum(shares, []) == whole
     assert whole[batch_share(64, 24, 1, 0, False)] == whole
 
 
@@ -273,11 +366,13 @@ class Elsewhere:
 
 
 def test_statistics_become_the_mean_of_all_processes():
-    net = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 1), torch.nn.BatchNorm2d(2), torch.nn.BatchNorm2d(3))
+    net = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 1), torch.nn.BatchNorm2d(2),
+                              torch.nn.BatchNorm2d(3))
     before = {name: value.clone() for name, value in net.state_dict().items()}
     share_statistics(net, Elsewhere())
     for name, value in net.state_dict().items():
-        assert torch.equal(value, (before[name] + 2) / 2 if "running" in name else before[name]), name
+        shared = (before[name] + 2) / 2 if "running" in name else before[name]
+        assert torch.equal(value, shared), name
 
 
 GPUS = {(6, 1): "no", (7, 0): "fp16", (7, 5): "fp16", (8, 0): "bf16", (9, 0): "bf16"}
@@ -303,42 +398,68 @@ def small(): return open_maps("PM", "LH", sims=slice(0, 10), pixels=16)
 def test_auto_takes_the_best_precision(tmp_path, small, monkeypatch):
     "A run with the precision that the device asks for is the run that names it."
     for precision in ("no", "bf16"):
-        monkeypatch.setattr("cosmoflow.train.best_precision", lambda device, precision=precision: precision)
-        named, auto = (train(fresh(small), small, tmp_path / precision / name, TrainConfig(epochs=1, lr=1e-3, precision=name)) for name in (precision, "auto"))
-        assert all(torch.equal(a, b) for a, b in zip(named.state_dict().values(), auto.state_dict().values()))
+        best = lambda device, precision=precision: precision
+        monkeypatch.setattr("cosmoflow.train.best_precision", best)
+        named, auto = (
+            train(fresh(small), small, tmp_path / precision / name,
+                  TrainConfig(epochs=1, lr=1e-3, precision=name))
+            for name in (precision, "auto"))
+        assert same_weights(named, auto)
 
 
-def all_of_accelerate():
-    return [dict(state._shared_state) for state in (PartialState, AcceleratorState, GradientState)]
+STATES = PartialState, AcceleratorState, GradientState
+
+
+def all_of_accelerate(): return [dict(state._shared_state) for state in STATES]
 
 
 def test_the_callers_accelerator_stays_as_it_is(tmp_path, small):
     before = all_of_accelerate()
     mine = Accelerator(mixed_precision="bf16", gradient_accumulation_steps=4)
+    config = TrainConfig(epochs=1, lr=1e-3)
     try:
         with_mine = all_of_accelerate()
-        here = train(fresh(small), small, tmp_path / "a", TrainConfig(epochs=1, lr=1e-3))
-        assert mine.mixed_precision == "bf16" and mine.gradient_accumulation_steps == 4 and all_of_accelerate() == with_mine
-        with pytest.raises(FileExistsError): train(fresh(small), small, tmp_path / "a", TrainConfig(epochs=1, lr=1e-3))
+        here = train(fresh(small), small, tmp_path / "a", config)
+        assert mine.mixed_precision == "bf16"
+        assert mine.gradient_accumulation_steps == 4
+        assert all_of_accelerate() == with_mine
+        with pytest.raises(FileExistsError):
+            train(fresh(small), small, tmp_path / "a", config)
         assert all_of_accelerate() == with_mine
     finally:
-        for state, was in zip((PartialState, AcceleratorState, GradientState), before):
+        for state, was in zip(STATES, before):
             state._shared_state.clear()
             state._shared_state.update(was)
-    alone = train(fresh(small), small, tmp_path / "b", TrainConfig(epochs=1, lr=1e-3))
-    assert all(torch.equal(a, b) for a, b in zip(here.state_dict().values(), alone.state_dict().values()))
+    alone = train(fresh(small), small, tmp_path / "b", config)
+    assert same_weights(here, alone)
     assert all_of_accelerate() == before
 
 
-LAUNCHED = {"GRADIENT_ACCUMULATION_STEPS": "4", "MIXED_PRECISION": "bf16", "DYNAMO_BACKEND": "INDUCTOR", "USE_FSDP": "true", "USE_DEEPSPEED": "true", "USE_MEGATRON_LM": "true", "USE_PARALLELISM_CONFIG": "true"}
+LAUNCHED = {  # settings of the launcher that a run refuses
+    "GRADIENT_ACCUMULATION_STEPS": "4",
+    "MIXED_PRECISION": "bf16",
+    "DYNAMO_BACKEND": "INDUCTOR",
+    "USE_FSDP": "true",
+    "USE_DEEPSPEED": "true",
+    "USE_MEGATRON_LM": "true",
+    "USE_PARALLELISM_CONFIG": "true",
+}
+HARMLESS = {  # the values that agree with a run in fp16; of all others, false
+    "GRADIENT_ACCUMULATION_STEPS": ["1"],
+    "MIXED_PRECISION": ["no", "fp16"],
+    "DYNAMO_BACKEND": ["NO", "no"],
+}
 
 
 @pytest.mark.parametrize("name", LAUNCHED)
-def test_a_setting_of_the_launcher_is_refused_by_name(name, tmp_path, small, monkeypatch):
-    "What would change the run, or what the run would ignore; settings that agree go through."
+def test_a_setting_of_the_launcher_is_refused_by_name(
+        name, tmp_path, small, monkeypatch):
+    "What would change the run, or be ignored; settings that agree go through."
     monkeypatch.setenv(f"ACCELERATE_{name}", LAUNCHED[name])
-    with pytest.raises(ValueError, match=f"^ACCELERATE_{name}={LAUNCHED[name]}: expected .* leave it out"): train(fresh(small), small, tmp_path / "run")
+    message = f"^ACCELERATE_{name}={LAUNCHED[name]}: expected .* leave it out"
+    with pytest.raises(ValueError, match=message):
+        train(fresh(small), small, tmp_path / "run")
     assert not (tmp_path / "run").exists()
-    for harmless in {"GRADIENT_ACCUMULATION_STEPS": ["1"], "MIXED_PRECISION": ["no", "fp16"], "DYNAMO_BACKEND": ["NO", "no"]}.get(name, ["false"]):
+    for harmless in HARMLESS.get(name, ["false"]):
         monkeypatch.setenv(f"ACCELERATE_{name}", harmless)
         _check_environment("fp16")

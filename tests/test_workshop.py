@@ -1,4 +1,4 @@
-"""What the workshop hands out: students' versions in step with the lessons, a lesson that nobody has started, the guide's numbers, the slides."""
+"""What the workshop hands out: students' lessons, the guide's numbers, the slides."""
 import json
 import re
 import sys
@@ -6,23 +6,28 @@ from collections import Counter
 
 import nbformat
 import pytest
-from conftest import ROOT
+from conftest import ROOT, cell_sources
 from nbclient import NotebookClient
 
 WORKSHOP = ROOT / "nbs" / "workshop"
+STUDENTS = WORKSHOP / "_students"
 LESSONS = sorted(WORKSHOP.glob("[0-9]*.ipynb"))
+SLIDES = WORKSHOP / "slides.ipynb"
 GUIDE = (WORKSHOP / "guide.md").read_text(encoding="utf-8")
 
 
 def cells(path): return json.loads(path.read_text(encoding="utf-8"))["cells"]
 
 
-def graded(path): return [c["metadata"]["nbgrader"] for c in cells(path) if "nbgrader" in c["metadata"]]
+def graded(path):
+    found = [cell["metadata"] for cell in cells(path)]
+    return [metadata["nbgrader"] for metadata in found if "nbgrader" in metadata]
 
 
 def printed(path):
     "All text that a notebook's outputs hold."
-    return "".join("".join(o.get("text", "")) for c in cells(path) for o in c.get("outputs", []))
+    outputs = [o for cell in cells(path) for o in cell.get("outputs", [])]
+    return "".join("".join(o.get("text", "")) for o in outputs)
 
 
 @pytest.fixture(scope="module")
@@ -39,26 +44,32 @@ def handed_out(build, tmp_path_factory):
     return out
 
 
+def by_name(paths): return {p.name: p.read_text(encoding="utf-8") for p in paths}
+
+
 def test_students_versions_and_solutions_are_in_step(build, tmp_path):
     build.build(tmp_path / "students", tmp_path / "solutions.json")
-    made = {p.name: p.read_text(encoding="utf-8") for p in (tmp_path / "students").iterdir()}
-    kept = {p.name: p.read_text(encoding="utf-8") for p in (ROOT / "nbs" / "workshop" / "_students").glob("*.ipynb")}
+    made = by_name((tmp_path / "students").iterdir())
+    kept = by_name(STUDENTS.glob("*.ipynb"))
     assert made == kept, "run `make workshop` and commit nbs/workshop/_students/"
+    made = (tmp_path / "solutions.json").read_text(encoding="utf-8")
     kept = (ROOT / "cosmoflow" / "solutions.json").read_text(encoding="utf-8")
-    assert (tmp_path / "solutions.json").read_text(encoding="utf-8") == kept, "run `make workshop` and commit it"
+    assert made == kept, "run `make workshop` and commit it"
 
 
 @pytest.mark.parametrize("lesson", LESSONS, ids=lambda p: p.stem)
 def test_student_version_holds_no_solution(lesson):
-    student = ROOT / "nbs" / "workshop" / "_students" / lesson.name
+    student = STUDENTS / lesson.name
     assert student.stat().st_size < 60_000
     for a, b in zip(cells(lesson), cells(student), strict=True):
-        meta, a, b = a["metadata"].get("nbgrader", {}), "".join(a["source"]), "".join(b["source"])
+        meta = a["metadata"].get("nbgrader", {})
+        a, b = "".join(a["source"]), "".join(b["source"])
         if meta.get("solution"):
             number = meta["grade_id"].removeprefix("exercise-")
             assert "### BEGIN SOLUTION" in a and "SOLUTION" not in b
             assert f"raise lesson.not_started({number})" in b
-        elif a.startswith(("[![", "**", "#")) or "](../" in a: assert "](../../" in b or "](../" not in b
+        elif a.startswith(("[![", "**", "#")) or "](../" in a:
+            assert "](../../" in b or "](../" not in b
         else: assert a == b
     assert not any(c.get("outputs") for c in cells(student))
     for link in re.findall(r"\]\(([^)#:]+)\)", student.read_text(encoding="utf-8")):
@@ -67,7 +78,7 @@ def test_student_version_holds_no_solution(lesson):
 
 @pytest.mark.parametrize("lesson", LESSONS, ids=lambda p: p.stem)
 def test_nbgrader_knows_every_cell(lesson):
-    "Each exercise has its check; one that is starred carries no points, the others two."
+    "Each exercise has its check; those with a star carry no points, the others two."
     notebook = nbformat.read(lesson, 4)
     nbformat.validate(notebook)
     found = graded(lesson)
@@ -75,7 +86,7 @@ def test_nbgrader_knows_every_cell(lesson):
     exercises = [i.removeprefix("exercise-") for i in ids if i.startswith("exercise-")]
     assert ids == [f"{kind}-{n}" for n in exercises for kind in ("exercise", "check")]
     assert exercises == [str(n + 1) for n in range(len(exercises))]
-    text = "\n".join("".join(c["source"]) for c in notebook.cells if c["cell_type"] == "markdown")
+    text = "\n".join(cell_sources(lesson, "markdown"))
     starred = set(re.findall(r"^## (\d) ✏️ ⭐", text, re.M))
     for m in found:
         number = m["grade_id"][-1]
@@ -84,110 +95,147 @@ def test_nbgrader_knows_every_cell(lesson):
 
 
 def run(notebook, folder):
-    client = NotebookClient(notebook, kernel_name="python3", allow_errors=True, timeout=600, resources={"metadata": {"path": str(folder)}})
+    "What goes wrong in a lesson: errors of each check, and all errors."
+    client = NotebookClient(notebook, kernel_name="python3", allow_errors=True,
+                            timeout=600, resources={"metadata": {"path": str(folder)}})
     client.execute()
-    checks = [c for c in notebook.cells if c.metadata.get("nbgrader", {}).get("grade")]
-    return [[o for o in c.outputs if o.output_type == "error"] for c in checks], notebook.cells
+    errors = lambda cell: [output for output in cell.get("outputs", [])
+                           if output.output_type == "error"]
+    checks = [cell for cell in notebook.cells
+              if cell.metadata.get("nbgrader", {}).get("grade")]
+    return ([errors(cell) for cell in checks],
+            [error for cell in notebook.cells for error in errors(cell)])
 
 
-def test_lesson_that_nobody_started_says_one_line_a_check_and_can_be_caught_up_with(tmp_path):
+NOT_STARTED = r"✏️ Exercise \d is not started\. .*lesson\.catch_up\(\d\)"
+
+
+def test_lesson_that_nobody_started_says_one_line_a_check_and_can_be_caught_up_with(
+        tmp_path):
     "In a real kernel, as on Colab: the student's notebook alone, and the package."
-    path = ROOT / "nbs" / "workshop" / "_students" / LESSONS[0].name
+    path = STUDENTS / LESSONS[0].name
     errors, everything = run(nbformat.read(path, 4), tmp_path)
     for number, found in enumerate(errors, 1):
         (error,) = found
         (line,) = error.traceback
-        assert re.match(r"✏️ Exercise \d is not started\. .*lesson\.catch_up\(\d\)", line) and "\n" not in line
-        assert f"Exercise {number} " in line or number > 3, "the later ones need the earlier"
-    loud = [o for c in everything for o in c.get("outputs", []) if o.output_type == "error" and "not started" not in o.evalue]
-    assert not loud
+        assert re.match(NOT_STARTED, line) and "\n" not in line
+        if number <= 3: assert f"Exercise {number} " in line  # later ones need earlier
+    assert not [error for error in everything if "not started" not in error.evalue]
     notebook = nbformat.read(path, 4)
     for cell in list(notebook.cells):
         meta = cell.metadata.get("nbgrader", {})
         if not meta.get("solution"): continue
         i = notebook.cells.index(cell)
-        notebook.cells.insert(i + 1, nbformat.v4.new_code_cell(f"lesson.catch_up({meta.grade_id[-1]})"))
-    errors, everything = run(notebook, tmp_path)
-    assert not any(errors) and not any(o.output_type == "error" for c in everything for o in c.get("outputs", []))
+        catch_up = nbformat.v4.new_code_cell(f"lesson.catch_up({meta.grade_id[-1]})")
+        notebook.cells.insert(i + 1, catch_up)
+    _, everything = run(notebook, tmp_path)
+    assert not everything
 
 
 def test_guide_gives_each_lesson_its_time_and_its_page():
-    rows = re.findall(r"^\| (\d+)–(\d+) \| \[(\d): .*?\]\((\w+\.ipynb)\)", GUIDE, re.M)
+    row = r"^\| (\d+)–(\d+) \| \[(\d): .*?\]\((\w+\.ipynb)\)"
+    rows = re.findall(row, GUIDE, re.M)
     assert [page for *_, page in rows] == [p.name for p in LESSONS]
     for start, end, number, page in rows:
-        head = "".join(cells(WORKSHOP / page)[0]["source"]) + "".join(cells(WORKSHOP / page)[1]["source"])
+        head = "".join(cell_sources(WORKSHOP / page)[:2])
         said = {int(m) for m in re.findall(r"(\d+) minutes", head)}
         assert said == {int(end) - int(start)}, page
         part = re.search(rf"### Lesson {number}\n(.*?)(?=\n###? )", GUIDE, re.S)[1]
-        spans = [tuple(map(int, s)) for s in re.findall(r"^\| (\d+)–(\d+) \|", part, re.M)]
+        spans = re.findall(r"^\| (\d+)–(\d+) \|", part, re.M)
+        spans = [tuple(map(int, span)) for span in spans]
         assert spans[0][0] == 0 and spans[-1][1] == int(end) - int(start)
         assert all(a[1] == b[0] for a, b in zip(spans, spans[1:]))
         named = set(re.findall(r"Exercises? (\d)(?: and (\d))?", part))
         named = {n for pair in named for n in pair if n}
         points = {m["grade_id"][-1] for m in graded(WORKSHOP / page) if m.get("points")}
-        assert points <= named, f"lesson {number}: exercises {points - named} have no minutes"
+        assert points <= named, f"lesson {number}: {points - named} have no minutes"
 
 
 def test_guide_counts_exercises_and_points():
     points = [m["points"] for p in LESSONS for m in graded(p) if m["grade"]]
     numbers = Counter(points)
-    (said,) = re.findall(r"(\d+) exercises, (\d+) of them starred.*?(\d+) points in all", GUIDE, re.S)
+    counts = r"(\d+) exercises, (\d+) of them starred.*?(\d+) points in all"
+    (said,) = re.findall(counts, GUIDE, re.S)
     assert tuple(map(int, said)) == (len(points), numbers[0], sum(points))
 
 
 def test_guide_and_lessons_repeat_what_the_lessons_print():
-    single, mean, pca = re.search(r"single samples ([\d.]+), mean of twelve ([\d.]+), principal components ([\d.]+)", printed(LESSONS[1])).groups()
-    assert f"Single {float(single):.2f}, mean {float(mean):.2f}, and principal components, {float(pca):.2f}" in GUIDE
+    single, mean, pca = map(float, re.search(
+        r"single samples ([\d.]+), mean of twelve ([\d.]+), "
+        r"principal components ([\d.]+)", printed(LESSONS[1])).groups())
+    assert (f"Single {single:.2f}, mean {mean:.2f}, and principal components, {pca:.2f}"
+            in GUIDE)
     assert f"{(25 / 64) ** 2:.3f}" in GUIDE
-    assert float(re.search(r"the fine ones: ([\d.]+)", printed(LESSONS[3]))[1]) < 0.5 and "It says *no*" in GUIDE
-    table = dict(re.findall(r"^([a-z ]+?) +Omega_m +([\d.]+ .*?sigma_8 +[\d.]+)", printed(LESSONS[4]), re.M))
-    said = re.search(r"eight numbers ([\d.]+) and ([\d.]+) %, the linear fit on the spectrum ([\d.]+) and ([\d.]+), the weak one ([\d.]+) and (\d+\.\d)", GUIDE).groups()
-    rows = [re.findall(r"(?:^|sigma_8 +)([\d.]+)", table[name]) for name in ("summaries", "spectrum", "weak spectrum")]
+    share = re.search(r"the fine ones: ([\d.]+)", printed(LESSONS[3]))[1]
+    assert float(share) < 0.5 and "It says *no*" in GUIDE
+    table = dict(re.findall(r"^([a-z ]+?) +Omega_m +([\d.]+ .*?sigma_8 +[\d.]+)",
+                            printed(LESSONS[4]), re.M))
+    said = re.search(
+        r"eight numbers ([\d.]+) and ([\d.]+) %, the linear fit on the spectrum "
+        r"([\d.]+) and ([\d.]+), the weak one ([\d.]+) and (\d+\.\d)", GUIDE).groups()
+    rows = [re.findall(r"(?:^|sigma_8 +)([\d.]+)", table[name])
+            for name in ("summaries", "spectrum", "weak spectrum")]
     assert list(said) == [number for row in rows for number in row]
 
 
-def test_site_folds_every_solution_and_check_and_its_badge_opens_the_lesson_without(built_site):
+FOLDED = (r"<details class=.code-fold.>\s*"
+          r"<summary>(A solution|The check) of exercise (\d)</summary>")
+BADGE = r"colab\.research[^'\"]*/blob/main/([^'\"]*)"
+
+
+def test_site_folds_every_solution_and_check_and_its_badge_opens_the_lesson_without(
+        built_site):
     for path in LESSONS:
-        page = (built_site / "workshop" / f"{path.stem[3:]}.html").read_text(encoding="utf-8")
-        folded = re.findall(r"<details class=.code-fold.>\s*<summary>(A solution|The check) of exercise (\d)</summary>", page)
-        assert folded == [("A solution" if m["solution"] else "The check", m["grade_id"][-1]) for m in graded(path)]
-        assert re.findall(r"colab\.research[^'\"]*/blob/main/([^'\"]*)", page) == [f"nbs/workshop/_students/{path.name}"]
+        page = built_site / "workshop" / f"{path.stem[3:]}.html"
+        page = page.read_text(encoding="utf-8")
+        parts = [("A solution" if m["solution"] else "The check", m["grade_id"][-1])
+                 for m in graded(path)]
+        assert re.findall(FOLDED, page) == parts
+        assert re.findall(BADGE, page) == [f"nbs/workshop/_students/{path.name}"]
         outside = re.sub(r"<details.*?</details>", "", page, flags=re.S)
         assert "BEGIN SOLUTION" in page and "BEGIN SOLUTION" not in outside
 
 
 def test_slides_show_without_a_network(handed_out, browser):
     page, trouble = browser.new_page(viewport={"width": 1280, "height": 800}), []
+    is_local = lambda request: request.url.startswith(("file:", "data:"))
     page.on("console", lambda m: m.type == "error" and trouble.append(m.text))
     page.on("pageerror", lambda e: trouble.append(str(e)))
-    page.on("request", lambda r: r.url.startswith(("file:", "data:")) or trouble.append(f"asks {r.url}"))
+    page.on("request", lambda r: is_local(r) or trouble.append(f"asks {r.url}"))
     page.goto((handed_out / "slides.html").as_uri())
     pictures = page.locator("section img")
     for i in range(1, page.evaluate("Reveal.getTotalSlides()")):
         page.keyboard.press("ArrowRight")
-        while page.evaluate("Reveal.availableFragments().next"): page.keyboard.press("ArrowRight")
-        assert page.evaluate("Reveal.getCurrentSlide().scrollHeight") <= 700, f"slide {i} is higher than the screen"
+        while page.evaluate("Reveal.availableFragments().next"):
+            page.keyboard.press("ArrowRight")
+        height = page.evaluate("Reveal.getCurrentSlide().scrollHeight")
+        assert height <= 700, f"slide {i} is higher than the screen"
         assert page.evaluate("Reveal.getIndices().h") == i
-    assert pictures.count() == 7 and page.locator(".katex-html").count() and not page.locator(".highlight").count()
+    assert pictures.count() == 7 and page.locator(".katex-html").count()
+    assert not page.locator(".highlight").count()
     assert not trouble
     page.close()
 
 
 def test_slides_show_every_exercise_and_keep_notes_apart():
-    cells = json.loads((ROOT / "nbs/workshop/slides.ipynb").read_text(encoding="utf-8"))["cells"]
-    told = [("".join(c["source"]), c["metadata"].get("slideshow", {}).get("slide_type")) for c in cells if c["cell_type"] == "markdown"]
+    told = [("".join(c["source"]), c["metadata"].get("slideshow", {}).get("slide_type"))
+            for c in cells(SLIDES) if c["cell_type"] == "markdown"]
     shown = [text for text, kind in told if kind == "slide" and "Now you" in text]
     assert len(shown) == len(LESSONS)
     for slide, lesson in zip(shown, LESSONS):
-        texts = ["".join(c["source"]) for c in json.loads(lesson.read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "markdown"]
-        asked = [title for text in texts for title in re.findall(r"^#+ (?:\d )?✏️ (.*)", text, re.M)]
-        assert [line.replace("★", "⭐") for line in re.findall(r"^- (.*)", slide, re.M)] == asked
-    assert [kind for text, kind in told if re.search("instructors|make workshop", text)] == ["notes"]
+        texts = cell_sources(lesson, "markdown")
+        asked = [title for text in texts
+                 for title in re.findall(r"^#+ (?:\d )?✏️ (.*)", text, re.M)]
+        named = re.findall(r"^- (.*)", slide, re.M)
+        assert [line.replace("★", "⭐") for line in named] == asked
+    for_instructors = re.compile("instructors|make workshop")
+    assert [kind for text, kind in told if for_instructors.search(text)] == ["notes"]
 
 
 def test_words_in_the_slides_pictures_are_large_enough():
     "At least 14 points where a picture fills its slide, which is 900 points wide."
-    code = "\n".join("".join(c["source"]) for c in json.loads((ROOT / "nbs/workshop/slides.ipynb").read_text(encoding="utf-8"))["cells"] if c["cell_type"] == "code")
+    code = "\n".join(cell_sources(SLIDES, "code"))
     size = float(re.search(r'"font.size": (\d+)', code)[1])
     widths = [float(w) for w in re.findall(r"figsize=\(([\d.]+)", code)]
-    assert len(widths) >= 3 and size * 900 / (72 * max(widths)) >= 14 and "fontsize" not in code
+    assert len(widths) >= 3 and size * 900 / (72 * max(widths)) >= 14
+    assert "fontsize" not in code

@@ -1,4 +1,6 @@
-"""What one of several processes of a training saw: `accelerate launch tests/two_processes.py out results`, for test_train."""
+"""What one of several processes of a training saw, for test_train.
+
+Run by `accelerate launch tests/two_processes.py out results`."""
 import json
 import sys
 from pathlib import Path
@@ -30,10 +32,13 @@ class Watched(torch.optim.AdamW):
 cosmoflow.train.partly_pooled = counted
 torch.optim.AdamW = Watched
 data = open_maps("PM", "LH", sims=slice(0, 10), pixels=16)
-config = TrainConfig(epochs=6, lr=5e-2, batch_size=24, patience=0, ema=0.5, pooled=0.12, norm_epochs=0.7)
+config = TrainConfig(epochs=6, lr=5e-2, batch_size=24, patience=0, ema=0.5, pooled=0.12,
+                     norm_epochs=0.7)
 torch.manual_seed(0)
-model = train(CosmoFlow.from_preset("tiny", Normalizer.fit(data.split()[0].maps)), data, out, config)
+model = CosmoFlow.from_preset("tiny", Normalizer.fit(data.split()[0].maps))
+model = train(model, data, out, config)
 rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
 weights = {name: digest([value]) for name, value in model.state_dict().items()}
 files = sorted(path.name for path in out.iterdir())
-(results / f"{rank}.json").write_text(json.dumps({"weights": weights, "pooled": pooled, "rates": rates, "files": files}), encoding="utf-8")
+saw = {"weights": weights, "pooled": pooled, "rates": rates, "files": files}
+(results / f"{rank}.json").write_text(json.dumps(saw), encoding="utf-8")
