@@ -173,7 +173,7 @@ MUTANTS = [  # module, old text, new text, tests of which one must fail
     ("train", "min(config.ema, (1 + number) / (10 + number))",
      "config.ema", "steps: averaged"),
     ("train", "get_ema_multi_avg_fn(decay)",
-     "get_ema_multi_avg_fn(1 - decay)", "train: helpers"),
+     "get_ema_multi_avg_fn(1 - decay)", "train: an_average"),
     ("train", "field = self.encode(x1)\n",
      "field = self.encode(x1).detach()\n", "steps: encoder"),
     ("train", "- b).square().sum(-1)",
