@@ -35,7 +35,7 @@ def test_setup_cell_installs_what_is_imported(path):
     code = "\n".join(cell_sources(path, "code"))
     imported = set(re.findall(r"^(?:from|import) ([\w.]+)", code, re.M))
     needed = {extra for module, extra in EXTRAS.items() if module in imported}
-    installed = re.search(r'pip install -q "cosmoflow(?:\[([\w,]+)\])? @ git', code)
+    installed = re.search(r'"cosmoflow(?:\[([\w,]+)\])? @ git\+https', code)
     assert installed, "no set-up cell"
     extras = set((installed[1] or "").split(","))
     assert needed <= extras, f"imports need the extras {needed}"

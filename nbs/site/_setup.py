@@ -23,7 +23,8 @@ from importlib.metadata import version
 if importlib.util.find_spec("cosmoflow") is None:
     with open("kept.txt", "w", encoding="utf-8") as f:
         f.writelines(f"{name}=={version(name)}\\n" for name in ("torch", "numpy"))
-    %pip install -q "cosmoflow{extras} @ git+https://github.com/cosmoflow/cosmoflow" -c kept.txt
+    source = "cosmoflow{extras} @ git+https://github.com/cosmoflow/cosmoflow"
+    %pip install -q "{source}" -c kept.txt
     if "jax" in sys.modules:
         print("The old jax is still loaded: choose Runtime > Restart session, "
               "then run this page from its top.")"""
