@@ -282,7 +282,7 @@ def _checked(
         yield batch
         start += len(batch)
 
-
+# %% ../nbs/course/02_data.ipynb #db52b016
 def _check_values(maps: Maps, name: str | Path) -> None:
     "Look at every value once."
     for _ in _checked(maps, name): pass

@@ -1,12 +1,11 @@
 """Models on another device than the maps; the device is emulated."""
-import json
 import re
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from conftest import NOTEBOOKS, ROOT, randomised
+from conftest import NOTEBOOKS, ROOT, cell_sources, randomised
 from far import FAR, far_device
 
 from cosmoflow import CosmoFlow
@@ -164,9 +163,6 @@ PROMISE = (
 @pytest.mark.parametrize(
     "page", PAGES, ids=lambda page: f"{page.parent.name}/{page.stem}")
 def test_no_time_is_promised_for_a_card_that_was_not_measured(page):
-    text = page.read_text(encoding="utf-8")
-    if page.suffix == ".ipynb":
-        cells = json.loads(text)["cells"]
-        text = "\n".join("".join(cell["source"]) for cell in cells
-                         if cell["cell_type"] == "markdown")
+    text = ("\n".join(cell_sources(page, "markdown")) if page.suffix == ".ipynb"
+            else page.read_text(encoding="utf-8"))
     assert not re.findall(PROMISE, text)

@@ -1,9 +1,8 @@
 """Text is UTF-8 wherever it is read or written, whatever the locale says."""
 import ast
-import json
 
 import pytest
-from conftest import NOTEBOOKS, ROOT
+from conftest import NOTEBOOKS, ROOT, cell_sources
 
 PATTERNS = "cosmoflow/*.py", "tests/*.py", "nbs/*/*.py", "*.py"
 PROGRAMS = sorted(path for pattern in PATTERNS for path in ROOT.glob(pattern))
@@ -21,9 +20,8 @@ def plain(line):
 def code_of(path):
     "A program, or the code cells of a notebook, without what only IPython reads."
     if path.suffix == ".py": return path.read_text(encoding="utf-8")
-    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
-    return "\n".join(map(plain, "\n".join(code).splitlines()))
+    code = "\n".join(cell_sources(path, "code"))
+    return "\n".join(map(plain, code.splitlines()))
 
 
 def names_no_encoding(code):

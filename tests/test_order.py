@@ -2,14 +2,13 @@
 
 Numbers of chapters follow that order and move with it: text names chapters by title.
 """
-import json
 import re
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import yaml
-from conftest import NOTEBOOKS, ROOT
+from conftest import NOTEBOOKS, ROOT, cell_sources
 
 NBS = ROOT / "nbs"
 SITE = "https://cosmoflow.github.io/cosmoflow"
@@ -29,11 +28,6 @@ def side_bar():
         pages += entry["contents"] if isinstance(entry, dict) else [entry]
     made = ("site/api.md", "site/references.md")
     return [page for page in pages if page not in made]
-
-
-def cells(path, kind="markdown"):
-    notebook = json.loads(path.read_text(encoding="utf-8"))
-    return ["".join(c["source"]) for c in notebook["cells"] if c["cell_type"] == kind]
 
 
 def links(text, page):
@@ -59,7 +53,8 @@ def test_where_next_leads_on():
     for page, following in pairwise(chain):
         path = NBS / page
         whole = path.suffix != ".ipynb"
-        text = path.read_text(encoding="utf-8") if whole else cells(path)[-1]
+        text = (path.read_text(encoding="utf-8") if whole
+                else cell_sources(path, "markdown")[-1])
         _, found, end = text.rpartition("Where next")
         first = links(end, path)[:1] if found else "no `Where next` in the last cell"
         if first != [following]: astray[page] = f"should lead to {following}: {first}"
@@ -78,7 +73,8 @@ def test_readme_lists_the_same_order():
 @pytest.mark.parametrize("part", ["course/", "howto/", "experiments/"])
 def test_home_page_lists_the_same_order(part):
     asked = [page for page in side_bar() if page.startswith(part)]
-    paragraphs = [p for cell in cells(HOME) for p in cell.split("\n\n")]
+    paragraphs = [p for cell in cell_sources(HOME, "markdown")
+                  for p in cell.split("\n\n")]
     named = [links(paragraph, HOME) for paragraph in paragraphs]
     lists = [[page for page in pages if page.startswith(part)] for pages in named]
     assert asked in lists, f"no paragraph names all of {part} in order"
@@ -95,11 +91,12 @@ def test_text_names_chapters_by_title():
     written = [*NBS.rglob("*.md"), *ROOT.glob("*.md"), *ROOT.glob(".github/**/*.md")]
     written = [*written, *ROOT.glob("cosmoflow/**/*.md")]
     prose = {path: path.read_text(encoding="utf-8") for path in written}
-    prose |= {p: "\n".join(cells(p)) for p in NOTEBOOKS}
+    prose |= {p: "\n".join(cell_sources(p, "markdown")) for p in NOTEBOOKS}
     programs = [*ROOT.glob("cosmoflow/*.py"), *ROOT.glob("tests/*.py")]
     programs = {*programs, *NBS.glob("*/*.py"), ROOT / "Makefile"} - {Path(__file__)}
     code = {p: p.read_text(encoding="utf-8") for p in programs}
-    code |= {p.with_suffix(".py"): "\n".join(cells(p, "code")) for p in NOTEBOOKS}
+    code |= {p.with_suffix(".py"): "\n".join(cell_sources(p, "code"))
+             for p in NOTEBOOKS}
     found = []
     for path, text in (prose | code).items():
         numbered = re.finditer(r"(?i)\b(?:notebook|chapter)s?[\s\[(]{1,3}\d+", text)
@@ -113,7 +110,7 @@ def test_text_names_chapters_by_title():
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=name)
 def test_badge_opens_this_notebook(path):
     "A lesson's opens the students' version."
-    text = "\n".join(cells(path))
+    text = "\n".join(cell_sources(path, "markdown"))
     badges = re.findall(r"\]\((https://colab[^)]*/blob/[^)]*)\)", text)
     lesson = path.parent.name == "workshop" and path.name[0].isdigit()
     opened = f"nbs/workshop/_students/{path.name}" if lesson else f"nbs/{name(path)}"
@@ -122,7 +119,7 @@ def test_badge_opens_this_notebook(path):
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=name)
 def test_docstring_names_the_page_of_its_chapter(path):
-    code = "\n".join(cells(path, "code"))
+    code = "\n".join(cell_sources(path, "code"))
     module = re.search(r"^#\| default_exp (\w+)", code, re.M)
     if not module: return
     page = path.with_name(re.sub(r"^\d\d_", "", path.stem) + ".html")

@@ -13,7 +13,7 @@ import threading
 
 import numpy as np
 import pytest
-from conftest import COSMOFLOW, NOTEBOOKS, kill_when
+from conftest import COSMOFLOW, NOTEBOOKS, cell_sources, kill_when
 
 import cosmoflow.simulate
 from cosmoflow.core import alone
@@ -268,9 +268,7 @@ def test_pages_with_simulations_keep_torch_and_numpy(
         path, tmp_path, monkeypatch, capsys):
     "Pip is asked to keep both, and the page says of jax what pmpp asks for."
     from IPython.core.inputtransformer2 import TransformerManager
-    notebook = json.loads(path.read_text(encoding="utf-8"))
-    cells = ["".join(c["source"]) for c in notebook["cells"]]
-    setup = next(c for c in cells if 'find_spec("cosmoflow")' in c)
+    setup = next(c for c in cell_sources(path) if 'find_spec("cosmoflow")' in c)
     asked = []
     shell = type("Shell", (), {"run_line_magic": lambda self, *a: asked.append(a),
                                "system": lambda self, *a: None})()
