@@ -6,7 +6,7 @@ Docs: https://cosmoflow.github.io/cosmoflow/course/scales.html"""
 
 # %% auto #0
 __all__ = ['unknown_cost', 'saving', 'known_cost', 'best_order', 'mixture_cost', 'swap_changes', 'ChannelScales', 'spearman',
-           'selectivity', 'sorting_score', 'halvings', 'exact_p']
+           'selectivity', 'sorting_score', 'halvings', 'exact_p', 'draw_rest']
 
 # %% ../nbs/course/14_scales.ipynb #71d48753
 from dataclasses import dataclass
@@ -16,8 +16,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from .core import Maps, as_stack, in_pieces
-from .model import CosmoFlow
+from .core import Fields, Maps, as_stack, in_pieces, to_tensor
+from .model import CosmoFlow, draw_fields
 from .spectra import cross_correlation, wavenumbers
 
 # %% ../nbs/course/14_scales.ipynb #fcbc8898
@@ -176,3 +176,21 @@ def exact_p(
     "Share of all groupings that score at least as far from one half as this one."
     far = (scores - 0.5).abs()
     return (far >= far[which] - 1e-6).double().mean().item()
+
+# %% ../nbs/course/14_scales.ipynb #f5a20002
+def draw_rest(
+    prior: Tensor,  # as `field_prior` makes it, (h, w, 1 + C, C, 2)
+    kept: Fields,   # the first m channels of some fields, (n, m, h, w)
+    generator: torch.Generator | None = None,  # of the noise that becomes the rest
+) -> Tensor:        # whole fields, (n, C, h, w)
+    "Draws the later channels of fields, given the first ones, from a prior."
+    h, w, _, channels, _ = prior.shape
+    kept = to_tensor(kept, f"n, m, {h}, {w}", "kept").float().to(prior.device)
+    m = kept.shape[1]
+    if m > channels: raise ValueError(f"kept: at most {channels} channels, found {m}")
+    drawn = draw_fields(prior, len(kept), generator)
+    factor = torch.view_as_complex(prior.float())[:, :, 1:, :m]  # A above B
+    delta = torch.fft.fft2(kept - drawn[:, :m], norm="ortho").permute(2, 3, 1, 0)
+    noise = torch.linalg.solve_triangular(factor[:, :, :m], delta, upper=False)
+    shift = torch.fft.ifft2((factor @ noise).permute(3, 2, 0, 1), norm="ortho").real
+    return torch.cat([kept, (drawn + shift)[:, m:]], 1)

@@ -81,7 +81,7 @@ def plain():
     moved = np.roll(maps, 1, 0) * 2
     field = np.random.default_rng(0).integers(-3, 4, (15, 8, 2, 2)).astype(np.float32)
     stacks = {"maps": maps, "maps_b": moved, "reference": moved, "rec": moved,
-              "others": moved, "field": field}
+              "others": moved, "field": field, "kept": field[:, :3]}
     stacks["x"] = np.rint(stacks["field"].repeat(8, 3).reshape(15, 1, 16, 16))
     for stack in stacks.values(): stack.setflags(write=False)
     return stacks
@@ -100,6 +100,9 @@ def call(function, path, name, stack):
     given = {"pixels": 16} if "pixels" in takes else {}
     if "model" in takes: given["model"] = randomised(steps=1)
     if "self" in takes: given["self"] = owner(path)
+    if "prior" in takes:
+        given["prior"] = field_prior(plain()["field"])
+        given["generator"] = torch.Generator().manual_seed(0)
     noise = {"seed": 0, "steps": 1}
     given |= {k: v for k, v in noise.items() if {k, "kwargs"} & set(takes)}
     for other, parameter in takes.items():
