@@ -1,4 +1,4 @@
-"""Everything from a shell: simulate, download, train, evaluate, distill, encode, decode, bench, demo.
+"""Everything from a shell: simulate, download, train, evaluate, distill, encode, decode, export, bench, demo.
 
 Docs: https://cosmoflow.github.io/cosmoflow/tools/cli.html"""
 
@@ -477,6 +477,36 @@ def _decode(
     array = _load_array(field, 4, "compressed fields, (n, C, h, w)")
     network = _load_model(model)
     _save_array(out, network.decode(array, seed=seed, **options))
+
+# %% ../nbs/tools/cli.ipynb #e0c11002
+@_command
+@_takes("data.open_maps", "root suite field sims pixels maps_per_simulation box",
+        {"root": "data"})
+@_takes("export.export", "out maps seed")
+def _export(
+    model: _Model = "mini-fast",
+    **options: Any,
+) -> None:
+    """Write a model as ONNX graphs and one JSON, for browsers and C++.
+
+    example: cosmoflow export --model mini-fast --out exported --maps 12
+
+    Files that are there are whole, and the same command starts again.
+    """
+    from cosmoflow.core import check_folder
+    from cosmoflow.data import open_maps
+    from cosmoflow.export import export, open_sets
+
+    check_folder(options["out"])
+    network = _load_model(model)
+    where = _only(open_maps, options)
+    data = open_maps(**where)
+    where.pop("sims", None)
+    shown = open_sets(**where) if options.get("maps") else []
+    about = export(network, data, name=Path(model).name, shown=shown,
+                   **_only(export, options))
+    for file in about["files"].values():
+        print(f"{options['out']}/{file['file']}: {file['bytes']:,} bytes")
 
 # %% ../nbs/tools/cli.ipynb #730fc7dd
 @_command

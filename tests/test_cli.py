@@ -19,7 +19,7 @@ from cosmoflow import CosmoFlow, __version__, cli
 from cosmoflow.data import open_maps
 
 COMMANDS = ("simulate", "download", "train", "evaluate", "distill",
-            "encode", "decode", "bench", "demo")
+            "encode", "decode", "export", "bench", "demo")
 WRONG = {  # what each command refuses, and how
     "simulate": ("--set XY --out o", "set='XY'"),
     "download": ("--suite PM --set LH --out o", "not on CMD's server"),
@@ -28,6 +28,7 @@ WRONG = {  # what each command refuses, and how
     "distill": ("--data nowhere --out o", "nowhere"),
     "encode": ("none.npy x.npy", "none.npy: no such file"),
     "decode": ("none.npy x.npy", "none.npy: no such file"),
+    "export": ("--data nowhere --out o", "nowhere"),
     "bench": ("--pixels 96 --out o", "multiples of 64"),
     "demo": ("--sims 999: --out o", "selects none"),
 }
@@ -85,7 +86,7 @@ def test_its_example_parses(command):
     "simulate.simulate", "data.open_maps", "data.download",
     "train.TrainConfig", "train.train",
     "model.find_model", "model.CosmoFlow.__init__", "model.CosmoFlow.decode",
-    "evaluate.evaluate", "distill.distill", "bench.bench", "demo.demo",
+    "evaluate.evaluate", "distill.distill", "export.export", "bench.bench", "demo.demo",
 ])
 def test_what_is_read_is_what_is_there(path):
     module, *names = path.split(".")
@@ -210,6 +211,7 @@ TO = {  # each command, with an output to be chosen
     "distill": "--sims 0:10 --out {}",
     "encode": "maps.npy {}/x.npy",
     "decode": "field.npy {}/x.npy",
+    "export": "--sims 0:10 --out {}",
     "bench": "--out {}",
     "demo": "--out {}",
 }
@@ -292,6 +294,14 @@ REFUSED = {  # what is wrong in a command that is right otherwise, and what is s
         "--model none --solver rk": "solver='rk'",
         "--steps 0": "steps=0",
         "--solver rk": "solver='rk'",
+    },
+    "export": {
+        "--maps -1": "maps=-1",
+        "--model none": "no such folder",
+        "--model vae": "do not make a CosmoFlow",
+        "--pixels 8": "multiples of 16",
+        "--data file": "no such file",
+        "--sims 0:2": "leave no simulation",
     },
     "bench": {
         "--rounds 0": "rounds=0",

@@ -14,6 +14,8 @@ EXTRAS = {
     "umap": "viz",
     "ipywidgets": "viz",
     "anywidget": "viz",
+    "onnx": "export",
+    "onnxruntime": "export",
     "sklearn": "viz",
     "optuna": "search",
 }
