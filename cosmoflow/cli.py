@@ -62,6 +62,18 @@ def _value(
 _PRESETS = list(_value("model", ast.Name("PRESETS")))  # sizes of the model
 
 # %% ../nbs/tools/cli.ipynb #26850df9
+def _declared(
+    node: Any,  # the definition of a function or a dataclass, as syntax
+) -> list[tuple[str, ast.expr, ast.expr | None]]:
+    "Name, annotation and default of each argument or field."
+    if isinstance(node, ast.ClassDef):
+        fields = [n for n in node.body if isinstance(n, ast.AnnAssign)]
+        return [(ast.unparse(n.target), n.annotation, n.value) for n in fields]
+    args, defaults = node.args.args, node.args.defaults
+    without = [None] * (len(args) - len(defaults))
+    return [(a.arg, a.annotation, d) for a, d in zip(args, without + defaults)]
+
+# %% ../nbs/tools/cli.ipynb #26850dfc
 def _parameters(
     path: str,  # a function, method or dataclass, such as simulate.simulate
 ) -> Iterator[tuple[str, str, ast.expr | None, str]]:
@@ -72,14 +84,7 @@ def _parameters(
     for name in names[1:]:  # in the class, or below it, by @patch
         inside = (n for n in node.body if getattr(n, "name", None) == name)
         node = next(inside, found.get(name))
-    if isinstance(node, ast.ClassDef):
-        fields = [n for n in node.body if isinstance(n, ast.AnnAssign)]
-        declared = [(ast.unparse(n.target), n.annotation, n.value) for n in fields]
-    else:
-        args, defaults = node.args.args, node.args.defaults
-        defaults = [None] * (len(args) - len(defaults)) + defaults
-        declared = [(a.arg, a.annotation, d) for a, d in zip(args, defaults)]
-    for name, annotation, default in declared:
+    for name, annotation, default in _declared(node):
         if name == "self": continue
         last: Any = default or annotation
         comment = lines[last.end_lineno - 1][last.end_col_offset:].partition("#")[2]

@@ -174,15 +174,19 @@ def noise_source(
     return torch.Generator().manual_seed(int(seed))
 
 # %% ../nbs/tools/core.ipynb #19b3f5a7
+def _fastest() -> torch.device:
+    "The device on which a network runs fastest here."
+    cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
+    if not cpu and torch.cuda.is_available(): return torch.device("cuda")
+    if not cpu and torch.backends.mps.is_available(): return torch.device("mps")
+    return torch.device("cpu")
+
+# %% ../nbs/tools/core.ipynb #19b3f5aa
 def best_device(
     device: str | torch.device = "auto",  # "auto": the best here; or "cpu", "cuda:1"
 ) -> torch.device:
     "Chooses the device to compute on. Raises `ValueError` for one that is not here."
-    if device == "auto":
-        cpu = os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
-        if not cpu and torch.cuda.is_available(): return torch.device("cuda")
-        if not cpu and torch.backends.mps.is_available(): return torch.device("mps")
-        return torch.device("cpu")
+    if device == "auto": return _fastest()
     try:
         return torch.empty(0, device=device).device
     except (RuntimeError, AssertionError, TypeError) as e:  # torch raises any of them
@@ -219,9 +223,8 @@ def in_pieces(
     "Calls a function on stacks of maps piece by piece, and joins what comes back."
     size = maps_at_once(stacks[0].shape[1:])
     rows = []
-    for together in zip(*(pieces(stack, size) for stack in stacks)):
-        here = together[0].device
-        rows.append(function(*(piece.to(here) for piece in together)))
+    for first, *others in zip(*(pieces(stack, size) for stack in stacks)):
+        rows.append(function(first, *(other.to(first.device) for other in others)))
     return torch.cat(rows)
 
 # %% ../nbs/tools/core.ipynb #6d66d6e8
@@ -249,6 +252,17 @@ def _clear(path: Path) -> None:
             old = time.time() - left.stat().st_mtime > 24 * 3600
             if ended or old: shutil.rmtree(left, ignore_errors=True)
 
+# %% ../nbs/tools/core.ipynb #fc0af409
+def _keep_mode(tmp: Path, path: Path) -> None:
+    "Gives a new file the mode and owner of the file whose place it will take."
+    mode = tmp.parent.stat().st_mode & 0o666  # that of a new folder follows the umask
+    if path.exists():
+        old = path.stat()
+        mode = old.st_mode & 0o777
+        with suppress(OSError, AttributeError):  # only root may, and only on POSIX
+            os.chown(tmp, old.st_uid, old.st_gid)
+    tmp.chmod(mode)
+
 # %% ../nbs/tools/core.ipynb #bcb5bae4
 def _sync(path: Path, flags: int) -> None:
     "Returns when the disk has stored a file, or the names in a folder."
@@ -261,13 +275,7 @@ def _sync(path: Path, flags: int) -> None:
 # %% ../nbs/tools/core.ipynb #0cc30c92
 def _take_name(tmp: Path, path: Path) -> None:
     "Gives a finished file its place, with the mode and owner that belong there."
-    mode = tmp.parent.stat().st_mode & 0o666  # that of a new folder follows the umask
-    if path.exists():
-        old = path.stat()
-        mode = old.st_mode & 0o777
-        with suppress(OSError, AttributeError):  # only root may, and only on POSIX
-            os.chown(tmp, old.st_uid, old.st_gid)
-    tmp.chmod(mode)
+    _keep_mode(tmp, path)
     _sync(tmp, os.O_RDWR)
     os.replace(tmp, path)
     with suppress(OSError): _sync(path.parent, os.O_RDONLY)  # some systems cannot

@@ -100,13 +100,18 @@ def _check_names(suite: str, set: str, field: str | None) -> None:
 _MAPS = re.compile(r"Maps_([^_]+)_(.+)_([^_]+)_z=0\.00\.npy")  # field, suite, set
 
 
+def _available(root: Path) -> list[str]:
+    "Which maps a folder holds, or else the folders in it."
+    paths = sorted(root.glob("Maps_*.npy")) or sorted(root.glob("*/Maps_*.npy"))
+    found = [(match, path) for path in paths if (match := _MAPS.fullmatch(path.name))]
+    return [f"{suite} {set} {field} in {path.parent}"
+            for match, path in found for field, suite, set in [match.groups()]]
+
+# %% ../nbs/course/02_data.ipynb #099cfdd2
 def _instead(root: Path) -> str:
     "Say what to do about missing maps: which others are in the folder, or below?"
     if not root.is_dir(): return f"{root} is no folder: give that of the maps"
-    paths = sorted(root.glob("Maps_*.npy")) or sorted(root.glob("*/Maps_*.npy"))
-    found = [(match, path) for path in paths if (match := _MAPS.fullmatch(path.name))]
-    there = [f"{suite} {set} {field} in {path.parent}"
-             for match, path in found for field, suite, set in [match.groups()]]
+    there = _available(root)
     if not there:
         return ("there are no maps of CMD's kind: `cosmoflow download` fetches CMD, "
                 "`cosmoflow simulate` makes PM")

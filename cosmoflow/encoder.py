@@ -142,8 +142,7 @@ def fold(
     index, factor, alone = _table(h, w, channels, x.device)
     modes = torch.fft.fft2(x[:, 0].float(), norm="ortho").flatten(1)[:, index]
     modes = torch.where(alone, (modes * factor.conj()).real + 0j, modes)
-    field = torch.fft.ifft2(modes.unflatten(-1, (h, w)), norm="ortho").real
-    return field.to(x.dtype)
+    return torch.fft.ifft2(modes.unflatten(-1, (h, w)), norm="ortho").real.to(x.dtype)
 
 # %% ../nbs/course/05_encoder.ipynb #68de5a08
 def unfold(

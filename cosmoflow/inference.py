@@ -51,8 +51,7 @@ def relative_error(
     The maps of one simulation are not independent, so simulations give its error.
     """
     error = ((predicted - true).abs() / true.abs()).cpu().double().numpy()
-    by_sim = error.reshape(-1, each, error.shape[1]).mean(1)
-    return RelativeError(by_sim.mean(0), standard_error(error, each))
+    return RelativeError(error.mean(0), standard_error(error, each))
 
 # %% ../nbs/course/10_inference.ipynb #5c3eb510
 @dataclass(frozen=True)
@@ -256,8 +255,7 @@ def spectrum_features(
     def features(maps: Tensor) -> Tensor:
         log = log_values(maps)
         power = power_spectrum(maps, box, of="log")[1].log10().to(log)
-        spread = log.std((1, 2))
-        return torch.cat([power, log.mean((1, 2))[:, None], spread[:, None]], 1)
+        return torch.column_stack([power, log.mean((1, 2)), log.std((1, 2))])
 
     return in_pieces(features, as_stack(maps, "n, H, H"))
 

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from fastcore.basics import patch
@@ -68,11 +69,16 @@ def expect(
     return value
 
 # %% ../nbs/workshop/lessons.ipynb #00c5e503
+def _own_frames(error: Exception) -> list[tuple[FrameType, int]]:
+    "The student's functions that an error came through, each with its line."
+    return [(frame, line) for frame, line in traceback.walk_tb(error.__traceback__)
+            if frame.f_globals.get("__name__") == "__main__"
+            and frame.f_code.co_name not in ("<module>", "<lambda>")]
+
+# %% ../nbs/workshop/lessons.ipynb #00c5e505
 def _own_line(error: Exception) -> str:
     "The student's line that failed, with the shapes of its tensors; or nothing."
-    frames = [(frame, line) for frame, line in traceback.walk_tb(error.__traceback__)
-              if frame.f_globals.get("__name__") == "__main__"
-              and frame.f_code.co_name not in ("<module>", "<lambda>")]
+    frames = _own_frames(error)
     if not frames: return ""
     frame, number = frames[-1]
     text = linecache.getline(frame.f_code.co_filename, number).strip()

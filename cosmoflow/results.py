@@ -93,9 +93,8 @@ def read_record(
     path = Path(folder or records_folder()) / f"{name}.json"
     if path.exists(): return read_json(path)
     there = ", ".join(sorted(p.stem for p in path.parent.glob("*.json")))
-    raise FileNotFoundError(
-        f"{path}: no such record; there are: {there or 'none'}. `make results` writes "
-        "them")
+    raise FileNotFoundError(f"{path}: no such record; there are: {there or 'none'}. "
+                            "`make results` writes them")
 
 # %% ../nbs/tools/results.ipynb #1a88979f
 def read_records(
@@ -142,9 +141,10 @@ def open_experiment(
     model: str | Path | None = "mini",  # shipped name or folder; None: trained here
     sims: slice = slice(None),       # which simulations
     full: bool = False,              # all maps and steps; else quick
+    box: float | None = None,        # side of the maps, Mpc/h; None: CAMELS's 25
 ) -> Experiment:
     "Opens what an experiment measures, and on what. Raises what `open_maps` raises."
-    data = open_maps(suite, set, root, sims=sims)
+    data = open_maps(suite, set, root, sims=sims, box=box)
     about = f"{suite} {set}, {data.n_sims} simulations"
     if model is not None: about += f"; model {model}"
     loaded = None if model is None else CosmoFlow.from_pretrained(model)

@@ -16,7 +16,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from .core import Fields, Maps, as_stack, in_pieces, to_tensor
+from .core import BOX, Fields, Maps, as_stack, in_pieces, to_tensor
 from .model import CosmoFlow, draw_fields
 from .spectra import cross_correlation, wavenumbers
 
@@ -80,9 +80,10 @@ def mixture_cost(
 # %% ../nbs/course/14_scales.ipynb #dee111ab
 def swap_changes(
     model: CosmoFlow,
-    maps: Maps,    # A: (n, H, H) surface density
-    others: Maps,  # B: as many, of other simulations
-    seed: int = 0, # of the noise that every decoding starts from
+    maps: Maps,        # A: (n, H, H) surface density
+    others: Maps,      # B: as many, of other simulations
+    seed: int = 0,     # of the noise that every decoding starts from
+    box: float = BOX,  # side of the maps, Mpc/h
 ) -> tuple[Tensor, Tensor]:  # k (K,) in h/Mpc; 1 - r(k), (C, K), mean over the maps
     "What changes at each wavenumber when one channel of A's field is taken from B's."
     maps = as_stack(maps, "n, H, H")
@@ -97,11 +98,11 @@ def swap_changes(
         for c in range(field.shape[1]):
             mixed = field.clone()
             mixed[:, c] = other[:, c]
-            found.append(cross_correlation(decode(mixed), plain, of="log"))
+            found.append(cross_correlation(decode(mixed), plain, box, "log"))
         return torch.stack(found, 1)
 
     r = in_pieces(alike, maps, others)
-    return wavenumbers(maps.shape[-1]).to(r.device), 1 - r.mean(0)
+    return wavenumbers(maps.shape[-1], box).to(r.device), 1 - r.mean(0)
 
 # %% ../nbs/course/14_scales.ipynb #a28e66f6
 @dataclass(frozen=True)

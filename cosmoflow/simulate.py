@@ -36,9 +36,7 @@ def _need_pmpp() -> None:
     if "jax" not in sys.modules:  # else JAX takes the whole GPU, torch finds none left
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     try:
-        import pmpp.cosmology
-        import pmpp.initial_conditions
-        import pmpp.nbody  # noqa: F401
+        from pmpp import cosmology, initial_conditions, nbody  # noqa: F401
     except ImportError as e:
         raise ImportError(
             'simulations need the extra `sim`: pip install "cosmoflow[sim]"') from e
@@ -91,10 +89,7 @@ def wdm_transfer(
     mass: float,            # of the warm particle, keV; infinity: cold dark matter
     omega_m: float,         # matter density parameter
 ) -> np.ndarray | float:    # warm over cold amplitude of the linear modes, as `k`
-    """How much warm dark matter damps each linear wave, as a factor of amplitude.
-
-    Source: Bode et al. 2001, as the DREAMS suite has it.
-    """
+    "How much warm dark matter damps a linear wave. Source: Bode et al. 2001, DREAMS."
     matter = ((omega_m - OMEGA_B) / 0.4) ** 0.15
     alpha = 0.048 * mass**-1.15 * matter * (HUBBLE / 0.65) ** 1.3
     return (1 + (alpha * k) ** 2.4) ** (-5 / 1.2)

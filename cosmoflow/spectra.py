@@ -88,10 +88,7 @@ def power_spectrum(
 ) -> tuple[Tensor, Tensor]:  # k (K,) in h/Mpc, power (B, K) in (Mpc/h)^2
     "Measures the two-dimensional power spectrum of each map. Raises as `contrast`."
     maps = as_stack(maps, "B, H, H")
-
-    def power(maps: Tensor) -> Tensor:
-        return ring_mean(modes(contrast(maps, of), box).abs().square()).float()
-
+    power = lambda m: ring_mean(modes(contrast(m, of), box).abs().square()).float()
     measured = in_pieces(power, maps)
     return wavenumbers(maps.shape[-1], box).to(measured.device), measured
 
@@ -124,11 +121,9 @@ def transfer_ratio(
     of: str = "density",  # "density" contrast, or "log" map
 ) -> Tensor:              # (B, K), 1 where a has the amplitude of b
     "Ratio of amplitudes sqrt(P_a / P_b) of two maps."
-    def ratio(maps_a: Tensor, maps_b: Tensor) -> Tensor:
-        a, b = (power_spectrum(maps, box, of)[1] for maps in (maps_a, maps_b))
-        return (a / b).sqrt()
-
-    return in_pieces(ratio, *_pair(maps_a, maps_b, "B, H, H"))
+    pair = _pair(maps_a, maps_b, "B, H, H")
+    power_a, power_b = (power_spectrum(maps, box, of)[1] for maps in pair)
+    return (power_a / power_b.to(power_a)).sqrt()
 
 # %% ../nbs/course/03_spectra.ipynb #68d0d487
 def spectrum_error(

@@ -193,8 +193,8 @@ MUTANTS = [  # module, old text, new text, tests of which one must fail
      "fit_prior(validation.maps)", "steps: kept_weights"),
 
     ("inference", "/ true.abs()", "/ predicted.abs()", "errors: relative"),
-    ("inference", "RelativeError(by_sim.mean(0), standard_error(error, each))",
-     "RelativeError(np.median(by_sim, 0), standard_error(error, each))",
+    ("inference", "RelativeError(error.mean(0), standard_error(error, each))",
+     "RelativeError(np.median(error, 0), standard_error(error, each))",
      "errors: relative"),
     ("inference", "x.std(0).clamp_min(1e-12)",
      "x.std().clamp_min(1e-12)", "values: columns"),
@@ -204,8 +204,7 @@ MUTANTS = [  # module, old text, new text, tests of which one must fail
     ("inference", "target[i],", "target[i.flip(0)],", "pairing: belong_together"),
     ("inference", "torch.arange(len(x)).split(size)]",
      "torch.arange(len(x)).split(size)[::-1]]", "pairing: estimates"),
-    ("inference", "spread = log.std((1, 2))",
-     "spread = log.var((1, 2))", "values: features"),
+    ("inference", "log.std((1, 2))", "log.var((1, 2))", "values: features"),
 
     ("evaluate", "stacked_ratio(p_rec, p_true, each)",
      "stacked_ratio(p_true, p_rec, each)", "errors: comparison"),

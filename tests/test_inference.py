@@ -1,6 +1,7 @@
 """Regression: known answers, the search that goes on, and the networks' symmetries."""
 import sqlite3
 from dataclasses import replace
+from functools import partial
 
 import matplotlib.pyplot as plt
 import optuna
@@ -219,6 +220,12 @@ def test_only_a_full_run_writes_the_record(full, tmp_path):
         assert (tmp_path / "00_trial.json").read_bytes() == before
         assert "| error of x, % | ours | 7.00 ± 0.50 | 5.00 ± 0.50 | 4 |" in table
         assert "| new | ours | 1 |  |  |" in table and "120 simulations" in table
+
+
+def test_an_experiment_takes_the_side_of_its_maps():
+    open_one = partial(open_experiment, "00_trial", model=None, sims=slice(0, 10))
+    assert open_one().data.box == 25.0
+    assert [part.box for part in open_one(box=50.0).parts] == [50.0] * 3
 
 
 @pytest.mark.parametrize("full", [False, True])

@@ -1,8 +1,12 @@
 """Spectra against an independent float64 NumPy reference, and against theory."""
+import ast
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
+import cosmoflow
 from cosmoflow.data import open_maps
 from cosmoflow.spectra import (cross_correlation, one_point_pdf, power_spectrum,
                                transfer_ratio)
@@ -59,3 +63,17 @@ def test_errors():
         power_spectrum(torch.ones(1, 4, 4), of="x")
     with pytest.raises(ValueError, match="positive mean"):
         power_spectrum(torch.zeros(1, 4, 4))
+
+
+MODULES = sorted(p for p in Path(cosmoflow.__file__).parent.glob("[a-z]*.py")
+                 if p.stem != "bench")  # which compares times, not spectra
+MEASURES = {"wavenumbers", "power_spectrum", "cross_correlation", "transfer_ratio",
+            "spectrum_features", "compare", "swap_changes"}
+
+
+def test_whoever_measures_says_how_wide_the_maps_are():
+    calls = [(path.stem, ast.unparse(node)) for path in MODULES
+             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+             if isinstance(node, ast.Call) and ast.unparse(node.func) in MEASURES]
+    assert len(calls) > 10
+    assert [call for call in calls if "box" not in call[1]] == []

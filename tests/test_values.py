@@ -465,6 +465,9 @@ def test_one_channel_is_swapped_at_a_time():
         mixed = torch.cat([field[:, :c], other[:, c:c + 1], field[:, c + 1:]], 1)
         r = cross_correlation(model.decode(mixed, seed=4), plain, of="log")
         torch.testing.assert_close(changes[c], 1 - r.mean(0), rtol=1e-2, atol=1e-4)
+    wider, same = swap_changes(model, maps, others, seed=4, box=50.0)
+    torch.testing.assert_close(wider, k / 2)
+    torch.testing.assert_close(same, changes)
 
 
 def test_ratios_of_a_race_are_times_as_fast(monkeypatch):
