@@ -507,8 +507,8 @@ def _export(
     where = _only(open_maps, options)
     data = open_maps(**where)
     where.pop("sims", None)
-    shown = open_sets(**where) if options.get("maps") else []
-    about = export(network, data, name=Path(model).name, shown=shown,
+    sets = open_sets(**where) if options.get("maps") else []
+    about = export(network, data, name=Path(model).name, sets=sets,
                    **_only(export, options))
     for file in about["files"].values():
         print(f"{options['out']}/{file['file']}: {file['bytes']:,} bytes")
