@@ -168,6 +168,27 @@ def test_pictures_have_two_pixels_for_one(page, site):
         assert 1.9 * width < pixels, "smaller on the page than half its pixels"
 
 
+FRAMES = """frames => frames.map(frame => {
+  const picture = frame.querySelector("img");
+  const share = picture.width / picture.getAttribute("width");
+  const hint = getComputedStyle(frame, "::after").content;
+  return [frame.clientWidth, frame.scrollWidth, share, hint];
+})"""
+
+
+def test_wide_pictures_scroll_on_a_phone(page, site):
+    "As narrow as a phone, the words of several panels would be too small to read."
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.goto(f"{site}/course/flow.html")
+    frames = page.eval_on_selector_all("main .wide", FRAMES)
+    assert len(frames) > 4
+    for shown, whole, share, hint in frames:
+        assert shown < 390 < whole and share > 0.69 and "Swipe" in hint
+    page.set_viewport_size({"width": 1400, "height": 900})
+    for shown, whole, _, hint in page.eval_on_selector_all("main .wide", FRAMES):
+        assert whole <= shown and hint == "none"
+
+
 def test_a_chapter_opens_with_its_question_and_its_picture(page, site):
     "Both stand whole on the first screen."
     for source in (ROOT / "nbs" / "course").glob("[0-9]*.ipynb"):

@@ -330,6 +330,16 @@ def picture_sizes() -> dict[str, str]:
     return sizes
 
 
+def framed(
+    picture: re.Match,  # an `<img>`
+) -> str:
+    "A picture, in a frame in which it can scroll on a phone if it is a wide one."
+    width = re.search(r' width="(\d+)"', picture[0])
+    if not width or int(width[1]) <= 600: return picture[0]
+    frame = f'<span class="wide" style="--natural: {width[1]}px" tabindex="0">'
+    return f"{frame}{picture[0]}</span>"
+
+
 def render(
     quarto: bool,  # with Quarto, instead of smalldocs
 ) -> None:
@@ -350,6 +360,7 @@ def render(
         katex = relpath(OUT / "katex", page.parent)
         text = re.sub(r'"(?:KATEX|katex)/', f'"{katex}/', text)
         text = re.sub(r'(?<!opening" )src="data:image/png;base64,([^"]*)"', sized, text)
+        text = re.sub(r'<img\b(?:[^>"]|"[^"]*")*>', framed, text)
         wide = r'<(pre|span class="math display")(?=[ >])(?![^>]*tabindex)'
         text = re.sub(wide, r'<\1 tabindex="0"', text)  # scrolls by keyboard, too
         page.write_text(text, encoding="utf-8")
