@@ -8,10 +8,13 @@ import sysconfig
 import time
 from contextlib import contextmanager
 from fnmatch import fnmatch
+from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted(
@@ -112,6 +115,15 @@ def once(tmp_path_factory, name):
         done.touch()
 
 
+# A source archive is pressed as hard as can be, which takes longer than all else in a
+# build; here a light pressing does. The wheel is not touched.
+PRESS_LIGHTLY = """
+import zlib
+compressobj = zlib.compressobj
+zlib.compressobj = lambda level=-1, *more: compressobj(min(level, 1), *more)
+"""
+
+
 @pytest.fixture(scope="session")
 def wheel(tmp_path_factory):
     "The wheel, built from a copy of the sources: a build leaves files in its tree."
@@ -122,42 +134,80 @@ def wheel(tmp_path_factory):
             for name in sources():
                 (source / name).parent.mkdir(parents=True, exist_ok=True)
                 (source / name).write_bytes((ROOT / name).read_bytes())
+            setup = source / "setup.py"
+            whole = PRESS_LIGHTLY + setup.read_text(encoding="utf-8")
+            setup.write_text(whole, encoding="utf-8")
             build = [sys.executable, "-m", "build", "--outdir", out, source]
             subprocess.run(build, check=True, capture_output=True)
     return next(out.glob("*.whl"))
 
 
-def environment(tmp_path_factory, name, *install, upon=None):
-    """A virtual environment with these installed, upon what another one holds.
+def needed(wheel, *requirements):
+    "The distributions here that these ask for, and all that they need in turn."
+    found = {"cosmoflow": next(Distribution.discover(path=[str(wheel)]))}
+    seen, waiting = set(), [Requirement(asked) for asked in requirements]
+    while waiting:
+        wanted = waiting.pop()
+        name, extras = canonicalize_name(wanted.name), wanted.extras or {""}
+        if (name, *sorted(extras)) in seen: continue
+        seen.add((name, *sorted(extras)))
+        if name not in found:
+            try: found[name] = distribution(name)
+            except PackageNotFoundError: continue  # pip gets it
+        for more in map(Requirement, found[name].requires or ()):
+            asks = more.marker.evaluate if more.marker else lambda _: True
+            if any(asks({"extra": extra}) for extra in extras): waiting.append(more)
+    del found["cosmoflow"]
+    return found.values()
 
-    All test processes share it."""
+
+def link(here, there):
+    "Gives a file a second name or, where a disk cannot do that, copies it."
+    there.parent.mkdir(parents=True, exist_ok=True)
+    try: os.link(here, there)
+    except FileExistsError: pass
+    except OSError: shutil.copy2(here, there)
+
+
+def lend(library, distributions):
+    "Links what these hold into another library, all but their programs."
+    for held in distributions:
+        for file in held.files:
+            here = Path(held.locate_file(file))
+            if ".." not in file.parts and here.is_file(): link(here, library / file)
+
+
+def environment(tmp_path_factory, wheel, name, extras, *more):
+    """A virtual environment with the wheel, and with nothing that nobody asked for.
+
+    What it needs is here already, in the same versions, unpacked and compiled. The
+    rest is for pip, which sees that nothing is missing. All test processes share it."""
     with once(tmp_path_factory, name) as (venv, new):
-        path = lambda kind, base: Path(sysconfig.get_path(kind, "venv", {"base": base}))
+        path = lambda kind: Path(sysconfig.get_path(kind, "venv", {"base": venv}))
         if new:
-            subprocess.run([sys.executable, "-m", "venv", venv], check=True)
-            if upon:
-                link = path("purelib", venv) / "upon.pth"
-                link.write_text(f"{path('purelib', upon)}\n", encoding="utf-8")
-            pip = [path("scripts", venv) / "pip", "install", "--quiet"]
-            pinned = ["--constraint", ROOT / "constraints.txt"]
-            subprocess.run([*pip, *pinned, *install], check=True)
-    return path("scripts", venv)
+            bare = [sys.executable, "-m", "venv", "--without-pip", venv]
+            subprocess.run(bare, check=True)
+            lend(path("purelib"), needed(wheel, f"cosmoflow{extras}", *more))
+            pip = [sys.executable, "-m", "pip", "--python", path("scripts") / "python"]
+            pinned = ["--quiet", "--constraint", ROOT / "constraints.txt"]
+            install = ["install", *pinned, f"{wheel}{extras}", *more]
+            subprocess.run([*pip, *install], check=True)
+    return path("scripts")
 
 
 @pytest.fixture(scope="session")
 def stranger(wheel, tmp_path_factory):
     "The programs of an environment with the wheel and what it needs, nothing else."
-    return environment(tmp_path_factory, "stranger", wheel)
+    return environment(tmp_path_factory, wheel, "stranger", "")
 
 
 @pytest.fixture(scope="session")
-def colab(wheel, stranger, tmp_path_factory):
+def colab(wheel, tmp_path_factory):
     """The interpreter of an environment as on Colab.
 
     With the wheel's extras, and of all else only what runs a notebook."""
-    wanted = f"{wheel}[sim,viz,search]", "ipykernel", "nbclient"
-    scripts = environment(tmp_path_factory, "colab", *wanted, upon=stranger.parent)
-    return scripts / "python"
+    extras, runs = "[sim,viz,search]", ("ipykernel", "nbclient")
+    return environment(tmp_path_factory, wheel, "colab", extras, *runs) / "python"
 
 
 @pytest.fixture(scope="session")
