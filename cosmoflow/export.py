@@ -349,7 +349,7 @@ def fit_regressors(
     parts = [torch.tensor(part) for part in split_simulations(data)]
     s, s_val, s_test = (summaries[part] for part in parts)
     p, p_val, p_test = (targets[part] for part in parts)
-    settings: dict[str, Any] = dict(hidden=64, epochs=40, lr=3e-3,
+    settings: dict[str, Any] = dict(hidden=64, epochs=25, lr=3e-3,
                                     weight_decay=1e-4, seed=seed)
     found = {"parameters": fit_mlp(s, p, s_val, p_val, **settings),
              "summaries": fit_mlp(p, s, p_val, s_val, **settings)}
@@ -420,10 +420,11 @@ def _shown(
         summaries, power = model.summarise(maps), power_spectrum(maps, data.box)[1]
         for i, sim in enumerate(sims):
             steps, offset, scale = (part[i] for part in quantised)
-            names = dict(zip(data.param_names, data.params[sim]))
+            names = dict(zip(data.param_names, data.params[sim].tolist()))
             rows.append({
                 "set": data.set, "simulation": int(sim), "parameters": names,
-                "byte": len(binary), "offset": offset, "scale": scale,
+                "byte": len(binary),
+                "offset": float(offset), "scale": float(scale),
                 "summary": summaries[i], "power": power[i]})
             binary += steps.tobytes()
     return binary, rows
@@ -479,6 +480,24 @@ def _with_regressors(
     universes = {"parameters": data.params[:, :2], "summary": means}
     return about | {"regressors": said, "universes": universes}
 
+# %% ../nbs/tools/export.ipynb #e0000064
+def _write_all(
+    folder: Path,
+    half: Mapping[str, Any],  # graphs by name
+    about: dict,              # what model.json is to hold
+    binary: bytes,            # maps.bin; without one: empty
+) -> dict:                    # that, and the files
+    "Writes graphs and maps, and model.json when they are there."
+    files: dict[str, dict] = {}
+    for kind, graph in half.items():
+        content = graph.SerializeToString()
+        files[kind] = _write(folder, f"{kind}.onnx", content) | _ports(graph)
+    if binary: files["maps"] = _write(folder, "maps.bin", binary) | {
+        "dtype": "uint8", "shape": [len(about["maps"]), about["H"], about["W"]],
+        "formula": "log10(map) = offset + scale * value"}
+    write_json(folder / "model.json", about | {"files": files})
+    return about | {"files": files}
+
 # %% ../nbs/tools/export.ipynb #e0000054
 def export(
     model: CosmoFlow,         # to be exported
@@ -501,15 +520,5 @@ def export(
     half, error = _halve(found, x, model.normalizer.std, seed)
     about = _about(model, data, name) | {"float16": error}
     about = _with_regressors(about, model, data, seed)
-    folder, files = Path(out), {}
-    for kind, graph in half.items():
-        content = graph.SerializeToString()
-        files[kind] = _write(folder, f"{kind}.onnx", content) | _ports(graph)
-    if sets and maps:
-        binary, about["maps"] = _shown(model, sets, maps)
-        files["maps"] = _write(folder, "maps.bin", binary) | {
-            "dtype": "uint8", "shape": [len(about["maps"]), h, w],
-            "formula": "log10(map) = offset + scale * value"}
-    about |= {"files": files}
-    write_json(folder / "model.json", about)
-    return about
+    binary, about["maps"] = _shown(model, sets if maps else (), maps)
+    return _write_all(Path(out), half, about, binary)
