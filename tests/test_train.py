@@ -16,8 +16,9 @@ from cosmoflow import CosmoFlow
 from cosmoflow.data import Normalizer, open_maps
 from cosmoflow.flow import flow_matching_loss
 from cosmoflow.train import (Objective, TrainConfig, _check_environment, batch_share,
-                             best_precision, ema_update, epoch_order, lr_factor,
-                             share_statistics, sibling_loss, train, validation_loss)
+                             best_precision, ema_update, epoch_order, fast_bf16,
+                             lr_factor, share_statistics, sibling_loss, train,
+                             validation_loss)
 
 ARGS = ["train", "--preset", "tiny", "--sims", "0:20", "--epochs", "4",
         "--schedule", "plateau", "--patience", "0", "--lr", "3e-3", "--ema", "0.9",
@@ -385,6 +386,17 @@ def test_statistics_become_the_mean_of_all_processes():
     for name, value in net.state_dict().items():
         shared = (before[name] + 2) / 2 if "running" in name else before[name]
         assert torch.equal(value, shared), name
+
+
+UNITS = [({}, False), ({"avx512_f": True, "avx512_bf16": False}, False),
+         ({"avx512_bf16": True}, True), ({"amx_bf16": True}, True),
+         ({"bf16": True}, True)]
+
+
+@pytest.mark.parametrize("units, fast", UNITS)
+def test_a_processor_without_the_units_does_not_emulate_them(units, fast, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: units, raising=False)
+    assert fast_bf16(torch.device("cpu")) is fast
 
 
 GPUS = {(6, 1): "no", (7, 0): "fp16", (7, 5): "fp16", (8, 0): "bf16", (9, 0): "bf16"}
