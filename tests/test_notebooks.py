@@ -64,6 +64,21 @@ def test_outputs_are_kept_in_order(path):
     assert any(cell["outputs"] for cell in cells), "run `make notebooks` and commit it"
 
 
+RUNNER = run_path(str(ROOT / "nbs" / "site" / "_run.py"))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_outputs_are_small_and_for_readers(path):
+    "Neither what is left of a progress bar, nor the name of a widget's class."
+    assert path.stat().st_size < 1_500_000
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        for output in cell.get("outputs", []):
+            data = output.get("data", {})
+            text = "".join([*output.get("text", ()), *data.get("text/plain", ())])
+            assert not re.search(r"\d%\|", text), "a progress bar"
+            if RUNNER["WIDGET"] in data: assert text == RUNNER["STILL"]
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_needs_no_file_beside_it(path):
     "On a restarted Colab runtime there is the package alone: no clone, no tree."

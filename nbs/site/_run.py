@@ -47,6 +47,18 @@ def shrink_pictures(
         if "image/png" in data: data["image/png"] = smaller(data["image/png"])
 
 
+WIDGET = "application/vnd.jupyter.widget-view+json"
+STILL = "Here this stands still. It moves in Jupyter and on Colab."
+
+
+def name_widgets(
+    notebook: NotebookNode,  # changed in place
+) -> None:
+    "Where no kernel runs, a page shows a widget's text: make it one for readers."
+    for output in (o for cell in notebook.cells for o in cell.get("outputs", [])):
+        if WIDGET in output.get("data", {}): output.data["text/plain"] = STILL
+
+
 def drop_bars(
     notebook: NotebookNode,  # changed in place
 ) -> None:
@@ -55,9 +67,8 @@ def drop_bars(
     for cell in notebook.cells:
         if "outputs" not in cell: continue
         cell.outputs = [o for o in cell.outputs if not re.search(r"\d%\|", plain(o))]
-    widget = "application/vnd.jupyter.widget-view+json"
     outputs = [o for cell in notebook.cells for o in cell.get("outputs", [])]
-    alive = any(widget in output.get("data", {}) for output in outputs)
+    alive = any(WIDGET in output.get("data", {}) for output in outputs)
     if not alive: notebook.metadata.pop("widgets", None)
 
 
@@ -77,6 +88,7 @@ def run(
     client.extra_arguments = [DOUBLE]
     client.execute()
     drop_bars(notebook)
+    name_widgets(notebook)
     shrink_pictures(notebook)
     nbformat.write(notebook, out)
 
