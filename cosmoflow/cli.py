@@ -305,7 +305,7 @@ def _try_sampling(steps: int = 1, solver: str = "euler") -> None:
 @_command
 @_takes_maps
 @_takes("train.TrainConfig", presets=_value("train", ast.Name("TRAIN_PRESETS")))
-@_takes("model.CosmoFlow.__init__", "channels waves")
+@_takes("model.CosmoFlow.__init__", "channels waves timetable")
 @_takes("train.train", "out resume")
 def _train(
     # size of the model, and the settings that suit it

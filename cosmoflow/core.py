@@ -458,8 +458,10 @@ def require_same_run(
         f"{path} does not say what run it is of, since an older version wrote it: "
         "finish it with that version, or choose another folder")
     there = dict(state["run"])
-    if "box" in here.get("data", {}):  # older files do not say it: all had this one
-        there["data"] = {"box": BOX} | dict(there.get("data", {}))
+    older = ("data", "box", BOX), ("model", "timetable", "fading")  # there was no other
+    for kind, name, known in older:
+        if name not in here.get(kind, {}): continue
+        there[kind] = {name: known} | dict(there.get(kind, {}))
     found = differences(there, here)
     if found: raise ValueError(f"{path} is of another run: {found}. "
                                "Go on with what that run had, or choose another folder")

@@ -22,11 +22,25 @@ from torch import Tensor, nn
 
 from .core import check_counts, progress
 from .data import MapData, augment
-from .flow import integrate
+from .flow import Timetable, integrate
 from .model import CosmoFlow
 from .spectra import modes, ring_mean
 from .train import (
     MapLoader, Run, ema_update, epoch_generator, lr_factor, partly_pooled)
+
+# %% ../nbs/course/13_distill.ipynb #5a1e0202
+def _check_student(
+    timetable: Timetable,  # of teacher and student
+    steps: int,            # of Euler, from 0 to 1
+) -> None:
+    "Raises `ValueError` unless each step begins with all channels that it needs."
+    timetable.check_sampling(steps, "euler")
+    live = timetable.mask(torch.arange(100 * steps) / (100 * steps)) > 0
+    live = live.view(steps, 100, timetable.channels)
+    if (live[:, :1] | ~live).all(): return
+    raise ValueError(f"steps={steps}: with the timetable {timetable.name} a channel "
+                     "wakes within a step, of which a student sees only the start; "
+                     f"expected a multiple of {timetable.channels}")
 
 # %% ../nbs/course/13_distill.ipynb #9b27f51f
 def flow_path(
@@ -198,6 +212,7 @@ def distill(
     """
     model.require_flow()
     check_counts(steps=steps, epochs=epochs, batch_size=batch_size, fine=fine)
+    _check_student(model.timetable, steps)
     training, validation, _ = data.split()
     settings = dict(epochs=epochs, batch_size=batch_size, lr=lr, spectral=spectral,
                     pooled=pooled, ema=ema, fine=fine, seed=seed)

@@ -29,7 +29,7 @@ from .core import (Fields, Maps, as_stack, atomic_path, best_device,
                             pieces, read_json, to_tensor, write_json)
 from .data import Normalizer
 from .encoder import SCALE, Encoder, WaveEncoder, summary, unfold
-from .flow import SOLVERS, channel_mask, integrate
+from .flow import SOLVERS, Timetable, integrate
 from .unet import UNet
 
 # %% ../nbs/course/08_model.ipynb #5f0a2d11
@@ -103,6 +103,7 @@ class CosmoFlow(Pretrained):
         steps: int = 8,            # of the solver, unless `decode` is told otherwise
         solver: str = "midpoint",  # `euler`, `midpoint`, `heun` or `dopri5`, as `steps`
         waves: bool = False,       # a field sorted by scale, as `WaveEncoder` makes it
+        timetable: str = "fading",  # of channels and scales, one of `TIMETABLES`
     ):
         sizes = dict(channels=channels, encoder_width=encoder_width, width=width,
                      depth=depth, steps=steps)
@@ -111,7 +112,12 @@ class CosmoFlow(Pretrained):
             raise ValueError(f"solver={solver!r}: expected one of {', '.join(SOLVERS)}")
         if not isinstance(waves, bool):
             raise ValueError(f"waves={waves!r}: expected True or False")
-        super().__init__(normalizer, **sizes, solver=solver, waves=waves)
+        times = Timetable(timetable, channels)
+        sizes["steps"] = times.whole_steps(steps)
+        times.check_sampling(sizes["steps"], solver)
+        super().__init__(normalizer, **sizes, solver=solver, waves=waves,
+                         timetable=timetable)
+        self.timetable = times
         self.encoder = (WaveEncoder if waves else Encoder)(channels, encoder_width)
         self.unet = UNet(channels, width, depth, _spread if waves else None)
         self.float().to(  # torch does not declare this argument
@@ -148,16 +154,26 @@ def velocity(self: CosmoFlow,
     x: Tensor,      # state of the flow, (B, 1, H, W)
     t: Tensor,      # flow time, (B,), or (1,) for all
     field: Tensor,  # compressed field, unmasked, (B, C, H/16, W/16)
+    live: Tensor | None = None,  # mask of the channels; None: as in sampling
 ) -> Tensor:        # (B, 1, H, W)
     "Velocity of the flow at time t, from the channels that are live then."
-    mask = channel_mask(t, field.shape[1]).to(field.dtype)
-    return self.unet(x, t, field * mask)
+    if live is None: live = self.timetable.mask(t)
+    way = self.unet(x, t, field * live.to(field.dtype))
+    return self.timetable.velocity(way, t)
 
 # %% ../nbs/course/08_model.ipynb #9b62c804
 @patch
 def forward(self: CosmoFlow, x: Tensor, t: Tensor, x1: Tensor) -> Tensor:
     "Velocity at state x and time t, on the way to the map x1, (B, 1, H, W)."
     return self.velocity(x, t, self.encoder(x1))
+
+# %% ../nbs/course/08_model.ipynb #5a1e0101
+@patch
+def path(self: CosmoFlow,
+    x0: Tensor, x1: Tensor, t: Tensor,  # noise, maps and times, as `Timetable` has them
+) -> tuple[Tensor, Tensor]:             # state and velocity at time t, each as x0
+    "The walk from noise to a map that this model learns from."
+    return self.timetable.path(x0, x1, t)
 
 # %% ../nbs/course/08_model.ipynb #6ab5f258
 @patch
@@ -201,8 +217,10 @@ def sampling(self: CosmoFlow,
     solver: str | None = None,  # None: the model's own
 ) -> dict:                      # both, as `integrate` takes them
     "How `decode` samples: as told, or in the steps that the model was made for."
-    return {"steps": self.config["steps"] if steps is None else steps,
-            "solver": self.config["solver"] if solver is None else solver}
+    if steps is None: steps = self.config["steps"]
+    if solver is None: solver = self.config["solver"]
+    self.timetable.check_sampling(steps, solver)
+    return {"steps": steps, "solver": solver}
 
 # %% ../nbs/course/08_model.ipynb #db1bebfe
 @patch

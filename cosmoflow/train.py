@@ -197,11 +197,12 @@ class Objective(nn.Module):
         t: Tensor,    # flow times, (B,)
         x0: Tensor,   # noise, as x1
         pooled: int,  # maps decoded from their summary alone, the first rows
+        live: Tensor | None = None,  # mask of the channels; None: as in sampling
     ) -> tuple[Tensor, Tensor]:
         field = self.encode(x1)
         shown = partly_pooled(field, pooled)
-        velocity = lambda x, t, x1: self.velocity(x, t, shown)
-        flow = flow_matching_loss(velocity, x1, t=t, x0=x0)
+        velocity = lambda x, t, x1: self.velocity(x, t, shown, live)
+        flow = flow_matching_loss(velocity, x1, t=t, x0=x0, path=self.model.path)
         if not self.siblings: return flow, torch.zeros_like(flow)
         return flow, sibling_loss(summary(field))
 
@@ -421,6 +422,7 @@ def step(self: Learner,
     x1: Tensor,   # normalised maps of all processes, (B, 1, H, W)
     t: Tensor,    # flow times, (B,)
     x0: Tensor,   # noise, as x1
+    live: Tensor | None = None,  # mask of the channels; None: as in sampling
 ) -> Tensor:      # flow-matching loss and siblings' loss, (2,)
     "One step downhill: losses, gradients, new weights, and their new average."
     config, accelerator, share = self.config, self.accelerator, self.share
@@ -428,8 +430,9 @@ def step(self: Learner,
         lr = config.lr * lr_factor(number, config.epochs * self.steps)
         for group in self.adamw.param_groups: group["lr"] = lr
     pooled = range(round(config.pooled * len(x1)))[share]  # the first rows
-    with accelerator.autocast():
-        flow, sibling = self.objective(x1[share], t[share], x0[share], len(pooled))
+    if live is None: live = self.model.timetable.mask(t)
+    batch = x1[share], t[share], x0[share], len(pooled), live[share]
+    with accelerator.autocast(): flow, sibling = self.objective(*batch)
     accelerator.backward(flow + config.siblings * sibling)
     accelerator.clip_grad_norm_(self.objective.parameters(), config.clip)
     self.optimizer.step()
@@ -452,7 +455,8 @@ def epoch(self: Learner,
     generator = epoch_generator(config.seed, number, 0, loader.device)
     for step in range(self.steps):
         batch = draw_batch(loader, order[step * size:][:size], generator)
-        losses = self.step(number * self.steps + step, *batch)
+        live = self.model.timetable.mask(batch[1], generator)
+        losses = self.step(number * self.steps + step, *batch, live)
         self.total = self.total + losses
         yield losses
     for model in self.models.values(): share_statistics(model.encoder, self.accelerator)

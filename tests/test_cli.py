@@ -180,6 +180,7 @@ def test_bad_input_is_one_line_and_debug_shows_where(shell, command):
     ("encode maps.npy x.npy --model maxi", "'maxi': no such folder here"),
     ("evaluate --suite Astrid", "root is needed for Astrid"),
     ("train --out run --schedule linear", "schedule='linear'"),
+    ("train --out run --timetable sleeping", "timetable='sleeping'"),
     ("train --out run --precision half", "precision='half'"),
     ("distill --out o --steps 0", "steps=0"),
     ("simulate --set LH --sims a:b --out o", "expected a range such as 0:400"),

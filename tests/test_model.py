@@ -260,6 +260,8 @@ GOOD = {"mean": 11.0, "std": 0.5, "floor": 1e8}
     ("normalizer", GOOD | {"mean": "11"}, "finite number for mean, found '11'"),
     ("normalizer", GOOD | {"floor": -1.0}, "above 0 for floor, found -1.0"),
     ("model", {"solver": "rk"}, "solver='rk': expected one of euler, midpoint"),
+    ("model", {"timetable": "late"}, "timetable='late': expected one of fading"),
+    ("model", {"timetable": 3}, "timetable=3: expected one of fading"),
     ("model", {"steps": 0}, "steps=0: expected a whole number from 1 to 1024"),
     ("model", {"width": 10**9}, "width=1000000000: expected a whole number"),
     ("model", {"depth": 1.5}, "depth=1.5: expected a whole number"),
