@@ -103,7 +103,7 @@ class CosmoFlow(Pretrained):
         steps: int = 8,            # of the solver, unless `decode` is told otherwise
         solver: str = "midpoint",  # `euler`, `midpoint`, `heun` or `dopri5`, as `steps`
         waves: bool = False,       # a field sorted by scale, as `WaveEncoder` makes it
-        timetable: str = "fading",  # of channels and scales, one of `TIMETABLES`
+        timetable: str = "fading",  # of live channels; or waking, nested, open, bands
     ):
         sizes = dict(channels=channels, encoder_width=encoder_width, width=width,
                      depth=depth, steps=steps)
