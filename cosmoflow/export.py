@@ -506,7 +506,7 @@ def export(
     name: str = "model",      # of the model, for model.json
     sets: Sequence[MapData] = (),  # of which to add maps
     maps: int = 0,            # maps of each set to add to maps.bin, for example 12
-    seed: int = 0,            # of the regressors, and of the noise of the check
+    seed: int = 0,            # seed of the regressors, and of the noise of the check
 ) -> dict:                    # what model.json holds
     """Writes a model as ONNX graphs and one JSON, each file whole or not at all.
 
