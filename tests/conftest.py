@@ -1,10 +1,13 @@
 """What several tests share: programs, small data and models, environments, the site."""
+import functools
+import http.server
 import json
 import os
 import shutil
 import subprocess
 import sys
 import sysconfig
+import threading
 import time
 from contextlib import contextmanager
 from fnmatch import fnmatch
@@ -230,6 +233,46 @@ def browser():
         browser = playwright.chromium.launch(executable_path=BROWSER, args=FLAGS)
         yield browser
         browser.close()
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *args): pass
+
+
+@contextmanager
+def serve(folder):
+    "A plain web server for a folder: its address."
+    handler = functools.partial(Quiet, directory=folder)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture(scope="module")
+def site(built_site):
+    with serve(built_site) as address: yield address
+
+
+def watched(page, site):
+    "A page that notes console errors, and requests that leave the site or fail."
+    page.trouble = []
+    note = page.trouble.append
+    is_ours = lambda request: request.url.startswith((site, "data:", f"blob:{site}"))
+    page.on("console", lambda m: m.type == "error" and note(m.text))
+    page.on("pageerror", lambda e: note(str(e)))
+    page.on("request", lambda r: is_ours(r) or note(f"asks {r.url}"))
+    page.on("response", lambda r: r.status >= 400 and note(f"{r.status} {r.url}"))
+    return page
+
+
+@pytest.fixture
+def page(browser, site):
+    "A page of the usual width, `watched`."
+    page = browser.new_page(viewport={"width": 1400, "height": 900})
+    yield watched(page, site)
+    page.close()
 
 
 def pytest_collection_modifyitems(items):

@@ -1,42 +1,10 @@
 """The site in a browser: nothing missing, nothing from elsewhere, fit for a phone."""
-import functools
-import http.server
 import json
 import re
-import threading
 from urllib.parse import unquote
 
 import pytest
 from conftest import NOTEBOOKS, ROOT, sources
-
-
-class Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *args): pass
-
-
-@pytest.fixture(scope="module")
-def site(built_site):
-    handler = functools.partial(Quiet, directory=built_site)
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-
-
-@pytest.fixture
-def page(browser, site):
-    "A page that notes console errors, and requests that leave the site or fail."
-    page = browser.new_page(viewport={"width": 1400, "height": 900})
-    page.trouble = []
-    note = page.trouble.append
-    is_ours = lambda request: request.url.startswith((site, "data:"))
-    page.on("console", lambda m: m.type == "error" and note(m.text))
-    page.on("pageerror", lambda e: note(str(e)))
-    page.on("request", lambda r: is_ours(r) or note(f"asks {r.url}"))
-    page.on("response", lambda r: r.status >= 400 and note(f"{r.status} {r.url}"))
-    yield page
-    page.close()
 
 
 def pages(site_root=ROOT / "_docs"):

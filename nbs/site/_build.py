@@ -17,6 +17,7 @@ from pathlib import Path
 
 import matplotlib
 import yaml
+from _live import FIGURE, add_live
 from nbdev.serve import proc_nbs
 from nbdev.showdoc import show_doc
 from pybtex.database import parse_file
@@ -184,6 +185,34 @@ def first_picture(
     return found[0] if found else None
 
 
+def image(
+    output: dict,  # of a cell, with a picture
+    alt: str,      # what it shows, in words
+    style: str,    # its class
+) -> str:
+    "A picture as HTML, as wide as it is meant to be."
+    size = output.get("metadata", {}).get("image/png", {})
+    size = " ".join(f'{side}="{pixels}"' for side, pixels in size.items())
+    data = "".join(output["data"]["image/png"]).strip()
+    source = f'src="data:image/png;base64,{data}"'
+    return f'<img class="{style}" {source} {size} alt="{alt}">'
+
+
+def frame_pictures(
+    cells: list[dict],  # of a page; changed in place
+) -> None:
+    "Moves the picture above each place for a live figure into it."
+    for before, cell in zip(cells, cells[1:]):
+        source = "".join(cell["source"])
+        place = re.search(FIGURE, source)
+        if cell["cell_type"] != "markdown" or not place: continue
+        output, code = first_picture(before), "".join(before["source"])
+        alt = re.search(r'^#\| fig-alt: "(.*)"$', code, re.M)[1]
+        before["outputs"].remove(output)
+        framed = f"{place[0]}\n{image(output, alt, 'still')}\n"
+        cell["source"] = source.replace(place[0], framed)
+
+
 def open_with_picture(
     cells: list[dict],  # of a chapter, as `arrange` returns them; changed in place
 ) -> None:
@@ -198,11 +227,7 @@ def open_with_picture(
     if drawn is None: return
     output = first_picture(cells[drawn])
     alt = re.search(r'^#\| fig-alt: "(.*)"$', texts[drawn], re.M)[1]
-    size = output.get("metadata", {}).get("image/png", {})
-    size = " ".join(f'{side}="{pixels}"' for side, pixels in size.items())
-    data = "".join(output["data"]["image/png"]).strip()
-    source = f'src="data:image/png;base64,{data}"'
-    shown = f'<img class="opening" {source} {size} alt="{alt}">'
+    shown = image(output, alt, "opening")
     above = "\n".join(text for cell, text in zip(cells[:drawn], texts)
                       if cell["cell_type"] == "markdown")
     if headings := re.findall(r"^##+ (.*)$", above, re.M):
@@ -286,6 +311,7 @@ def process() -> None:
         glossary = relpath(PROCESSED / "site" / "glossary.md", path.parent)
         link_terms(notebook["cells"][2:], glossary, terms)
         if lesson: open_with_picture(notebook["cells"])
+        frame_pictures(notebook["cells"])
         path.write_text(json.dumps(notebook), encoding="utf-8")
     workshop = runpy.run_path(str(ROOT / "nbs" / "workshop" / "_build.py"))
     workshop["write_slides"](PROCESSED / "workshop" / "deck" / "index.html")
@@ -359,7 +385,8 @@ def render(
         text = page.read_text(encoding="utf-8")
         katex = relpath(OUT / "katex", page.parent)
         text = re.sub(r'"(?:KATEX|katex)/', f'"{katex}/', text)
-        text = re.sub(r'(?<!opening" )src="data:image/png;base64,([^"]*)"', sized, text)
+        bare = r'(?<!opening" )(?<!still" )src="data:image/png;base64,([^"]*)"'
+        text = re.sub(bare, sized, text)
         text = re.sub(r'<img\b(?:[^>"]|"[^"]*")*>', framed, text)
         wide = r'<(pre|span class="math display")(?=[ >])(?![^>]*tabindex)'
         text = re.sub(wide, r'<\1 tabindex="0"', text)  # scrolls by keyboard, too
@@ -369,6 +396,7 @@ def render(
     for sheet in OUT.rglob("*.css"):
         text = re.sub(fonts, "", sheet.read_text(encoding="utf-8"))
         sheet.write_text(text, encoding="utf-8")
+    add_live(OUT)
 
 
 if __name__ == "__main__":

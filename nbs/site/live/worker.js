@@ -1,0 +1,89 @@
+// The engine of the live figures: networks in ONNX Runtime's WebAssembly, off the page's
+// own thread. It fetches only what is asked for, and says how far it has got.
+import * as ort from "./engine/ort.mjs";
+
+const here = new URL(".", import.meta.url);
+const sessions = new Map();
+let engine, latest = 0;
+
+const tell = (id, message) => postMessage({ id, ...message });
+
+// A file, with `progress` called on the way; an archive of gzip is opened.
+async function read(path, progress) {
+  const response = await fetch(new URL(path, here));
+  if (!response.ok) throw new Error(`${path}: ${response.status}`);
+  const reader = response.body.getReader(), parts = [];
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done) break;
+    parts.push(value);
+    progress(value.length);
+  }
+  const file = new Blob(parts), head = new Uint8Array(await file.slice(0, 2).arrayBuffer());
+  if (head[0] !== 0x1f || head[1] !== 0x8b) return file.arrayBuffer();
+  return new Response(file.stream().pipeThrough(new DecompressionStream("gzip"))).arrayBuffer();
+}
+
+async function start(progress) {
+  ort.env.wasm.numThreads = 1;
+  ort.env.logLevel = "error";
+  ort.env.wasm.wasmBinary = await read("engine/ort.wasm.gz", progress);
+}
+
+async function load({ id, models }) {
+  const progress = bytes => tell(id, { progress: bytes });
+  engine ??= start(progress);
+  const files = models.map(path => sessions.has(path) ? null : read(path, progress));
+  await engine;
+  for (const [i, path] of models.entries()) {
+    if (!files[i]) continue;
+    const session = ort.InferenceSession.create(new Uint8Array(await files[i]),
+      { executionProviders: ["wasm"], intraOpNumThreads: 1 });
+    sessions.set(path, session);
+    await session;
+  }
+  return {};
+}
+
+async function run(model, inputs) {
+  const feeds = {};
+  for (const [name, [data, shape]] of Object.entries(inputs)) {
+    feeds[name] = new ort.Tensor("float32", data, shape);
+  }
+  const session = await sessions.get(model), outputs = await session.run(feeds);
+  return Object.fromEntries(session.outputNames.map(name => [name, outputs[name].data]));
+}
+
+// A flow in steps of midpoint: its states, and where each seems to lead.
+async function flow({ id, model, noise, field, fieldShape, side, steps }) {
+  latest = id;  // a newer flow ends an older one
+  const pixels = side * side, h = 1 / steps, map = [1, 1, side, side];
+  const states = new Float32Array((steps + 1) * pixels), ends = states.slice();
+  const velocity = async (x, t) => (await run(model, {
+    x: [x, map], t: [Float32Array.of(t), [1]], field: [field, fieldShape],
+  })).velocity;
+  let x = noise;
+  for (let n = 0; n < steps; n++) {
+    const t = n * h, v = await velocity(x, t);
+    states.set(x, n * pixels);
+    ends.set(x.map((value, i) => value + (1 - t) * v[i]), n * pixels);
+    const w = await velocity(x.map((value, i) => value + h / 2 * v[i]), t + h / 2);
+    x = x.map((value, i) => value + h * w[i]);
+    tell(id, { progress: (n + 1) * h });
+    await new Promise(resolve => setTimeout(resolve));  // read messages
+    if (latest !== id) return null;
+  }
+  states.set(x, steps * pixels);
+  ends.set(x, steps * pixels);
+  return { states, ends };
+}
+
+const jobs = { load, flow, run: ({ model, inputs }) => run(model, inputs) };
+
+onmessage = async ({ data }) => {
+  try {
+    tell(data.id, { result: await jobs[data.job](data) });
+  } catch (error) {
+    tell(data.id, { error: String(error?.message ?? error) });
+  }
+};

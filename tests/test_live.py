@@ -1,0 +1,220 @@
+"""The live figures in a browser: moved, compared with the package, unplugged."""
+import json
+import time
+
+import numpy as np
+import pytest
+import torch
+from conftest import serve, watched
+
+from cosmoflow import CosmoFlow
+from cosmoflow.data import open_maps
+from cosmoflow.spectra import cross_correlation, power_spectrum, wavenumbers
+
+PAGES = {"universe": "index.html", "flow": "course/flow.html",
+         "scales": "course/scales.html"}
+STATE = """figure => {
+  const plain = v => v?.length === undefined || typeof v === "string" ? v
+    : Array.from(v, plain);
+  return Object.fromEntries(Object.entries(figure.cosmoflow).map(
+    ([name, v]) => [name, plain(v)]));
+}"""
+
+
+@pytest.fixture(scope="module")
+def live(built_site):
+    if not (built_site / "live").exists():
+        pytest.skip("the site was built without npm, network or the extra `export`")
+    return built_site / "live"
+
+
+def awaken(page, site, figure):
+    "The figure of a page, after a reader has pressed its button."
+    page.goto(f"{site}/{PAGES[figure]}")
+    place = page.locator(".cosmoflow-live")
+    place.get_by_role("button", name="Bring this picture to life").click()
+    page.wait_for_selector("[data-state=live]", timeout=60_000)
+    return place
+
+
+def after(place, counter, move):
+    "What a figure shows once a move has led to a picture: its state."
+    shown = "f => f.querySelector('canvas').toDataURL()"
+    count = "(f, c) => f.cosmoflow[c]"
+    before, drawn = place.evaluate(shown), place.evaluate(count, counter)
+    move()
+    deadline = time.time() + 30
+    while place.evaluate(count, counter) == drawn and time.time() < deadline:
+        time.sleep(0.02)
+    time.sleep(0.3)  # words follow once the hand rests
+    assert place.evaluate(shown) != before, "the picture is the same as before"
+    return place.evaluate(STATE)
+
+
+def press(place, name, key):
+    slider = place.get_by_role("slider", name=name, exact=True)
+    slider.focus()
+    slider.press(key)
+
+
+def point(page, place, name, share, touch):
+    "Takes a slider by mouse, or by finger, at a share of its width."
+    slider = place.get_by_role("slider", name=name, exact=True)
+    slider.scroll_into_view_if_needed()
+    box = slider.bounding_box()
+    at = box["x"] + share * box["width"], box["y"] + box["height"] / 2
+    (page.touchscreen.tap if touch else page.mouse.click)(*at)
+
+
+def as_field(state): return torch.tensor(state["field"]).reshape(1, 8, 4, 4)
+
+
+def decoded(name, state, **sampling):
+    "log10 of the map that the package makes of a figure's field and noise: (64, 64)."
+    model = CosmoFlow.from_pretrained(name, device="cpu")
+    noise = torch.tensor(state["noise"]).reshape(1, 1, 64, 64)
+    made = torch.randn
+    torch.randn = lambda *args, **kwargs: noise
+    try: return model.decode(as_field(state), **sampling)[0].log10().numpy()
+    finally: torch.randn = made
+
+
+def check_universe(page, place, touch):
+    first = after(place, "draws", lambda: point(page, place, "Omega m", 0.1, touch))
+    assert first["params"][0] < 0.2
+    state = after(place, "draws", lambda: press(place, "sigma 8", "End"))
+    assert state["params"][1] == 1 and state["params"][0] == first["params"][0]
+    log = decoded("mini-fast", state)
+    found = np.reshape(state["log"], (64, 64))
+    assert np.abs(found - log).max() < 0.01
+    power = power_spectrum(10 ** found[None])[1][0].numpy()
+    np.testing.assert_allclose(state["power"], power, rtol=1e-4)
+    assert "σ₈ = 1.00" in place.get_by_role("status").inner_text()
+    new = place.get_by_role("button", name="Draw a new universe")
+    drawn = after(place, "draws", new.click)
+    assert np.abs(np.subtract(drawn["field"], state["field"])).max() > 0.5
+    place.get_by_text("The eight numbers").click()
+    number = "number 1, in standard deviations"
+    after(place, "draws", lambda: press(place, number, "Home"))
+
+
+def check_flow(page, place, touch):
+    name = "flow time t, from noise to map"
+    state = place.evaluate(STATE)
+    assert state["steps"] == 8 and state["live"] == 4
+    log = decoded("mini", state, steps=8, solver="midpoint")
+    assert np.abs(np.reshape(state["end"], (64, 64)) - log).max() < 0.05
+    move = lambda: point(page, place, name, 0.98, touch)
+    state = after(place, "shows", move)
+    assert state["t"] == 1 and state["live"] == 1
+    state = after(place, "shows", lambda: press(place, name, "ArrowLeft"))
+    assert state["t"] == 0.875 and place.locator(".cf-off").count() == 7
+    power = power_spectrum(10 ** np.reshape(state["log"], (1, 64, 64)), of="log")[1]
+    np.testing.assert_allclose(state["power"], power[0].numpy(), rtol=1e-4)
+    steps = place.get_by_role("combobox")
+    after(place, "flows", lambda: steps.select_option("2"))
+
+
+def check_scales(page, place, touch):
+    a, b = (place.get_by_role("button", name=f"channel {c} from B") for c in (0, 3))
+    mixture = "f => f.querySelectorAll('canvas')[1].toDataURL()"
+    seen = [place.evaluate(mixture)]
+    for move in (a.tap if touch else a.click, lambda: b.press("Space")):
+        drawn = place.evaluate("f => f.cosmoflow.draws")
+        move()
+        now = "document.querySelector('.cosmoflow-live').cosmoflow.draws"
+        page.wait_for_function(f"() => {now} > {drawn}")
+        seen.append(place.evaluate(mixture))
+    assert len(set(seen)) == 3
+    state = place.evaluate(STATE)
+    log = decoded("mini-fast", state)
+    assert np.abs(np.reshape(state["log"], (64, 64)) - log).max() < 0.01
+    maps = [10 ** np.reshape(m, (1, 64, 64)) for m in (state["log"], *state["ends"])]
+    for found, end in zip(state["r"], maps[1:]):
+        r = cross_correlation(maps[0], end, of="log")[0].numpy()
+        np.testing.assert_allclose(found, r, atol=1e-4)
+
+
+CHECKS = {"universe": check_universe, "flow": check_flow, "scales": check_scales}
+
+
+@pytest.mark.parametrize("width, scheme", [(390, "dark"), (1400, "light")])
+@pytest.mark.parametrize("figure", CHECKS)
+def test_moves_by_hand_and_key_and_its_numbers_are_right(
+        live, site, browser, figure, width, scheme):
+    from axe_playwright_python.sync_playwright import Axe
+    touch = width < 1000
+    page = watched(browser.new_page(
+        viewport={"width": width, "height": 844}, color_scheme=scheme, has_touch=touch,
+        reduced_motion="reduce" if touch else "no-preference"), site)
+    asked = []
+    page.on("request", lambda r: asked.append(r.url))
+    page.goto(f"{site}/{PAGES[figure]}", wait_until="networkidle")
+    assert not [url for url in asked if "/engine/" in url or "/models/" in url]
+    place = awaken(page, site, figure)
+    CHECKS[figure](page, place, touch)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    axed = Axe().run(page, context=".cosmoflow-live",
+                     options={"resultTypes": ["violations"]})
+    bad = [(v["id"], v["nodes"][0]["html"][:120]) for v in axed.response["violations"]
+           if v["impact"] in ("serious", "critical")]
+    assert not bad and not page.trouble
+    page.close()
+
+
+def test_mathematics_is_that_of_the_package(live, site, page):
+    maps = open_maps("PM", "LH").maps[:2]
+    logs = [np.log10(m).flatten().tolist() for m in maps]
+    page.goto(f"{site}/site/about.html")
+    found = page.evaluate("""async ([url, logs]) => {
+      const m = await import(url + "maths.js");
+      const about = await (await fetch(url + "about.json")).json();
+      const lists = v => ArrayBuffer.isView(v) ? Array.from(v) : v;
+      return Object.fromEntries(Object.entries({
+        k: m.wavenumbers(64, 25), density: m.powerSpectrum(logs[0], 25, "density"),
+        log: m.powerSpectrum(logs[0], 25, "log"), r: m.crossCorrelation(...logs),
+        white: m.normals(128, 5), field: m.drawField(about.prior, [8, 4, 4], 5),
+        means: m.apply(about.toSummary, [0.3, 0.8]),
+        many: m.normals(100000, 1),
+      }).map(([name, v]) => [name, lists(v)]));
+    }""", [f"{site}/live/", logs])
+    close = lambda a, b, **kwargs: np.testing.assert_allclose(
+        a, np.asarray(b).flatten(), **kwargs)
+    close(found["k"], wavenumbers(64), rtol=1e-6)
+    for of in ("density", "log"):
+        close(found[of], power_spectrum(maps[:1], of=of)[1], rtol=1e-4)
+    close(found["r"], cross_correlation(*maps[:, None], of="log"), atol=1e-5)
+    many = np.array(found["many"])
+    assert abs(many.mean()) < 0.02 and abs(many.std() - 1) < 0.02
+    # the field that the package draws from the same white noise
+    prior = torch.view_as_complex(CosmoFlow.from_pretrained("mini-fast").prior.cpu())
+    white = torch.tensor(found["white"]).reshape(8, 4, 4)
+    modes = torch.einsum("hwcd,dhw->chw", prior[:, :, 1:], torch.fft.fft2(white))
+    close(found["field"], torch.fft.ifft2(modes).real
+          + prior[0, 0, 0].real[:, None, None], atol=1e-4)
+    layers = json.loads((live / "about.json").read_text(encoding="utf-8"))["toSummary"]
+    x = (np.array([0.3, 0.8]) - layers["input"]["mean"]) / layers["input"]["std"]
+    first, last = layers["layers"]
+    h = np.maximum(np.array(first["weight"]) @ x + first["bias"], 0)
+    y = np.array(last["weight"]) @ h + last["bias"]
+    close(found["means"], y * layers["output"]["std"] + layers["output"]["mean"],
+          rtol=1e-5, atol=1e-6)
+
+
+def test_lives_without_a_network_after_the_first_visit(live, built_site, browser):
+    context = browser.new_context()
+    page = context.new_page()
+    with serve(built_site) as site:
+        awaken(page, site, "universe")
+        page.wait_for_selector("[data-kept]", state="attached")
+    place = awaken(page, site, "universe")  # the server is gone
+    after(place, "draws", lambda: press(place, "Omega m", "Home"))
+    context.close()
+
+
+def test_the_first_figure_is_small(live):
+    about = json.loads((live / "about.json").read_text(encoding="utf-8"))
+    first = sum(about["bytes"][about["models"][name]] for name in ("engine", "decoder"))
+    code = sum((live / name).stat().st_size for name in
+               ("about.json", "engine/ort.mjs", "figure.js", "maths.js", "worker.js"))
+    assert first + code < 12e6
