@@ -18,7 +18,7 @@ from fastcore.basics import patch
 from torch import Tensor, nn
 
 from .encoder import summary
-from .layers import PeriodicConv, upsample
+from .layers import PeriodicConv, between, upsample
 
 # %% ../nbs/course/06_unet.ipynb #cb867aa0
 def time_embedding(
@@ -48,11 +48,14 @@ class AdaGN(nn.Module):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
 
-    def forward(self, h: Tensor, t: Tensor, z: Tensor) -> Tensor:
+    def steer(self, t: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
         t_s, t_b = self.from_t(t)[:, :, None, None].chunk(2, 1)
         z_s, z_b = self.from_z(z)[:, :, None, None].chunk(2, 1)
-        scale = (1 + z_s) * (1 + t_s)
-        return torch.addcmul((1 + z_s) * t_b + z_b, scale, self.norm(h))
+        return (1 + z_s) * (1 + t_s), (1 + z_s) * t_b + z_b
+
+    def forward(self, h: Tensor, t: Tensor, z: Tensor) -> Tensor:
+        scale, shift = self.steer(t, z)
+        return torch.addcmul(shift, scale, self.norm(h))
 
 # %% ../nbs/course/06_unet.ipynb #3e7cb4bd
 class UNetBlock(nn.Module):
@@ -70,8 +73,9 @@ class UNetBlock(nn.Module):
         nn.init.zeros_(self.conv2.weight)
 
     def forward(self, h: Tensor, t: Tensor, z: Tensor) -> Tensor:
-        r = self.conv1(F.gelu(self.norm1(h)))
-        return self.shortcut(h) + self.conv2(F.gelu(self.norm2(r, t, z)))
+        r = self.conv1(between(h, self.norm1), padded=True)
+        steered = between(r, self.norm2.norm, *self.norm2.steer(t, z))
+        return self.shortcut(h) + self.conv2(steered, padded=True)
 
 # %% ../nbs/course/06_unet.ipynb #814dfdec
 class Stage(nn.Module):
@@ -104,9 +108,9 @@ class SelfAttention(nn.Module):
         nn.init.zeros_(self.out.weight)
 
     def forward(self, h: Tensor) -> Tensor:
-        tokens = self.norm(h).flatten(2).mT                     # (B, HW, C)
-        qkv = self.qkv(tokens).unflatten(-1, (3, self.heads, -1))
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)                    # (B, heads, HW, d) each
+        tokens = self.norm(h).to(h.dtype).flatten(2).mT  # (B, HW, C)
+        q, k, v = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+                   for part in self.qkv(tokens).chunk(3, -1))  # (B, heads, HW, d) each
         a = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
         return h + self.out(a).mT.reshape(h.shape)
 
@@ -162,4 +166,5 @@ def forward(self: UNet,
     for i, stage in enumerate(self.up):
         h = stage(torch.cat([upsample(h, 2), skips.pop()], 1), t, z)
         if str(i) in self.attend_up: h = self.attend_up[str(i)](h)
-    return self.head(h)
+    norm, _, conv = self.head
+    return conv(between(h, norm), padded=True)

@@ -95,11 +95,10 @@ MUTANTS = [  # module, old text, new text, tests of which one must fail
 
     ("layers", "[..., 4:4 + h, 4:4 + w]",
      "[..., 3:3 + h, 3:3 + w]", "values: transposed"),
-    ("layers", "inner.narrow(dim, size - n, n).add_(grad.narrow(dim, 0, n))",
-     "inner.narrow(dim, size - n, n).add_(grad.narrow(dim, n + size, n))",
+    ("layers", "inner[..., w - n:] += left", "inner[..., w - n:] += right",
      "values: padding"),
-    ("layers", "x[..., factor:-factor, factor:-factor]",
-     "x[..., factor - 1:-factor - 1, factor:-factor]", "values: upsampling"),
+    ("layers", "x[..., width:-width, width:-width]",
+     "x[..., width - 1:-width - 1, width:-width]", "values: upsampling"),
 
     ("encoder", "F.relu(self.shortcut(x) + self.residual(x))",
      "F.relu(self.residual(x))", "values: block_adds"),

@@ -13,14 +13,16 @@ from conftest import randomised
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from cosmoflow import CosmoFlow
 from cosmoflow.data import Normalizer, open_maps
 from cosmoflow.encoder import SCALE, fold, unfold
 from cosmoflow.flow import flow_matching_loss, integrate
-from cosmoflow.layers import PeriodicConv, periodic_pad
+from cosmoflow.layers import PeriodicConv, between, periodic_pad
 from cosmoflow.model import find_model
 from cosmoflow.spectra import cross_correlation
+from cosmoflow.unet import SelfAttention, UNetBlock
 from cosmoflow.vae import VAE
 
 NORM = Normalizer(11.0, 0.5, 1e8)
@@ -49,7 +51,10 @@ def test_every_convolution_finds_channels_last():
     model, seen = randomised(), []
     last = lambda h: h.is_contiguous(memory_format=torch.channels_last)
 
-    def after(conv, _, out): seen.append(last(conv.weight) and last(out))
+    def after(conv, _, out):
+        seen.append(last(conv.weight) and last(out))
+        out.register_hook(lambda grad: seen.append(last(grad)))
+
     def before(_, inputs): seen.append(last(periodic_pad(inputs[0], 1)))
 
     for m in model.modules():
@@ -57,8 +62,53 @@ def test_every_convolution_finds_channels_last():
         if m is model.unet.stem: continue  # it is fed maps: one channel has no layout
         if isinstance(m, PeriodicConv): m.register_forward_pre_hook(before)
     x = torch.randn(2, 1, 64, 64)
-    with torch.no_grad(): model(x, torch.tensor([0.2, 0.8]), x)
-    assert len(seen) > 60 and all(seen)
+    model(x, torch.tensor([0.2, 0.8]), x).square().sum().backward()
+    assert len(seen) > 100 and all(seen)
+
+
+class LikeCUDA(TorchFunctionMode):
+    "Under autocast a GPU computes these in float32, and gives float32 back."
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if func in (F.group_norm, F.interpolate):
+            return func(args[0].float(), *args[1:], **kwargs)
+        return func(*args, **kwargs)
+
+
+def test_images_keep_half_the_bits_between_layers():
+    "Also after a normalisation and an upsampling that return float32."
+    model, seen = randomised(), {}
+    kinds = nn.Conv2d, UNetBlock, SelfAttention
+    for name, m in model.unet.named_modules():
+        if isinstance(m, kinds): m.register_forward_hook(
+            lambda m, inputs, out, name=name: seen.update({name: (inputs[0], out)}))
+    x, t = torch.randn(2, 1, 32, 32), torch.tensor([0.2, 0.8])
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16), LikeCUDA():
+        model(x, t, x)
+    stem, _ = seen.pop("stem")
+    assert len(seen) > 30 and stem.dtype == torch.float32  # the maps themselves
+    assert {h.dtype for images in seen.values() for h in images} == {torch.bfloat16}
+
+
+def test_half_the_bits_learn_what_float32_learns():
+    "A few steps, with what a GPU's autocast keeps in float32."
+    x = open_maps("PM", "LH").maps[:4, ::2, ::2]
+    losses = []
+    for half in (False, True):
+        model, curve = randomised(), []
+        adam = torch.optim.Adam(model.parameters(), 3e-3)
+        x1 = NORM(torch.tensor(x))
+        for _ in range(5):
+            g = torch.Generator().manual_seed(0)
+            with torch.autocast("cpu", torch.bfloat16, enabled=half), LikeCUDA():
+                loss = flow_matching_loss(model, x1, g)
+            loss.backward()
+            adam.step()
+            adam.zero_grad()
+            curve.append(loss.item())
+        losses.append(curve)
+    assert losses[0][-1] < 0.95 * losses[0][0]
+    np.testing.assert_allclose(losses[1], losses[0], rtol=0.02)
 
 
 def test_mask_leaves_field_alone():
@@ -421,9 +471,11 @@ def test_compiled_gradients_are_those_of_eager_code():
 
     A graph with padding written in place gave gradients that were not numbers."""
     torch.manual_seed(0)
-    layers = PeriodicConv(1, 8), nn.GroupNorm(8, 8), nn.GELU(), PeriodicConv(8, 1)
-    net = nn.Sequential(*layers).to(memory_format=torch.channels_last)
-    x, weights = torch.randn(16, 1, 64, 64), list(net.parameters())
+    layers = PeriodicConv(1, 8), nn.GroupNorm(8, 8), PeriodicConv(8, 1)
+    first, norm, second = parts = nn.Sequential(*layers)
+    parts.to(memory_format=torch.channels_last)
+    net = lambda x: second(between(first(x), norm), padded=True)
+    x, weights = torch.randn(16, 1, 64, 64), list(parts.parameters())
 
     def gradient(net):
         with torch.autocast("cpu", torch.bfloat16):
