@@ -105,6 +105,14 @@ def _advice(name: str, shape: tuple[int, ...], axes: str) -> str:
     if len(shape) == ndim + 1 and shape[1] == 1: return f"give {name}[:, 0]"
     return "cut or reshape it to that"
 
+# %% ../nbs/tools/core.ipynb #c0e00013
+def _make_array(maps: Any) -> str:
+    "How to make an array of something that is none."
+    if isinstance(maps, str | Path): return "open the file first: np.load"
+    if isinstance(maps, list | tuple): return "stack them with np.stack"
+    if hasattr(maps, "maps"): return "give its maps: data.maps"
+    return "convert it with np.asarray"
+
 # %% ../nbs/tools/core.ipynb #2df66e14
 def as_stack(
     maps: Any,           # maps or a field, as an array of any library
@@ -114,12 +122,8 @@ def as_stack(
     "Checks axes and kind of an array without reading it. Raises `ValueError`."
     expected = " or ".join(f"({option})" for option in axes.split(" or "))
     if not hasattr(maps, "__array__"):
-        advice = "convert it with np.asarray"
-        if hasattr(maps, "maps"): advice = "give its maps: data.maps"
-        if isinstance(maps, list | tuple): advice = "stack them with np.stack"
-        if isinstance(maps, str | Path): advice = "open the file first: np.load"
         raise ValueError(f"{name}: expected an array or tensor of shape {expected}, "
-                         f"found {type(maps).__name__}; {advice}")
+                         f"found {type(maps).__name__}; {_make_array(maps)}")
     if not hasattr(maps, "shape"): maps = np.asarray(maps)
     shape = tuple(maps.shape)
     if axes and not any(_fits(shape, option) for option in axes.split(" or ")):

@@ -145,6 +145,23 @@ def _load_maps(path: Path) -> np.ndarray:
     return maps
 
 # %% ../nbs/course/02_data.ipynb #47269e80
+def _column_names(n: int, suite: str) -> tuple[str, ...]:
+    "What the columns of a table are called."
+    known = ("Omega_m", "sigma_8", "m_WDM_keV") if suite == "PM" else CMD_PARAMS
+    return (*known[:n], *(f"p{i + 1}" for i in range(len(known), n)))
+
+# %% ../nbs/course/02_data.ipynb #47269e83
+def _check_params(params: np.ndarray, path: Path) -> None:
+    "Raise `ValueError` for parameters that no universe has, and say where they stand."
+    bad = ~np.isfinite(params)
+    bad[:, :2] |= params[:, :2] <= 0
+    if not bad.any(): return
+    row, column = np.argwhere(bad)[0]
+    raise ValueError(f"{path}: row {row + 1}, column {column + 1} is "
+                     f"{params[row, column]}; expected finite numbers, and Omega_m "
+                     "and sigma_8 above 0")
+
+# %% ../nbs/course/02_data.ipynb #47269e86
 def _load_params(path: Path, suite: str) -> tuple[np.ndarray, tuple[str, ...]]:
     "Read a parameter table: rows, and the names of its columns."
     if not path.exists():
@@ -160,15 +177,8 @@ def _load_params(path: Path, suite: str) -> tuple[np.ndarray, tuple[str, ...]]:
     n = params.shape[1]
     if n < 2: raise ValueError(
         f"{path}: expected at least the columns Omega_m and sigma_8, found {n}")
-    bad = ~np.isfinite(params)
-    bad[:, :2] |= params[:, :2] <= 0
-    if bad.any():
-        row, column = np.argwhere(bad)[0]
-        raise ValueError(f"{path}: row {row + 1}, column {column + 1} is "
-                         f"{params[row, column]}; expected finite numbers, and Omega_m "
-                         "and sigma_8 above 0")
-    known = ("Omega_m", "sigma_8", "m_WDM_keV") if suite == "PM" else CMD_PARAMS
-    return params, (*known[:n], *(f"p{i + 1}" for i in range(len(known), n)))
+    _check_params(params, path)
+    return params, _column_names(n, suite)
 
 # %% ../nbs/course/02_data.ipynb #8190ab3e
 def _check_pairs(
@@ -268,22 +278,22 @@ def batches(
         yield batch.copy() if isinstance(maps, Tensor) else batch
 
 # %% ../nbs/course/02_data.ipynb #db52b015
-def _checked(
-    maps: Maps,       # (n, H, W)
-    name: str | Path  # their file, or what they are called
-) -> Iterator[np.ndarray]:
+def _first_bad(maps: np.ndarray, start: int) -> str:
+    "Say where the first value is that is no surface density; empty if there is none."
+    bad = ~np.isfinite(maps) | (maps < 0)
+    if not bad.any(): return ""
+    i, row, col = np.argwhere(bad)[0]
+    value = maps[i, row, col]
+    what = "negative" if value < 0 and np.isfinite(value) else "not finite"
+    return f"map {start + i}, pixel ({row}, {col}) is {value}, {what}"
+
+# %% ../nbs/course/02_data.ipynb #db52b019
+def _checked(maps: Maps, name: str | Path) -> Iterator[np.ndarray]:
     "Go through maps in pieces, and refuse a value that is not a surface density."
     start = 0
     for batch in batches(maps):
-        bad = ~np.isfinite(batch) | (batch < 0)
-        if bad.any():
-            i, row, col = np.argwhere(bad)[0]
-            value = batch[i, row, col]
-            negative = value < 0 and np.isfinite(value)
-            what = "negative" if negative else "not finite"
-            raise ValueError(
-                f"{name}: map {start + i}, pixel ({row}, {col}) is {value}, {what}; "
-                "expected surface densities of 0 or more")
+        if bad := _first_bad(batch, start):
+            raise ValueError(f"{name}: {bad}; expected surface densities of 0 or more")
         yield batch
         start += len(batch)
 

@@ -144,6 +144,12 @@ def selectivity(
     return (weight @ moved / (1 - weight.square().sum())).item()
 
 # %% ../nbs/course/14_scales.ipynb #f5a10005
+def _share(change: Tensor, side: Tensor) -> Tensor:
+    "Which share of a change lies at the wavenumbers of one side, mean against mean."
+    inside, outside = change[..., side].mean(-1), change[..., ~side].mean(-1)
+    return inside / (inside + outside)
+
+# %% ../nbs/course/14_scales.ipynb #f5a1000b
 def sorting_score(
     k: Tensor,       # (K,) h/Mpc
     fine: Tensor,    # change by the group that is said to be fine, (..., K), 0 or more
@@ -154,12 +160,7 @@ def sorting_score(
     Exchange the groups, and it turns into one minus itself.
     """
     low = k < (k[0] * k[-1]).sqrt()
-
-    def share(change: Tensor, side: Tensor) -> Tensor:
-        inside, outside = change[..., side].mean(-1), change[..., ~side].mean(-1)
-        return inside / (inside + outside)
-
-    return (share(fine, ~low) + share(coarse, low)) / 2
+    return (_share(fine, ~low) + _share(coarse, low)) / 2
 
 # %% ../nbs/course/14_scales.ipynb #f5a10007
 def halvings(
