@@ -26,7 +26,7 @@ test: env  ## run every notebook and test, one process a core
 
 docs: env  ## build the documentation site into _docs and test it in Chromium or Chrome, where there is one (QUARTO=1: Quarto's pages instead, untested)
 	$(BIN)/python nbs/site/_build.py $(if $(QUARTO),--quarto)
-	$(if $(QUARTO),,SITE_IS_BUILT=1 $(BIN)/pytest tests/test_site.py)
+	$(if $(QUARTO),,SITE_IS_BUILT=1 $(BIN)/pytest tests/test_site.py tests/test_live.py)
 
 workshop: env  ## write the students' versions of the lessons, the solutions that catch_up puts in, and into build/workshop what is handed out
 	$(BIN)/python nbs/workshop/_build.py build/workshop
