@@ -105,7 +105,7 @@ def _advice(name: str, shape: tuple[int, ...], axes: str) -> str:
     if len(shape) == ndim + 1 and shape[1] == 1: return f"give {name}[:, 0]"
     return "cut or reshape it to that"
 
-# %% ../nbs/tools/core.ipynb #c0e00013
+# %% ../nbs/tools/core.ipynb #c0e00a13
 def _make_array(maps: Any) -> str:
     "How to make an array of something that is none."
     if isinstance(maps, str | Path): return "open the file first: np.load"
