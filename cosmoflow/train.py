@@ -213,7 +213,7 @@ def fast_bf16(
     "Whether the device multiplies bfloat16 in hardware."
     if device.type == "cuda": return torch.cuda.get_device_capability(device)[0] >= 8
     if device.type != "cpu": return False
-    can = getattr(torch.cpu, "get_capabilities", dict)()  # an older torch cannot say
+    can: dict = getattr(torch.cpu, "get_capabilities", dict)()  # an older torch: {}
     return any(can.get(unit, False) for unit in ("amx_bf16", "avx512_bf16", "bf16"))
 
 # %% ../nbs/course/09_train.ipynb #0cd4a5df
