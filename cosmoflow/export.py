@@ -184,6 +184,9 @@ def _prepared(
     if side != (SCALE * h, SCALE * w) or not h * w:
         raise ValueError(f"model: expected maps with sides that are multiples of "
                          f"{SCALE}, found {side[0]} x {side[1]}; set pixels")
+    if model.config["timetable"] != "fading":
+        raise ValueError("model: expected the timetable fading, found "
+                         f"{model.config['timetable']}; model.json tells of no other")
     plain = deepcopy(model).cpu().float().eval()
     plain.unet.spread = _Upsample()
     if model.config["waves"]:
