@@ -8,7 +8,8 @@ Docs: https://cosmoflow.github.io/cosmoflow/tools/bench.html"""
 __all__ = ['JOBS', 'Timing', 'synchronise', 'seconds', 'race', 'timing_table', 'untrained', 'Way', 'ladder', 'velocity_by_loop',
            'running', 'NetworkInputs', 'network_inputs', 'model_for', 'training_step', 'forward_pass', 'padding_ways',
            'network_jobs', 'decode_adaptively', 'decoding_ways', 'time_decoding', 'spectrum_by_loop', 'OneByOne',
-           'batch_ways', 'data_jobs', 'simulation_job', 'simulation_growth', 'machine_rates', 'network_flops', 'bench']
+           'batch_ways', 'data_jobs', 'simulation_job', 'simulation_growth', 'machine_rates', 'network_flops',
+           'Traffic', 'step_traffic', 'network_traffic', 'bench']
 
 # %% ../nbs/tools/bench.ipynb #18818469
 import os
@@ -24,12 +25,16 @@ from itertools import count
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 from torchdiffeq import odeint
@@ -39,7 +44,7 @@ from .core import (BOX, Maps, check_counts, check_folder, progress,
 from .data import MapData, Normalizer, augment, open_maps
 from .encoder import SCALE
 from .flow import flow_matching_loss
-from .layers import periodic_pad
+from .layers import between, periodic_pad
 from .model import CosmoFlow
 from .results import hardware
 from .spectra import power_spectrum, spectrum_error
@@ -515,6 +520,97 @@ def network_flops(
         counts[name] = counter.get_total_flops() / 1e9
     return counts | {"training step": 3 * sum(counts.values())}
 
+# %% ../nbs/tools/bench.ipynb #3d9e2001
+_AGAIN = {  # which arguments an operator reads a second time
+    "convolution_backward": (0,),
+    "native_group_norm": (0,), "native_group_norm_backward": (0, 1),
+    "native_batch_norm": (0,), "native_batch_norm_backward": (0, 1),
+}
+
+class Traffic(TorchDispatchMode):
+    "Bytes that operators read and write inside the block, by the operator's name."
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes: Counter[str] = Counter()
+        self.joined = False  # at work inside what is counted as one function
+
+    def add(self, name: str, *moved: Any) -> None:
+        "Counts all tensors in `moved`, read or written."
+        self.bytes[name] += sum(
+            t.nbytes for t in tree_leaves(moved) if isinstance(t, Tensor))
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        name = func.overloadpacket.__name__
+        if self.joined or func.is_view or "empty" in name: return out
+        unread = name in ("copy_", "fill_", "zero_")  # their first argument
+        again = [args[i] for i in _AGAIN.get(name, ())]
+        self.add(name, args[unread:], kwargs, again, out)
+        return out
+
+# %% ../nbs/tools/bench.ipynb #3d9e2005
+class _OnePass(torch.autograd.Function):
+    "`between`, counted as if it were one function."
+    @staticmethod
+    def forward(ctx, traffic: Traffic, norm: nn.Module, *inputs: Tensor) -> Tensor:
+        traffic.joined = True
+        with torch.enable_grad():
+            h, *told = (x.detach().requires_grad_() for x in inputs)
+            out = between(h, norm, *told)
+        traffic.joined = False
+        traffic.add("between", h, h, out)
+        ctx.made = traffic, [h, *told], out
+        return out.detach()
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:
+        traffic, inputs, out = ctx.made
+        traffic.joined = True
+        grads = torch.autograd.grad(out, inputs, grad)
+        traffic.joined = False
+        traffic.add("between", inputs[0], inputs[0], grad, grad, grads[0])
+        return None, None, *grads
+
+# %% ../nbs/tools/bench.ipynb #3d9e2008
+def step_traffic(
+    model: CosmoFlow,  # on a CPU
+    pixels: int,       # side of the maps
+    half: bool,        # in bfloat16, by autocast
+    joined: bool,      # `between` as one function
+    batch: int = 32,   # maps in a step
+) -> dict[str, float]:  # MB a map, by operator
+    "Bytes that the operators of a training step read and write."
+    counts = []
+    for n in (1, 2):
+        x, traffic = torch.randn(n, 1, pixels, pixels), Traffic()
+        one = lambda h, norm, *told: _OnePass.apply(traffic, norm, h, *told)
+        with patch("cosmoflow.unet.between", one if joined else between), traffic:
+            with torch.autocast("cpu", torch.bfloat16, enabled=half):
+                loss = flow_matching_loss(model, x)
+            loss.backward()
+        model.zero_grad()
+        counts.append(traffic.bytes)
+    one_map, two = counts
+    each = lambda name: one_map[name] + (batch - 1) * (two[name] - one_map[name])
+    return {name: each(name) / batch / 1e6 for name in two}
+
+# %% ../nbs/tools/bench.ipynb #3d9e2009
+def network_traffic(
+    preset: str = "paper",  # size of the networks, a key of `PRESETS`
+    pixels: int = 64,       # side of the maps
+) -> dict[str, dict[str, float]]:  # precision -> MB a map of a training step
+    "Bytes moved by the convolutions, by all else, and by that with `between` joined."
+    model, found = untrained(preset, torch.device("cpu")), {}
+    for precision in ("float32", "bfloat16"):
+        half = precision == "bfloat16"
+        eager, joined = (step_traffic(model, pixels, half, together)
+                         for together in (False, True))
+        moved = sum(n for name, n in eager.items() if "convolution" in name)
+        found[precision] = {"convolutions": moved,
+                            "operator by operator": sum(eager.values()) - moved,
+                            "joined": sum(joined.values()) - moved}
+    return found
+
 # %% ../nbs/tools/bench.ipynb #2842aeac
 JOBS = ("training step", "velocity", "encoding", "padding", "decoding",
         "power spectra", "batches", "simulation")
@@ -565,7 +661,8 @@ def _about(device: torch.device, pixels: tuple[int, ...], preset: str) -> dict:
         machine = f"{cores} {torch.backends.cpu.get_cpu_capability()}"
     rates = machine_rates(device, 2048 if device.type == "cpu" else 8192)
     return {"hardware": machine, "torch": torch.__version__, "preset": preset,
-            "rates": rates, "gflop": {p: network_flops(p, preset) for p in pixels}}
+            "rates": rates, "gflop": {p: network_flops(p, preset) for p in pixels},
+            "traffic": network_traffic(preset)}
 
 # %% ../nbs/tools/bench.ipynb #3fe97170
 def bench(
