@@ -556,7 +556,7 @@ class _OnePass(torch.autograd.Function):
         traffic.joined = True
         with torch.enable_grad():
             h, *told = (x.detach().requires_grad_() for x in inputs)
-            out = between(h, norm, *told)
+            out = between(h, norm, *told)  # type: ignore[arg-type]
         traffic.joined = False
         traffic.add("between", h, h, out)
         ctx.made = traffic, [h, *told], out
