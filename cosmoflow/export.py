@@ -241,9 +241,9 @@ def graphs(
 
 # %% ../nbs/tools/export.ipynb #e0000036
 def _halved(
-    graph: Any,         # onnx.ModelProto
-    least: float = 64,  # numbers in a tensor; smaller ones stay float32
-) -> Any:               # a copy
+    graph: Any,            # onnx.ModelProto
+    least: float = 2**10,  # numbers in a tensor; smaller ones stay float32
+) -> Any:                  # a copy
     "Stores large weights in float16, with a node that makes them float32 again."
     onnx, _ = _onnx()
     half, casts = deepcopy(graph), []
