@@ -275,10 +275,17 @@ def page(browser, site):
     page.close()
 
 
-def pytest_collection_modifyitems(items):
-    """One notebook comes first.
+LONG = ("test_site", "test_live", "test_notebooks", "test_train", "test_workshop",
+        "test_workshop_answers", "test_wheel")
 
-    Its process makes the environment of all while the others do other tests."""
+
+def pytest_collection_modifyitems(items):
+    """Long tests come first, so that no process works alone at the end.
+
+    One notebook comes before all: its process makes the environment of all notebooks
+    while the others build the site."""
+    place = {name: i for i, name in enumerate(LONG)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(LONG)))
     names = [item.name for item in items]
     first = next((i for i, name in enumerate(names) if name.startswith("test_runs")), 0)
     if items: items.insert(0, items.pop(first))

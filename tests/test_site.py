@@ -1,9 +1,11 @@
 """The site in a browser: nothing missing, nothing from elsewhere, fit for a phone."""
+import functools
 import json
 import re
 from urllib.parse import unquote
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from conftest import NOTEBOOKS, ROOT, sources
 
 
@@ -18,11 +20,13 @@ def address(source):
     return (path.parent / re.sub(r"^\d\d_", "", path.stem)).as_posix() + ".html"
 
 
+# From the code, from references.bib and from the slides:
+MADE = ["site/api.html", "site/references.html", "workshop/deck/index.html"]
+SOURCES = sorted([*NOTEBOOKS, *(ROOT / "nbs").glob("*/*.md")])
+
+
 def test_every_source_has_its_page(site):
-    # From the code, from references.bib and from the slides:
-    made = ["site/api.html", "site/references.html", "workshop/deck/index.html"]
-    texts = [*NOTEBOOKS, *(ROOT / "nbs").glob("*/*.md")]
-    assert sorted(made + [address(source) for source in texts]) == pages()
+    assert sorted([*MADE, *map(address, SOURCES)]) == pages()
 
 
 def test_titles_and_side_bar_show_the_numbers_of_the_files(built_site):
@@ -35,10 +39,15 @@ def test_titles_and_side_bar_show_the_numbers_of_the_files(built_site):
             assert re.search(start, page), f"{source.name}: no number in {place}"
 
 
+@functools.cache
+def anchors(page):
+    "All that an address can point at in a page."
+    return {*re.findall(r'\bid="([^"]*)"', page.read_text(encoding="utf-8"))}
+
+
 def has(page, anchor):
     "Whether there is this page with this anchor, if one is asked for."
-    if not page.is_file(): return False
-    return not anchor or f'id="{anchor}"' in page.read_text(encoding="utf-8")
+    return page.is_file() and (not anchor or anchor in anchors(page))
 
 
 def test_addresses_of_the_site_exist(built_site):
@@ -57,21 +66,51 @@ def test_addresses_of_the_site_exist(built_site):
     assert not gone
 
 
-def test_pages_load_whole(page, site):
-    dead, blank_images = {}, "i => i.filter(i => !i.naturalWidth).map(i => i.src)"
-    for name in pages():
-        page.goto(f"{site}/{name}", wait_until="networkidle")
-        blank = page.eval_on_selector_all("main img", blank_images)
-        links = page.eval_on_selector_all("a[href]", "a => a.map(a => a.href)")
-        inside = {link for link in links if link.startswith(site)}
-        for link in inside:
-            path, _, anchor = unquote(link).removeprefix(f"{site}/").partition("#")
-            target = ROOT / "_docs" / (path or "index.html")
-            if not target.exists() or anchor and not has(target, anchor):
-                dead[link] = name
-        assert not blank, f"{name}: {blank}"
-        assert not page.trouble, f"{name}: {page.trouble}"
-    assert not dead
+NAMES = [*MADE, *map(address, SOURCES)]
+BLANK = "i => i.filter(i => !i.naturalWidth).map(i => i.src)"
+TOO_WIDE = """tables => tables.filter(
+  t => t.parentElement.scrollWidth > t.parentElement.clientWidth
+).map(t => t.rows[0].innerText)"""
+
+
+def dead_links(page, site):
+    "Links of a page into the site that lead nowhere."
+    links = page.eval_on_selector_all("a[href]", "a => a.map(a => a.href)")
+    for link in {link for link in links if link.startswith(site)}:
+        path, _, anchor = unquote(link).removeprefix(f"{site}/").partition("#")
+        target = ROOT / "_docs" / (path or "index.html")
+        if not target.exists() or anchor and not has(target, anchor): yield link
+
+
+def misplaced(page, width):
+    "What does not fit a page into a window of this width."
+    page.set_viewport_size({"width": width, "height": 844})
+    scroll = page.evaluate("document.documentElement.scrollWidth")
+    if scroll > width: yield f"scrolls sideways at {width} pixels"
+    cut = page.eval_on_selector_all("main table", TOO_WIDE)
+    if cut: yield f"tables wider than the page at {width} pixels: {cut}"
+    if not page.locator("h1").first.is_visible(): yield f"no heading at {width} pixels"
+
+
+def inaccessible(page):
+    "What axe finds serious: by rule, its first place and how many there are."
+    axed = Axe().run(page, options={"resultTypes": ["violations"]})
+    for found in axed.response["violations"]:
+        if found["impact"] in ("serious", "critical"):
+            first, *_ = places = found["nodes"]
+            yield found["id"], first["html"][:150], len(places)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_page_is_whole_fits_phone_and_desk_and_is_accessible(page, site, name):
+    "All of it at one visit, which takes most of the time."
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.goto(f"{site}/{name}", wait_until="load")
+    assert not [*misplaced(page, 390), *misplaced(page, 1400)]
+    assert not list(inaccessible(page))
+    assert not list(dead_links(page, site))
+    assert not page.eval_on_selector_all("main img", BLANK)
+    assert not page.trouble
 
 
 def test_words_lead_to_the_glossary_once_a_page(page, site):
@@ -173,23 +212,6 @@ def test_public_methods_of_a_lesson_stand_open(built_site):
     assert "_load_maps" in folded and "__call__" not in folded
 
 
-TOO_WIDE = """tables => tables.filter(
-  t => t.parentElement.scrollWidth > t.parentElement.clientWidth
-).map(t => t.rows[0].innerText)"""
-
-
-@pytest.mark.parametrize("width", [390, 1400])
-def test_layout_holds(page, site, width):
-    page.set_viewport_size({"width": width, "height": 844})
-    for name in pages():
-        page.goto(f"{site}/{name}")
-        scroll = page.evaluate("document.documentElement.scrollWidth")
-        assert scroll <= width, f"{name} scrolls sideways at {width} pixels"
-        cut = page.eval_on_selector_all("main table", TOO_WIDE)
-        assert not cut, f"{name} at {width} pixels: tables wider than the page, {cut}"
-        assert page.locator("h1").first.is_visible()
-
-
 def test_mathematics_is_rendered(page, site):
     page.goto(f"{site}/course/flow.html", wait_until="networkidle")
     assert page.locator(".katex-html").count() > 10
@@ -248,17 +270,3 @@ def test_search_finds_a_term(page, site):
     hit = page.locator("a[href*='unet.html']:visible", has_text="AdaGN").first
     hit.click()
     page.wait_for_url("**/unet.html*")
-
-
-def test_accessible(page, site):
-    from axe_playwright_python.sync_playwright import Axe
-    found = {}
-    for name in pages():
-        page.goto(f"{site}/{name}", wait_until="load")
-        axed = Axe().run(page, options={"resultTypes": ["violations"]})
-        for v in axed.response["violations"]:
-            if v["impact"] in ("serious", "critical"):
-                first, *_ = nodes = v["nodes"]
-                found.setdefault(v["id"], []).append(
-                    (name, first["html"][:150], len(nodes)))
-    assert not found, found
