@@ -318,7 +318,7 @@ figures.universe = {
       anchor = [...params];
       knobs.forEach((knob, i) => knob.set(params[i]));
     };
-    const begin = (/** @type {Float32Array} */ newField, /** @type {number[] | null} */ known = null) => {
+    const begin = (/** @type {Float32Array<ArrayBuffer>} */ newField, /** @type {number[] | null} */ known = null) => {
       [base, before] = [newField, null];
       settle(known);
       showNumbers();

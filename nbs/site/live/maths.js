@@ -6,7 +6,7 @@
  * Normal random numbers from a seed, the same in every browser.
  * @param {number} n how many
  * @param {number} seed any whole number
- * @returns {Float32Array}
+ * @returns {Float32Array<ArrayBuffer>}
  */
 export function normals(n, seed) {
   let state = seed >>> 0;
@@ -163,7 +163,7 @@ export function crossCorrelation(one, other) {
  * @param {number[]} prior as `field_prior` makes it, (h, w, 1 + C, C, 2), flattened
  * @param {number[]} shape C, h, w
  * @param {number} seed
- * @returns {Float32Array} (C, h, w)
+ * @returns {Float32Array<ArrayBuffer>} (C, h, w)
  */
 export function drawField(prior, [channels, h, w], seed) {
   const cells = h * w, white = normals(channels * cells, seed);

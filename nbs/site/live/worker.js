@@ -41,6 +41,7 @@ async function load({ id, models }) {
       { executionProviders: ["wasm"], intraOpNumThreads: 1 });
     sessions.set(path, session);
     await session;
+    delete ort.env.wasm.wasmBinary;  // 14 MB that are compiled by now
   }
   return {};
 }
