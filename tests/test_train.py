@@ -20,7 +20,7 @@ from cosmoflow.train import (Objective, TrainConfig, _check_environment, batch_s
                              lr_factor, share_statistics, sibling_loss, train,
                              validation_loss)
 
-ARGS = ["train", "--preset", "tiny", "--sims", "0:20", "--epochs", "4",
+ARGS = ["train", "--preset", "tiny", "--sims", "0:10", "--epochs", "4",
         "--schedule", "plateau", "--patience", "0", "--lr", "3e-3", "--ema", "0.9",
         "--batch-size", "60"]
 
