@@ -209,7 +209,7 @@ def colab(wheel, tmp_path_factory):
     """The interpreter of an environment as on Colab.
 
     With the wheel's extras, and of all else only what runs a notebook."""
-    extras, runs = "[sim,viz,search]", ("ipykernel", "nbclient")
+    extras, runs = "[sim,viz,search,export]", ("ipykernel", "nbclient")
     return environment(tmp_path_factory, wheel, "colab", extras, *runs) / "python"
 
 

@@ -23,6 +23,7 @@ from cosmoflow import CosmoFlow, evaluate
 from cosmoflow.core import MAPS_PER_SIMULATION, Fields, Maps, MapView
 from cosmoflow.data import MapData, Normalizer, map_path, open_maps, param_path
 from cosmoflow.inference import Scaler, fit_mlp, fit_regressor
+from cosmoflow.model import field_prior
 from cosmoflow.vae import VAE
 
 MIB = 1 << 20
@@ -129,6 +130,7 @@ def functions(n, side=SIDE):
     many = lambda a: np.broadcast_to(a, (n, *a.shape))
     maps, other = (MapView(many(m), slice(None)) for m in one)
     x, field = many(np.zeros((1, side, side), np.float32)), many(field)
+    prior = field_prior(field[:2])
     models = {"VAE": stub_vae(side), "Normalizer": NORM}
     found = {}
     for path, function in {path: function for function, path, _ in DOORS}.items():
@@ -138,11 +140,12 @@ def functions(n, side=SIDE):
             if not asks(parameter): continue
             stack = other if given else maps
             if parameter.annotation is Fields: stack = x
-            if name == "field": stack = field
+            if name in ("field", "kept"): stack = field
             several = parameter.annotation == dict[str, Maps]
             given[name] = {name: stack} if several else stack
         known = {"self": models.get(path.split(".")[0], stub(NORM)),
-                 "model": stub(NORM), "pixels": side // 4}
+                 "model": stub(NORM), "pixels": side // 4,
+                 "prior": prior}
         given |= {name: value for name, value in known.items() if name in takes}
         noise = {"seed": 0, "steps": 1}
         given |= {k: v for k, v in noise.items() if {k, "kwargs"} & set(takes)}
