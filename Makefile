@@ -5,7 +5,7 @@ BIN = $(VENV)/bin
 SUITE = build/suite
 SIMULATE = $(BIN)/cosmoflow simulate --particles 128 --pixels 64 --keep-bits 6 --out
 
-.PHONY: help env demo test docs workshop notebooks results bench suite weights train-mini train-base train-paper clean
+.PHONY: help env demo test docs workshop notebooks results bench suite weights train-mini train-scales train-base train-paper clean
 
 help:  ## print this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -54,7 +54,7 @@ suite: env  ## rerun the simulations that ship with the package (half an hour on
 	mkdir -p cosmoflow/suite
 	cp $(SUITE)/*.npy $(SUITE)/*.txt $(SUITE)/*.json cosmoflow/suite/
 
-weights: train-mini train-base  ## retrain all the weights that ship
+weights: train-mini train-scales train-base  ## retrain all the weights that ship
 
 TRAIN = $(BIN)/cosmoflow train --preset mini --data build/training --precision auto --resume
 train-mini: env  ## retrain the shipped weights `mini`, and those made from them or beside them, `mini-fast` and the VAE (some seven hours on two cores, simulations included)
@@ -66,6 +66,10 @@ train-mini: env  ## retrain the shipped weights `mini`, and those made from them
 	$(BIN)/cosmoflow evaluate --model build/mini --data build/training --out build/evaluation
 	$(BIN)/cosmoflow distill --model build/mini --data build/training --out build/fast
 	$(FULL) nbs/course/12_vae.ipynb
+
+train-scales: env  ## retrain the shipped weights `mini-scales`, whose field is sorted by scale (an hour on two cores, simulations apart)
+	$(SIMULATE_TRAINING)
+	$(TRAIN) --waves --pooled 0 --siblings 0.1 --batch-size 32 --epochs 21 --seed 0 --out build/scales
 
 train-base: env  ## retrain the shipped weights `base`, which need a GPU (a quarter of an hour of an H200, simulations included), and measure them
 	$(SIMULATE) build/full --set LH --sims 0:1000

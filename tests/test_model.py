@@ -189,7 +189,7 @@ def test_mode_is_kept():
     assert model.training and torch.equal(stats, model.encoder[0][1].running_mean)
 
 
-@pytest.mark.parametrize("name", ("mini", "mini-fast", "base"))
+@pytest.mark.parametrize("name", ("mini", "mini-fast", "mini-scales", "base"))
 def test_shipped_weights_rebuild_held_out_maps(name):
     data = open_maps("PM", "LH")
     maps = torch.from_numpy(data.split()[2].maps[::45])
