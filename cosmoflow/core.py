@@ -8,7 +8,7 @@ Docs: https://cosmoflow.github.io/cosmoflow/tools/core.html"""
 __all__ = ['BOX', 'SLABS', 'MAPS_PER_SIMULATION', 'Maps', 'Fields', 'release', 'MapView', 'as_stack', 'to_tensor', 'check_counts',
            'noise_source', 'best_device', 'maps_at_once', 'pieces', 'in_pieces', 'atomic_path', 'check_folder',
            'write_json', 'read_json', 'bars_move', 'progress', 'alone', 'digest', 'differences', 'require_same_run',
-           'standard_error', 'evaluating']
+           'standard_error', 'evaluating', 'needs_extra']
 
 # %% ../nbs/tools/core.ipynb #a3c818e9
 import glob
@@ -494,3 +494,15 @@ def evaluating(
         with torch.no_grad(): yield model.eval()
     finally:
         for module, mode in modes: module.training = mode
+
+# %% ../nbs/tools/core.ipynb #e7a20002
+@contextmanager
+def needs_extra(
+    name: str,  # of the extra
+    who: str,   # needs it, with the verb, for example "simulations need"
+) -> Iterator[None]:
+    "Around imports: an `ImportError` says which extra to install, and how."
+    try: yield
+    except ImportError as e:
+        advice = f'pip install "cosmoflow[{name}]"'
+        raise ImportError(f"{who} the extra `{name}`: {advice}") from e

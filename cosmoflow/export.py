@@ -24,7 +24,8 @@ import torch
 from torch import Tensor, nn
 
 import cosmoflow
-from .core import atomic_path, check_counts, check_folder, write_json
+from .core import (atomic_path, check_counts, check_folder, needs_extra,
+                            write_json)
 from .data import MapData, open_maps, split_simulations
 from .encoder import SCALE, Encoder, summary, unfold
 from .inference import Regressor, fit_mlp, relative_error
@@ -35,12 +36,9 @@ from .spectra import power_spectrum, wavenumbers
 # %% ../nbs/tools/export.ipynb #e0000011
 def _onnx() -> tuple[Any, Any]:
     "ONNX and its runtime. Raises `ImportError` without the extra `export`."
-    try:
+    with needs_extra("export", "the export needs"):
         import onnx
         import onnxruntime
-    except ImportError as e:
-        raise ImportError('the export needs the extra `export`: '
-                          'pip install "cosmoflow[export]"') from e
     return onnx, onnxruntime
 
 # %% ../nbs/tools/export.ipynb #e0000016

@@ -26,7 +26,8 @@ from torch import Tensor, nn
 
 from .core import (BOX, MAPS_PER_SIMULATION, Maps, as_stack, bars_move,
                             check_counts, digest, evaluating, in_pieces, maps_at_once,
-                            progress, require_same_run, standard_error)
+                            needs_extra, progress, require_same_run,
+                            standard_error)
 from .data import augment
 from .encoder import Encoder, EncoderBlock, summary
 from .layers import PeriodicConv
@@ -332,12 +333,9 @@ def _try_settings(
 # %% ../nbs/course/10_inference.ipynb #5cf2d318
 def _optuna() -> tuple[Any, Any]:
     "Optuna, and what makes a URL of a file. Raises `ImportError` without `search`."
-    try:
+    with needs_extra("search", "the search needs"):
         import optuna
         from sqlalchemy import URL
-    except ImportError as e:
-        raise ImportError('the search needs the extra `search`: '
-                          'pip install "cosmoflow[search]"') from e
     return optuna, URL
 
 # %% ../nbs/course/10_inference.ipynb #6d03e429

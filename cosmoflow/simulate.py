@@ -26,8 +26,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from .core import (BOX, MAPS_PER_SIMULATION, SLABS, alone, atomic_path,
-                            check_counts, check_folder, digest, progress, read_json,
-                            require_same_run, write_json)
+                            check_counts, check_folder, digest, needs_extra, progress,
+                            read_json, require_same_run, write_json)
 from .data import default_field, map_path, param_path
 
 # %% ../nbs/course/01_simulate.ipynb #b0acfc3c
@@ -35,11 +35,8 @@ def _need_pmpp() -> None:
     "Import PM++. Raises `ImportError` without the extra `sim`."
     if "jax" not in sys.modules:  # else JAX takes the whole GPU, torch finds none left
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    try:
+    with needs_extra("sim", "simulations need"):
         from pmpp import cosmology, initial_conditions, nbody  # noqa: F401
-    except ImportError as e:
-        raise ImportError(
-            'simulations need the extra `sim`: pip install "cosmoflow[sim]"') from e
 
 # %% ../nbs/course/01_simulate.ipynb #8d1c1bfe
 RHO_CRIT = 2.77536627e11  # critical density today, (Msun/h) / (Mpc/h)^3
