@@ -45,7 +45,7 @@ from .core import (BOX, MAPS_PER_SIMULATION, Fields, Maps, MapView, alone,
 # %% ../nbs/course/02_data.ipynb #a7a789c7
 HYDRO_SUITES = ("IllustrisTNG", "SIMBA", "Astrid", "EAGLE")
 SUITES = ("PM", *HYDRO_SUITES, *(f"Nbody_{suite}" for suite in HYDRO_SUITES))
-SETS = ("LH", "1P", "CV", "EX", "SB7", "SB28", "WDM", "CDM")
+SETS = ("LH", "1P", "CV", "EX", "SB2", "SB7", "SB28", "WDM", "CDM")
 FIELDS = ("Mgas", "Vgas", "T", "P", "Z", "HI", "ne", "B", "MgFe",
           "Mcdm", "Vcdm", "Mstar", "Mtot")
 CMD_PARAMS = ("Omega_m", "sigma_8",  # supernovae and AGN interleave

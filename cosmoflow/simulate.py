@@ -21,9 +21,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
+from torch.quasirandom import SobolEngine
 
 from .core import (BOX, MAPS_PER_SIMULATION, SLABS, alone, atomic_path,
                             check_counts, check_folder, digest, needs_extra, progress,
@@ -251,9 +253,16 @@ def _warm_table(n: int = 200) -> SimulationTable:
     names = "Omega_m", "sigma_8", "m_WDM_keV"
     return SimulationTable(names, params, 20_000 + np.arange(n))
 
+# %% ../nbs/course/01_simulate.ipynb #5b2a7c1e
+def _sobol_table(n: int = 1024) -> SimulationTable:
+    "Test universes: a scrambled Sobol sequence over the rectangle of LH."
+    unit = SobolEngine(2, scramble=True, seed=2026).draw(n, dtype=torch.float64).numpy()
+    params = np.array([0.1, 0.6]) + 0.4 * unit
+    return SimulationTable(("Omega_m", "sigma_8"), params.round(5), 40_000 + np.arange(n))
+
 # %% ../nbs/course/01_simulate.ipynb #40440759
 def simulation_table(
-    set: str,  # `LH`, `1P`, `CV`, `WDM` or `CDM`
+    set: str,  # `LH`, `1P`, `CV`, `SB2`, `WDM` or `CDM`
 ) -> SimulationTable:
     """The simulations of one set. Source: CAMELS-Astrid's own tables.
 
@@ -266,11 +275,12 @@ def simulation_table(
     if set == "1P":
         params, seed = _one_at_a_time(), int(_camels_table("1P")[0, 2])
         return SimulationTable(names, params, np.full(len(params), seed))
+    if set == "SB2": return _sobol_table()
     warm = _warm_table()
     if set == "WDM": return warm
     if set == "CDM": return SimulationTable(names, warm.params[:, :2], warm.seeds)
-    raise ValueError(f"set={set!r} is not one that we simulate: choose LH, 1P, CV, WDM "
-                     "or CDM (the cold twins of WDM)")
+    raise ValueError(f"set={set!r} is not one that we simulate: choose LH, 1P, CV, SB2, "
+                     "WDM or CDM (the cold twins of WDM)")
 
 # %% ../nbs/course/01_simulate.ipynb #fd2aad31
 def round_mantissa(
@@ -380,7 +390,7 @@ def _assemble(out: Path, set: str, table: SimulationTable, run: dict) -> Path:
 
 # %% ../nbs/course/01_simulate.ipynb #d86277d6
 def simulate(
-    set: str,                   # which set: `LH`, `1P`, `CV`, `WDM`, or its twin `CDM`
+    set: str,                   # which set: `LH`, `1P`, `CV`, `SB2`, `WDM` or `CDM`
     out: str | Path,            # folder that receives maps, parameters and manifest
     sims: slice = slice(None),  # which simulations of the set
     particles: int = 128,       # particles along a side

@@ -300,6 +300,12 @@ def test_tables():
     assert wdm.param_names[2] == "m_WDM_keV"
     assert wdm.params[:, 2].min() >= 0.25 and wdm.params[:, 2].max() <= 1
     assert not set(wdm.seeds) & set(simulation_table("LH").seeds)
+    sobol = simulation_table("SB2")
+    quarters, counts = np.unique(((sobol.params[:256] - [0.1, 0.6]) / 0.1).astype(int),
+                                 axis=0, return_counts=True)
+    assert len(quarters) == 16 and (counts == 16).all()  # even over the rectangle
+    others = [simulation_table(s).seeds for s in ("LH", "CV", "1P", "WDM")]
+    assert len(set(sobol.seeds)) == 1024 and not set(sobol.seeds) & set(np.hstack(others))
 
 
 def test_round_mantissa():
