@@ -258,7 +258,8 @@ def _sobol_table(n: int = 1024) -> SimulationTable:
     "Test universes: a scrambled Sobol sequence over the rectangle of LH."
     unit = SobolEngine(2, scramble=True, seed=2026).draw(n, dtype=torch.float64).numpy()
     params = np.array([0.1, 0.6]) + 0.4 * unit
-    return SimulationTable(("Omega_m", "sigma_8"), params.round(5), 40_000 + np.arange(n))
+    names = "Omega_m", "sigma_8"
+    return SimulationTable(names, params.round(5), 40_000 + np.arange(n))
 
 # %% ../nbs/course/01_simulate.ipynb #40440759
 def simulation_table(
@@ -279,8 +280,8 @@ def simulation_table(
     warm = _warm_table()
     if set == "WDM": return warm
     if set == "CDM": return SimulationTable(names, warm.params[:, :2], warm.seeds)
-    raise ValueError(f"set={set!r} is not one that we simulate: choose LH, 1P, CV, SB2, "
-                     "WDM or CDM (the cold twins of WDM)")
+    raise ValueError(f"set={set!r} is not one that we simulate: choose LH, 1P, CV, "
+                     "SB2, WDM or CDM (the cold twins of WDM)")
 
 # %% ../nbs/course/01_simulate.ipynb #fd2aad31
 def round_mantissa(

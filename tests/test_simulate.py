@@ -305,7 +305,8 @@ def test_tables():
                                  axis=0, return_counts=True)
     assert len(quarters) == 16 and (counts == 16).all()  # even over the rectangle
     others = [simulation_table(s).seeds for s in ("LH", "CV", "1P", "WDM")]
-    assert len(set(sobol.seeds)) == 1024 and not set(sobol.seeds) & set(np.hstack(others))
+    own = set(sobol.seeds)
+    assert len(own) == 1024 and not own & set(np.hstack(others))
 
 
 def test_round_mantissa():
