@@ -407,8 +407,11 @@ def _load_array(path: Path, ndim: int, what: str) -> "np.ndarray":
     "Reads an array from a .npy file, never unpickling."
     import numpy as np
 
+    from cosmoflow.core import check_fetched
+
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file; expected {what}")
+    check_fetched(path)
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError, BadZipFile) as e:

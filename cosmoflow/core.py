@@ -7,8 +7,8 @@ Docs: https://cosmoflow.github.io/cosmoflow/tools/core.html"""
 # %% auto #0
 __all__ = ['BOX', 'SLABS', 'MAPS_PER_SIMULATION', 'Maps', 'Fields', 'release', 'MapView', 'as_stack', 'to_tensor', 'check_counts',
            'noise_source', 'best_device', 'maps_at_once', 'pieces', 'in_pieces', 'atomic_path', 'check_folder',
-           'write_json', 'read_json', 'bars_move', 'progress', 'alone', 'digest', 'differences', 'require_same_run',
-           'standard_error', 'evaluating', 'needs_extra']
+           'write_json', 'read_json', 'check_fetched', 'bars_move', 'progress', 'alone', 'digest', 'differences',
+           'require_same_run', 'standard_error', 'evaluating', 'needs_extra']
 
 # %% ../nbs/tools/core.ipynb #a3c818e9
 import glob
@@ -352,6 +352,17 @@ def read_json(
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except ValueError as e:
         raise ValueError(f"{path}: expected JSON ({e}); make the file again") from e
+
+# %% ../nbs/tools/core.ipynb #1f5c0a02
+def check_fetched(
+    path: str | Path,  # a file that exists
+) -> None:
+    "Raises `ValueError` where a clone left a pointer of Git LFS in the place of a file."
+    start = b"version https://git-lfs.github.com/spec/"
+    with open(path, "rb") as f: is_pointer = f.read(len(start)) == start
+    if is_pointer: raise ValueError(
+        f"{path}: this is a pointer of Git LFS, not the file itself; fetch it in the "
+        "folder of the clone: git lfs pull")
 
 # %% ../nbs/tools/core.ipynb #3d67a7ba
 def bars_move() -> bool:

@@ -38,9 +38,9 @@ from fastcore.basics import patch
 from torch import Tensor
 
 from .core import (BOX, MAPS_PER_SIMULATION, Fields, Maps, MapView, alone,
-                            as_stack, check_counts, check_folder, in_pieces,
-                            maps_at_once, pieces, progress, read_json, to_tensor,
-                            write_json)
+                            as_stack, check_counts, check_fetched, check_folder,
+                            in_pieces, maps_at_once, pieces, progress, read_json,
+                            to_tensor, write_json)
 
 # %% ../nbs/course/02_data.ipynb #a7a789c7
 HYDRO_SUITES = ("IllustrisTNG", "SIMBA", "Astrid", "EAGLE")
@@ -124,6 +124,7 @@ def _load_maps(path: Path) -> np.ndarray:
     "Open CMD maps memory-mapped, or say what is wrong with the file."
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file; {_instead(path.parent)}")
+    check_fetched(path)
     try:
         maps = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError) as e:

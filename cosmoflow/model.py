@@ -25,8 +25,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from .core import (Fields, Maps, as_stack, atomic_path, best_device,
-                            check_counts, evaluating, maps_at_once, noise_source,
-                            pieces, read_json, to_tensor, write_json)
+                            check_counts, check_fetched, evaluating, maps_at_once,
+                            noise_source, pieces, read_json, to_tensor, write_json)
 from .data import Normalizer
 from .encoder import SCALE, Encoder, WaveEncoder, summary, unfold
 from .flow import SOLVERS, Timetable, integrate
@@ -469,6 +469,7 @@ def from_pretrained(cls: Pretrained,
         if not (folder / file).exists():
             raise FileNotFoundError(f"{folder / file}: no such file; expected "
                                     "a folder that save_pretrained wrote")
+        check_fetched(folder / file)
     config = read_config(folder / "config.json")
     try:
         tensors = read_weights(folder / "model.safetensors")

@@ -13,8 +13,12 @@ import torch
 from conftest import ROOT, full_disk, kill_when
 from safetensors.torch import save_file
 
+from cosmoflow import CosmoFlow
+from cosmoflow.cli import _load_array
 from cosmoflow.core import (_HOST, _Lines, atomic_path, bars_move, check_folder,
                             progress, read_json, write_json)
+from cosmoflow.data import open_maps
+from cosmoflow.model import find_model
 
 KEPT = [*ROOT.glob("cosmoflow/records/**/*.json"),
         *ROOT.glob("cosmoflow/weights/*/config.json")]
@@ -236,3 +240,18 @@ def test_progress_in_lines(capsys):
         "train: step 10 of 10, 0 s, loss 1.125",
     ]
     assert isinstance(progress(), _Lines)
+
+
+@pytest.mark.parametrize("file, ask", [
+    ("config.json", CosmoFlow.from_pretrained),
+    ("model.safetensors", CosmoFlow.from_pretrained),
+    ("Maps_Mcdm_PM_LH_z=0.00.npy", lambda folder: open_maps("PM", "LH", folder)),
+    ("maps.npy", lambda folder: _load_array(folder / "maps.npy", 3, "maps")),
+])
+def test_a_pointer_of_git_lfs_is_told_from_a_damaged_file(file, ask, tmp_path):
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).write_bytes((find_model("mini") / name).read_bytes())
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 9\n"
+    (tmp_path / file).write_text(pointer, encoding="utf-8")
+    message = f"{file}: this is a pointer of Git LFS.*: git lfs pull$"
+    with pytest.raises(ValueError, match=message): ask(tmp_path)
