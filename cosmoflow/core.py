@@ -357,7 +357,7 @@ def read_json(
 def check_fetched(
     path: str | Path,  # a file that exists
 ) -> None:
-    "Raises `ValueError` where a clone left a pointer of Git LFS in the place of a file."
+    "Raises `ValueError` where Git LFS left a pointer in the place of a file."
     start = b"version https://git-lfs.github.com/spec/"
     with open(path, "rb") as f: is_pointer = f.read(len(start)) == start
     if is_pointer: raise ValueError(
