@@ -216,5 +216,6 @@ def test_the_first_figure_is_small(live):
     about = json.loads((live / "about.json").read_text(encoding="utf-8"))
     first = sum(about["bytes"][about["models"][name]] for name in ("engine", "decoder"))
     code = sum((live / name).stat().st_size for name in
-               ("about.json", "engine/ort.mjs", "figure.js", "maths.js", "worker.js"))
+               ("about.json", "engine/ort.mjs", "figure.js", "maths.js", "universe.js",
+                "worker.js"))
     assert first + code < 12e6

@@ -15,10 +15,11 @@ from os.path import relpath
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
 import torch
 
 from cosmoflow import CosmoFlow
-from cosmoflow.core import noise_source
+from cosmoflow.core import MAPS_PER_SIMULATION, noise_source
 from cosmoflow.data import open_maps
 from cosmoflow.model import find_model
 
@@ -30,8 +31,9 @@ DIGEST = ("q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmR
           "igqR4CXAfKYQ==")  # sha512 of the archive, as the registry states it
 # Held-out maps with which each figure starts, as the picture in its place shows them.
 STARTS = {"universe": [90], "flow": [0], "scales": [90, 60]}
+# Shipped maps for figures that show them: of each simulation one along each axis.
+MAPS = {"1P": (0, 5, 10), "WDM": (0, 5, 10), "CDM": (0, 5, 10)}
 FIGURE = r'<div class="cosmoflow-live" data-figure="(\w+)"([^>]*)>'
-NEEDS = {"universe": ["decoder"], "flow": ["velocity"], "scales": ["decoder"]}
 
 
 def fetch_engine() -> Path:  # folder with ort.mjs and ort.wasm.gz
@@ -66,7 +68,7 @@ def fetch_engine() -> Path:  # folder with ort.mjs and ort.wasm.gz
 def terms(
     params: torch.Tensor,  # Omega_m and sigma_8, (n, 2)
 ) -> torch.Tensor:         # (n, 6)
-    "What a spread is a polynomial in: figure.js has the same."
+    "What a spread is a polynomial in: maths.js has the same."
     a, b = ((params - torch.tensor([0.3, 0.8])) / 0.1).T
     return torch.stack([torch.ones_like(a), a, b, a * a, a * b, b * b], 1)
 
@@ -79,8 +81,31 @@ def fit_spreads(model: CosmoFlow) -> list:  # (6, C)
     return torch.linalg.lstsq(terms(params), spread).solution.tolist()
 
 
-def export_models() -> Path:  # folder with decoder.onnx, velocity.onnx and model.json
-    """Exports the decoder of `mini-fast` and the flow of `mini`, once for all.
+def as_base64(numbers: np.ndarray) -> str:
+    "The bytes of an array as base64."
+    return base64.b64encode(numbers.tobytes()).decode()
+
+
+def shipped(
+    name: str,         # a set of `MAPS`
+    model: CosmoFlow,
+) -> dict:             # as figure.js reads it
+    "Maps of a set, log10 in 256 steps, with parameters and the model's fields of them."
+    data = open_maps("PM", name)
+    first = MAPS_PER_SIMULATION * np.arange(data.n_sims)
+    which = (first[:, None] + MAPS[name]).ravel()
+    log = np.log10(data.maps[which])
+    low, high = float(log.min()), float(log.max())
+    steps = (log - low) / (high - low) * 255
+    field = model.encode(data.maps[which]).float().numpy()
+    return {"each": len(MAPS[name]), "range": [low, high],
+            "params": data.params.round(5).tolist(),
+            "maps": as_base64(steps.round().astype(np.uint8)),
+            "fields": as_base64(field)}
+
+
+def export_models() -> Path:  # folder with decoder.onnx, velocity.onnx, maps, *.json
+    """Exports the decoder of `mini-fast`, the flow of `mini` and maps, once for all.
 
     Raises `RuntimeError` without what an export needs.
     """
@@ -101,16 +126,15 @@ def export_models() -> Path:  # folder with decoder.onnx, velocity.onnx and mode
         except ImportError as e: raise RuntimeError(str(e)) from None
         spreads = json.dumps(fit_spreads(fast))
         (made / "spreads.json").write_text(spreads, encoding="utf-8")
+        (made / "maps").mkdir()
+        for name in MAPS:
+            text = json.dumps(shipped(name, fast))
+            (made / "maps" / f"{name}.json").write_text(text, encoding="utf-8")
         flow = export.graphs(load("mini"))["velocity"]
         halved = export._halved(flow).SerializeToString()
         (made / "velocity.onnx").write_bytes(halved)
         shutil.move(made, folder)
     return folder
-
-
-def as_base64(numbers: torch.Tensor) -> str:
-    "Numbers as base64 of float32."
-    return base64.b64encode(numbers.float().numpy().tobytes()).decode()
 
 
 def starts() -> dict[str, list[dict]]:
@@ -121,7 +145,7 @@ def starts() -> dict[str, list[dict]]:
 
     def start(i: int) -> dict:
         return {"field": model.encode(test.maps[i:i + 1]).flatten().tolist(),
-                "noise": as_base64(noise),
+                "noise": as_base64(noise.numpy()),
                 "params": [float(v) for v in test.targets[i][:2]]}
     return {figure: [start(i) for i in which] for figure, which in STARTS.items()}
 
@@ -133,7 +157,8 @@ def about(
     told = json.loads((folder / "models" / "model.json").read_text(encoding="utf-8"))
     spreads = (folder / "models" / "spreads.json").read_text(encoding="utf-8")
     files = {"engine": "engine/ort.wasm.gz", "decoder": "models/decoder.onnx",
-             "velocity": "models/velocity.onnx"}
+             "velocity": "models/velocity.onnx",
+             **{name: f"maps/{name}.json" for name in MAPS}}
     models, sizes = {}, {}
     for name, path in files.items():
         content = (folder / path).read_bytes()
@@ -161,6 +186,7 @@ def put_files(
     (folder / "models").mkdir(exist_ok=True)
     for name in ("decoder.onnx", "velocity.onnx", "model.json", "spreads.json"):
         shutil.copy(export_models() / name, folder / "models" / name)
+    shutil.copytree(export_models() / "maps", folder / "maps", dirs_exist_ok=True)
     told = about(folder)
     text = json.dumps(told)
     (folder / "about.json").write_text(text, encoding="utf-8")
@@ -170,6 +196,13 @@ def put_files(
     (out / "sw.js").write_text(worker.replace("VERSION", version), encoding="utf-8")
     (folder / "sw.js").unlink()
     return told
+
+
+def needs(figure: str) -> list[str]:
+    "The models and maps that a figure asks for, as its own file states them."
+    text = (SOURCE / f"{figure}.js").read_text(encoding="utf-8")
+    lists = re.findall(r"^  (?:needs|maps): (\[.*\]),$", text, re.M)
+    return [name for names in lists for name in json.loads(names)]
 
 
 def add_live(
@@ -183,7 +216,7 @@ def add_live(
         return
 
     def sized(found: re.Match) -> str:
-        files = [told["models"][name] for name in ["engine", *NEEDS[found[1]]]]
+        files = [told["models"][name] for name in ["engine", *needs(found[1])]]
         size = sum(told["bytes"][file] for file in files) / 1e6
         return f'{found[0][:-1]} data-size="{size:.0f}">'
 

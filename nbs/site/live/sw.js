@@ -1,8 +1,8 @@
 // Keeps what a reader has seen of the site, so that it works without a network. What
-// never changes under its address (engine and models) comes from the cache, all else
+// never changes under its address (engine, models and maps) comes from the cache, all else
 // from the network first.
 const CACHE = "cosmoflow-VERSION";
-const FIXED = /\/live\/(engine|models)\//;
+const FIXED = /\/live\/(engine|models|maps)\//;
 
 self.addEventListener("install", () => self.skipWaiting());
 
