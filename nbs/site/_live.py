@@ -24,7 +24,7 @@ from cosmoflow.data import open_maps
 from cosmoflow.model import find_model
 
 ROOT = Path(__file__).parents[2]
-SOURCE = ROOT / "nbs" / "site" / "live"
+SOURCE = ROOT / "cosmoflow" / "web"
 KEPT = ROOT / "build" / "live"  # what one build has made, for the next
 ENGINE = "onnxruntime-web@1.30.0"
 DIGEST = ("q0y+JrrtukXSzsBWEMccVfqX25LRmosXHF+CaRJmg8pZClzcV7svNc4rKY3jL02Vb7QmRMDs1S"
