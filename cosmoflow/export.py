@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict
+from functools import partial
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
@@ -27,10 +28,10 @@ import cosmoflow
 from .core import (atomic_path, check_counts, check_folder, needs_extra,
                             write_json)
 from .data import MapData, open_maps, split_simulations
-from .encoder import SCALE, Encoder, summary, unfold
+from .encoder import SCALE, summary, unfold
 from .inference import Regressor, fit_mlp, relative_error
 from .layers import _Wrap, upsample
-from .model import CosmoFlow
+from .model import CosmoFlow, _spread
 from .spectra import power_spectrum, wavenumbers
 
 # %% ../nbs/tools/export.ipynb #e0000011
@@ -122,11 +123,6 @@ class _Decode(_Encode):
             x = x + self.model.velocity(x, t[None], field) / steps
         return x
 
-# %% ../nbs/tools/export.ipynb #e0000021
-class _Upsample(nn.Module):
-    "A field as images of the map's size."
-    def forward(self, field: Tensor) -> Tensor: return upsample(field, SCALE)
-
 # %% ../nbs/tools/export.ipynb #e0000024
 def _wave_images(
     channels: int,  # of the field
@@ -143,34 +139,22 @@ def _wave_images(
     return unfold(cells).flatten(2).transpose(0, 1).contiguous()
 
 # %% ../nbs/tools/export.ipynb #e0000026
-class _WaveSpread(nn.Module):
-    "A sorted field as images of the map's size, by the matrix of its waves."
-    images: Tensor
+def _by_matrix(
+    images: Tensor,         # as `_wave_images` makes them, (C, h w, H W)
+    side: tuple[int, int],  # H and W of the maps
+) -> tuple[Callable, Callable]:
+    "`fold` and `unfold` for maps of one size, by the matrix of their waves."
+    waves = images.flatten(0, 1).T.contiguous()
+    h, w = side[0] // SCALE, side[1] // SCALE
 
-    def __init__(self, images: Tensor, side: tuple[int, int]):
-        super().__init__()
-        self.side = side
-        self.register_buffer("images", images)
+    def fold(x: Tensor, channels: int) -> Tensor:
+        return (x.flatten(1) @ waves).reshape(-1, channels, h, w)
 
-    def forward(self, field: Tensor) -> Tensor:
-        mean = summary(field)[:, :, None, None]
-        waves = (field - mean).flatten(2)[:, :, None] @ self.images
-        return waves.reshape(-1, len(self.images), *self.side) + mean
+    def unfold(field: Tensor) -> Tensor:
+        parts = field.flatten(2)[:, :, None] @ images
+        return parts.reshape(-1, len(images), *side)
 
-# %% ../nbs/tools/export.ipynb #e0000027
-class _WaveEncode(nn.Module):
-    "A map as a sorted field, by the matrix of its waves."
-    waves: Tensor
-
-    def __init__(self, encoder: Encoder, images: Tensor, cells: tuple[int, int]):
-        super().__init__()
-        self.encoder, self.cells = encoder, cells
-        self.register_buffer("waves", images.flatten(0, 1).T.contiguous())
-
-    def forward(self, x: Tensor) -> Tensor:
-        means = summary(Encoder.forward(self.encoder, x))
-        waves = (x.flatten(1) @ self.waves).reshape(-1, means.shape[1], *self.cells)
-        return waves + (means - summary(waves))[:, :, None, None]
+    return fold, unfold
 
 # %% ../nbs/tools/export.ipynb #e000002a
 def _prepared(
@@ -186,12 +170,12 @@ def _prepared(
         raise ValueError("model: expected the timetable fading, found "
                          f"{model.config['timetable']}; model.json tells of no other")
     plain = deepcopy(model).cpu().float().eval()
-    plain.unet.spread = _Upsample()
+    plain.unet.spread = partial(upsample, factor=SCALE)
     if model.config["waves"]:
         images = _wave_images(model.config["channels"], h, w)
-        plain.unet.spread = _WaveSpread(images, side)
-        by_matrix = _WaveEncode(plain.encoder, images, (h, w))
-        plain.encoder = by_matrix  # type: ignore[assignment]
+        fold, unfold = _by_matrix(images, side)
+        plain.encoder.sort = fold  # type: ignore[assignment]
+        plain.unet.spread = partial(_spread, unfold=unfold)
     return plain
 
 # %% ../nbs/tools/export.ipynb #e000002c

@@ -144,16 +144,20 @@ def wave_bands(
     square = down[:, None].square() + across.square()  # in waves a pixel
     return (torch.pi * SCALE**2 * square).long().clamp_max(channels - 1)
 
+# %% ../nbs/course/07_flow.ipynb #5a1e00e0
+@patch
+def edges(self: Timetable) -> tuple[int, ...]:  # C + 1, in parts of the time, 2C in all
+    "When each band begins to move, and when the last one arrives, with `bands`."
+    return *range(self.channels), 2 * self.channels
+
 # %% ../nbs/course/07_flow.ipynb #5a1e0024
 @patch
 def progress(self: Timetable,
     t: Tensor,  # flow time, (B,)
 ) -> Tensor:    # (B, C), from 0, noise, to 1, map
     "How far each band of waves has come at time t, with the timetable `bands`."
-    c = self.channels
-    begin, parts = torch.arange(c).to(t), torch.ones(c).to(t)
-    parts[-1] = c + 1
-    return ((2 * c * t[:, None] - begin) / parts).clamp(0, 1)
+    edges = t.new_tensor(self.edges())
+    return ((edges[-1] * t[:, None] - edges[:-1]) / edges.diff()).clamp(0, 1)
 
 # %% ../nbs/course/07_flow.ipynb #5a1e0025
 @patch
@@ -161,8 +165,9 @@ def moving(self: Timetable,
     t: Tensor,  # flow time, (B,)
 ) -> Tensor:    # (B,)
     "Number of the band that moves at time t, with the timetable `bands`."
-    part = 2 * self.channels * t + 1e-4  # a step may begin early, by rounding
-    return part.long().clamp_max(self.channels - 1)
+    edges = t.new_tensor(self.edges())
+    part = edges[-1] * t + 1e-4  # a step may begin early, by rounding
+    return (part[:, None] >= edges[1:-1]).sum(1)
 
 # %% ../nbs/course/07_flow.ipynb #5a1e0028
 def _weigh_waves(
@@ -181,9 +186,9 @@ def velocity(self: Timetable,
 ) -> Tensor:      # as `way`
     "Velocity at time t: the way or, with `bands`, its part that moves, at its speed."
     if self.name != "bands": return way
-    c, now = self.channels, self.moving(t)
-    speed = torch.where(now < c - 1, 2 * c, 2 * c / (c + 1))
-    moves = wave_bands(way.shape, c).to(t.device) == now[:, None, None]
+    edges, now = t.new_tensor(self.edges()), self.moving(t)
+    speed = (edges[-1] / edges.diff())[now]
+    moves = wave_bands(way.shape, self.channels).to(t.device) == now[:, None, None]
     return _weigh_waves(way, speed[:, None, None] * moves)
 
 # %% ../nbs/course/07_flow.ipynb #5a1e002b
@@ -204,7 +209,7 @@ def whole_steps(self: Timetable,
     steps: int,  # of a solver, 1 or more
 ) -> int:        # as many, or more
     "The next number of steps with which every band begins with a step."
-    each = 2 * self.channels if self.name == "bands" else 1
+    each = self.edges()[-1] if self.name == "bands" else 1
     return -(-steps // each) * each
 
 # %% ../nbs/course/07_flow.ipynb #5a1e0032

@@ -10,7 +10,7 @@ __all__ = ['PRESETS', 'FORMAT', 'Pretrained', 'check_sizes', 'CosmoFlow', 'field
 
 # %% ../nbs/course/08_model.ipynb #de33da00
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from importlib.resources import files
 from numbers import Integral
@@ -79,7 +79,10 @@ def check_sizes(
             raise ValueError(f"{name}={size!r}: expected a whole number from 1 to 1024")
 
 # %% ../nbs/course/08_model.ipynb #34acc033
-def _spread(field: Tensor) -> Tensor:
+def _spread(
+    field: Tensor,  # sorted by scale, (B, C, h, w)
+    unfold: Callable[[Tensor], Tensor] = unfold,  # a field to an image of each channel
+) -> Tensor:        # (B, C, 16 h, 16 w)
     "Each channel's waves as an image, and its mean, which is no wave, everywhere."
     mean = summary(field)[:, :, None, None]
     return unfold(field - mean) + mean

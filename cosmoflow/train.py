@@ -430,8 +430,8 @@ def step(self: Learner,
         lr = config.lr * lr_factor(number, config.epochs * self.steps)
         for group in self.adamw.param_groups: group["lr"] = lr
     pooled = range(round(config.pooled * len(x1)))[share]  # the first rows
-    if live is None: live = self.model.timetable.mask(t)
-    batch = x1[share], t[share], x0[share], len(pooled), live[share]
+    if live is not None: live = live[share]
+    batch = x1[share], t[share], x0[share], len(pooled), live
     with accelerator.autocast(): flow, sibling = self.objective(*batch)
     accelerator.backward(flow + config.siblings * sibling)
     accelerator.clip_grad_norm_(self.objective.parameters(), config.clip)
