@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from cosmoflow import CosmoFlow
 from cosmoflow.data import Normalizer, open_maps
-from cosmoflow.encoder import SCALE, fold, unfold
+from cosmoflow.encoder import SCALE, fold, unfold, wavelengths
 from cosmoflow.flow import flow_matching_loss, integrate
 from cosmoflow.layers import PeriodicConv, between, periodic_pad
 from cosmoflow.model import find_model
@@ -528,6 +528,18 @@ def test_fold_keeps_the_longest_waves(shape, channels):
             nyquist = (k[0].abs() == shape[0] / 2) | (k[1].abs() == shape[1] / 2)
             left_out = same & ~kept & ~nyquist
             assert length[same & kept].max() <= length[left_out].min() + 1e-6
+
+
+def test_wavelengths_are_those_that_unfold_gives_back():
+    field = torch.randn(1, 5, 4, 6, generator=torch.Generator().manual_seed(0))
+    power = torch.fft.fft2(unfold(field)[0]).abs()
+    down, across = torch.fft.fftfreq(64), torch.fft.fftfreq(96)
+    number = torch.hypot(down[:, None], across)  # waves a pixel
+    for found, lengths in zip(power, wavelengths(4, 6, 5)):
+        held = number[(found > 1e-3 * found.max()) & (number > 0)]
+        assert np.nanmin(lengths) == pytest.approx(1 / held.max().item())
+        assert np.nanmax(lengths) == pytest.approx(1 / held.min().item())
+    assert np.isnan(wavelengths(4, 6, 5)).sum() == 1  # the mean
 
 
 def test_waves_are_saved_and_sorted(tmp_path):

@@ -79,7 +79,9 @@ def test_explorers_follow_the_hand(explorers):
 
     plane = explorers.locator("img[alt^='The plane of summaries']")
     universe = watched(plane)   # the last of the page: the kernel is free from now on
-    for name, values in {"Omega_m": "0.4 0.5", "sigma_8": "0.9 1.0"}.items():
+    sliders = {"Omega_m": "0.4 0.5", "sigma_8": "0.9 1.0",
+               "0: 8.8 to 25.0 Mpc/h": "0.25 0.50"}
+    for name, values in sliders.items():
         label = explorers.get_by_text(name, exact=True)
         slider = ".jupyter-widget-hslider, .widget-hslider"
         control = explorers.locator(slider, has=label).first
