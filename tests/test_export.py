@@ -14,8 +14,8 @@ from cosmoflow import data, model
 
 ORDER = (
     "core", "data", "layers", "spectra", "plot", "simulate", "encoder", "unet", "flow",
-    "model", "train", "inference", "evaluate", "vae", "distill", "scales", "export",
-    "results",
+    "model", "train", "inference", "evaluate", "vae", "distill", "scales", "compress",
+    "export", "results",
     "demo", "bench", "lessons", "cli")
 
 

@@ -14,6 +14,7 @@ EXTRAS = {
     "umap": "viz",
     "ipywidgets": "viz",
     "anywidget": "viz",
+    "constriction": "compress",
     "onnx": "export",
     "onnxruntime": "export",
     "sklearn": "viz",
