@@ -12,7 +12,8 @@ from cosmoflow.data import open_maps
 from cosmoflow.spectra import cross_correlation, power_spectrum, wavenumbers
 
 PAGES = {"universe": "index.html", "flow": "course/flow.html",
-         "scales": "course/scales.html"}
+         "scales": "course/scales.html", "summaries": "course/inference.html",
+         "paint": "course/model.html"}
 STATE = """figure => {
   const plain = v => v?.length === undefined || typeof v === "string" ? v
     : Array.from(v, plain);
@@ -39,7 +40,7 @@ def awaken(page, site, figure):
 
 def after(place, counter, move):
     "What a figure shows once a move has led to a picture: its state."
-    shown = "f => f.querySelector('canvas').toDataURL()"
+    shown = "f => [...f.querySelectorAll('canvas')].map(c => c.toDataURL()).join()"
     count = "(f, c) => f.cosmoflow[c]"
     before, drawn = place.evaluate(shown), place.evaluate(count, counter)
     move()
@@ -135,7 +136,72 @@ def check_scales(page, place, touch):
         np.testing.assert_allclose(found, r, atol=1e-4)
 
 
-CHECKS = {"universe": check_universe, "flow": check_flow, "scales": check_scales}
+def check_summaries(page, place, touch):
+    state = place.evaluate(STATE)
+    model = CosmoFlow.from_pretrained("mini-fast", device="cpu")
+    maps = open_maps("PM", "LH").maps[::15]
+    chosen = state["ends"][1]  # the last one: the map of that simulation
+    field = model.encode(maps[chosen:chosen + 1])
+    np.testing.assert_allclose(state["field"], field.flatten(), atol=1e-4)
+    log = decoded("mini-fast", state)
+    assert np.abs(np.reshape(state["log"], (64, 64)) - log).max() < 0.01
+    points, plane = place.get_by_role("option"), place.locator(".cf-plane")
+    assert points.count() == len(maps) == 120
+    plane.scroll_into_view_if_needed()
+    box = points.nth(7).bounding_box()
+    at = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    drawn = after(place, "draws", lambda: (
+        page.touchscreen.tap if touch else page.mouse.click)(*at))
+    assert drawn["ends"] == [chosen, 7]
+    universes = place.get_by_role("listbox")
+    move = lambda: universes.press("ArrowRight")
+    state = after(place, "draws", move)
+    assert state["ends"][0] == 7 and state["place"][0] > drawn["place"][0]
+    selected = place.locator("[aria-selected=true]")
+    assert selected.count() == 1
+    name = "walk from the universe before to the chosen one"
+    first = after(place, "draws", lambda: press(place, name, "Home"))
+    np.testing.assert_allclose(first["field"], drawn["field"], atol=1e-6)
+    half = after(place, "draws", lambda: point(page, place, name, 0.5, touch))
+    s = as_field(half).mean((2, 3))[0].numpy()  # half-way between both summaries
+    ends = [as_field(end).mean((2, 3))[0].numpy() for end in (drawn, state)]
+    share = half["walked"]
+    assert abs(share - 0.5) < 0.1
+    np.testing.assert_allclose(s, (1 - share) * ends[0] + share * ends[1], atol=1e-4)
+    assert "of the way from" in place.get_by_role("status").inner_text()
+
+
+def check_paint(page, place, touch):
+    start = place.evaluate(STATE)
+    cells = place.get_by_role("button", name="column 3, row 2 from below")
+    (cells.tap if touch else cells.click)()
+    place.get_by_role("button", name="channel 0").click()
+    name = "value of this cell, in standard deviations"
+    state = after(place, "draws", lambda: press(place, name, "End"))
+    moved = np.flatnonzero(np.subtract(state["field"], start["field"]))
+    assert moved.tolist() == [4 + 2]  # of channel 0: row 1, column 2, counted from 0
+    log = decoded("mini-fast", state)
+    assert np.abs(np.reshape(state["log"], (64, 64)) - log).max() < 0.01
+    before, now = (np.reshape(s["log"], (1, 64, 64)) for s in (start, state))
+    change = (now - before)[0]
+    np.testing.assert_allclose(np.ravel(state["difference"]), change.ravel(), atol=1e-5)
+    inside = np.zeros((64, 64), bool)
+    inside[16:32, 32:48] = True
+    rms = [np.sqrt((change[part]**2).mean()) for part in (~inside, inside)]
+    np.testing.assert_allclose(state["rms"], rms, rtol=1e-4)
+    power = [power_spectrum(10**m)[1][0].numpy() for m in (now, before)]
+    np.testing.assert_allclose(state["ratio"], power[0] / power[1], rtol=1e-3)
+    cells.press("ArrowRight")
+    after(place, "draws", lambda: page.keyboard.press("-"))
+    assert "column 4, row 2" in page.evaluate(
+        "document.activeElement.getAttribute('aria-label')")
+    back = place.get_by_role("button", name="Back to the start")
+    state = after(place, "draws", back.click)
+    assert state["field"] == start["field"]
+
+
+CHECKS = {"universe": check_universe, "flow": check_flow, "scales": check_scales,
+          "summaries": check_summaries, "paint": check_paint}
 
 
 @pytest.mark.parametrize("width, scheme", [(390, "dark"), (1400, "light")])

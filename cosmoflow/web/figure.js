@@ -10,7 +10,8 @@ import { MAGMA, normals, paint } from "./maths.js";
  * @typedef {{side: number, box: number, field: number[], mean: number, std: number,
  *   params: string[], toParams: Network, toSummary: Network, prior: number[], spreads: number[][],
  *   starts: Record<string, {field: number[], noise: string, params: number[]}[]>,
- *   models: Record<string, string>, bytes: Record<string, number>}} About
+ *   plane: {mean: number[], std: number[], directions: number[][], share: number[]},
+ *   models: Record<string, string>, bytes: Record<string, number>, sets?: Record<string, any>}} About
  */
 
 const MEGABYTE = 1e6;
@@ -278,11 +279,10 @@ const engines = new Map();
 
 /**
  * A set of shipped maps: its simulations, each a list of maps.
- * @param {URL} url
- * @returns {Promise<Shipped[][]>}
+ * @param {any} told as cosmoflow/live.py tells it
+ * @returns {Shipped[][]}
  */
-async function readMaps(url) {
-  const { each, range: [low, high], params, maps, fields } = await (await fetch(url)).json();
+function unpack({ each, range: [low, high], params, maps, fields }) {
   const bytes = Uint8Array.from(atob(maps), c => c.charCodeAt(0)), field = floats(fields);
   const log = Float32Array.from(bytes, v => low + v / 255 * (high - low));
   const count = each * params.length;
@@ -314,7 +314,7 @@ export async function mount(place, {
   const { models: paths, bytes: sizes } = about;
   const models = figure.needs.map(name => paths[name]), sets = figure.maps ?? [];
   const all = [paths.engine, ...models, ...sets.map(name => paths[name])];
-  const total = all.reduce((sum, path) => sum + sizes[path], 0);
+  const total = all.reduce((sum, path) => sum + (sizes[path] ?? 0), 0);
   const bar = make("progress", { max: total, value: 0, "aria-label": "loading the model" });
   say?.replaceChildren("Loading: ", bar, make("span", {}, ""));
   let got = 0;
@@ -326,8 +326,9 @@ export async function mount(place, {
   /** @type {Record<string, Shipped[][]>} */
   const maps = {};
   await Promise.all([engine.load(models, count), ...sets.map(async name => {
-    maps[name] = await readMaps(new URL(paths[name], base));
-    count(sizes[paths[name]]);
+    const told = about.sets?.[name] ?? await (await fetch(new URL(paths[name], base))).json();
+    maps[name] = unpack(told);
+    count(sizes[paths[name]] ?? 0);
   })]);
   const state = {};
   const progress = (/** @type {number} */ share) => {

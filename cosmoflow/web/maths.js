@@ -268,6 +268,9 @@ export const CIVIDIS = palette(
   "#00224e #002e6a #1a386f #32436d #434e6c #535a6d #61656f #6f7073 #7d7c78 " +
   "#8c8878 #9b9476 #aba072 #bcae6c #cdbb63 #dec958 #f0d846 #fee838");
 
+export const DIFFERENCE = palette(  // blue: less, white: the same, red: more
+  "#053061 #2166ac #4393c3 #92c5de #d1e5f0 #f7f7f7 #fddbc7 #f4a582 #d6604d #b2182b #67001f");
+
 /**
  * Colours of the pixels of an image whose first row is the lowest.
  * @param {ArrayLike<number>} values side * side, row by row

@@ -1,6 +1,7 @@
 // The engine of the live figures: networks in ONNX Runtime's WebAssembly, off the page's
 // own thread. It fetches only what is asked for, and says how far it has got.
 import * as ort from "./engine/ort.mjs";
+import { midpoint } from "./solver.js";
 
 const here = new URL(".", import.meta.url);
 const sessions = new Map();
@@ -55,28 +56,11 @@ async function run(model, inputs) {
   return Object.fromEntries(session.outputNames.map(name => [name, outputs[name].data]));
 }
 
-// A flow in steps of midpoint: its states, and where each seems to lead.
-async function flow({ id, model, noise, field, fieldShape, side, steps }) {
+async function flow({ id, ...what }) {
   latest = id;  // a newer flow ends an older one
-  const pixels = side * side, h = 1 / steps, map = [1, 1, side, side];
-  const states = new Float32Array((steps + 1) * pixels), ends = states.slice();
-  const velocity = async (x, t) => (await run(model, {
-    x: [x, map], t: [Float32Array.of(t), [1]], field: [field, fieldShape],
-  })).velocity;
-  let x = noise;
-  for (let n = 0; n < steps; n++) {
-    const t = n * h, v = await velocity(x, t);
-    states.set(x, n * pixels);
-    ends.set(x.map((value, i) => value + (1 - t) * v[i]), n * pixels);
-    const w = await velocity(x.map((value, i) => value + h / 2 * v[i]), t + h / 2);
-    x = x.map((value, i) => value + h * w[i]);
-    tell(id, { progress: (n + 1) * h });
-    await new Promise(resolve => setTimeout(resolve));  // read messages
-    if (latest !== id) return null;
-  }
-  states.set(x, steps * pixels);
-  ends.set(x, steps * pixels);
-  return { states, ends };
+  const progress = share => tell(id, { progress: share });
+  const readMessages = () => new Promise(resolve => setTimeout(resolve));
+  return midpoint(run, what, progress, async () => { await readMessages(); return latest === id; });
 }
 
 const jobs = { load, flow, run: ({ model, inputs }) => run(model, inputs) };

@@ -51,6 +51,22 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 STILL = "Here this stands still. It moves in Jupyter and on Colab."
 
 
+STATE = "application/vnd.jupyter.widget-state+json"
+
+
+def still_figures(
+    notebook: NotebookNode,  # changed in place
+) -> None:
+    "A live figure is nothing without its kernel: only the text for readers stays."
+    kept = notebook.metadata.get("widgets", {}).get(STATE, {}).get("state", {})
+    for output in (o for cell in notebook.cells for o in cell.get("outputs", [])):
+        data = output.get("data", {})
+        widget = kept.get(data.get(WIDGET, {}).get("model_id"), {})
+        if "about" not in widget.get("state", {}): continue  # another widget, or none
+        del data[WIDGET]
+        data["text/plain"] = STILL
+
+
 def name_widgets(
     notebook: NotebookNode,  # changed in place
 ) -> None:
@@ -87,6 +103,7 @@ def run(
     client.widget_registry = {"@jupyter-widgets/output": {"OutputModel": SilentOutput}}
     client.extra_arguments = [DOUBLE]
     client.execute()
+    still_figures(notebook)
     drop_bars(notebook)
     name_widgets(notebook)
     shrink_pictures(notebook)
