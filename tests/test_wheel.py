@@ -18,7 +18,7 @@ def test_sizes(wheel):
     assert sum(s for name, s in sizes.items() if "/weights/" in name) < 53e6
     for name in ("camels/CosmoAstroSeed_Astrid_L25n256_LH.txt",
                  "weights/mini/config.json", "style.mplstyle", "solutions.json",
-                 "py.typed", "records/11_paper.npz"):
+                 "py.typed", "records/11_paper.npz", "web/notebook.js", "web/live.css"):
         assert f"cosmoflow/{name}" in sizes
 
 
