@@ -91,6 +91,7 @@ def drop_bars(
 def run(
     path: Path,  # notebook
     out: Path,   # where the run one goes; may be the same
+    draft: bool = False,  # nobody will look at the pictures
 ) -> None:
     """Executes a notebook in its own folder.
 
@@ -101,12 +102,12 @@ def run(
                             coalesce_streams=True,
                             resources={"metadata": {"path": str(path.parent)}})
     client.widget_registry = {"@jupyter-widgets/output": {"OutputModel": SilentOutput}}
-    client.extra_arguments = [DOUBLE]
+    if not draft: client.extra_arguments = [DOUBLE]
     client.execute()
     still_figures(notebook)
     drop_bars(notebook)
     name_widgets(notebook)
-    shrink_pictures(notebook)
+    if not draft: shrink_pictures(notebook)
     nbformat.write(notebook, out)
 
 
