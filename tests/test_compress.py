@@ -1,0 +1,223 @@
+"""Compression: every number comes back, at the rate that theory says, or a clear no."""
+import math
+import struct
+import sys
+import zlib
+from hashlib import sha256
+
+import numpy as np
+import pytest
+import torch
+
+from cosmoflow import compress as module
+from cosmoflow.bench import untrained
+from cosmoflow.compress import (Codec, choose_steps, compress, decode_symbols,
+                                decompress, encode_symbols, from_symbols, hartley,
+                                make_codec, read_header, table, to_symbols)
+from cosmoflow.data import open_maps
+from cosmoflow.model import CosmoFlow
+
+pytest.importorskip("constriction")
+MAPS = open_maps("PM", "LH").maps[:6]
+
+
+@pytest.fixture(scope="module")
+def model(): return CosmoFlow.from_pretrained("mini-scales", "cpu")
+
+
+@pytest.fixture(scope="module")
+def codec(model): return Codec.from_prior(model.prior, rotate=False)
+
+
+@pytest.fixture
+def file(model, tmp_path):
+    path = tmp_path / "maps.cflow"
+    compress(model, MAPS[:2], path)
+    return path
+
+
+def gaussian(codec, n):
+    "Whole numbers of a Gaussian with the codec's scatter, and of its mean."
+    scatter = 2.0 ** ((codec.all_levels().astype(float) - 12) / 4)
+    drawn = np.random.default_rng(0).normal(size=(n, len(scatter))) * scatter
+    return np.rint(drawn).astype(np.int32)
+
+
+def test_every_number_comes_back_far_ones_too(codec):
+    symbols, levels = gaussian(codec, 50), codec.all_levels()
+    symbols[3, [0, 5, 128]] = 60_000, -900, -77
+    again = decode_symbols(encode_symbols(symbols, levels), 50, levels)
+    assert again.dtype == np.int32 and (again == symbols).all()
+
+
+def test_a_number_beyond_all_measure_is_refused(codec):
+    symbols = gaussian(codec, 1)
+    symbols[0, 0] = 10**6
+    with pytest.raises(ValueError, match="lies too far"):
+        encode_symbols(symbols, codec.all_levels())
+
+
+def test_the_rate_is_the_entropy_computed_by_hand(codec):
+    "Gaussian probabilities from erf, no table: 2 % at most between code and entropy."
+    levels, expected = codec.all_levels(), 0.0
+    for level in levels:
+        scatter = 2.0 ** ((int(level) - 12) / 4)
+        edge = lambda k: math.erf((k - 0.5) / scatter / 2**0.5)
+        p = [(edge(k + 1) - edge(k)) / 2 for k in range(-200, 201)]
+        expected -= sum(q * math.log2(q) for q in p if q > 0)
+    symbols = gaussian(codec, 400)
+    code = 8 * len(encode_symbols(symbols, levels)) / 400
+    assert code == pytest.approx(expected, rel=0.02)
+    assert code == pytest.approx(codec.bits(symbols).mean(), abs=1)
+
+
+@pytest.mark.parametrize("level", [0, 12, 30])
+@pytest.mark.parametrize("zone", ["0.5", "0.65"])
+def test_a_table_is_the_gaussian_of_its_level(level, zone):
+    counts, means = table(level, zone)
+    last, scatter = len(counts) // 2, 2.0 ** ((level - 12) / 4)
+    assert (counts == counts[::-1]).all() and counts.min() >= 1
+    edge = (float(zone) + np.arange(len(means))) / scatter
+    mass = np.diff([math.erf(e / 2**0.5) for e in edge]) / 2
+    share = counts / counts.sum()
+    np.testing.assert_allclose(share[last + 1 :], mass, atol=1e-5)
+    inside = (edge[0] * scatter < means[1:]) & (means[1:] < edge[-1] * scatter)
+    assert inside.all() and means[0] == 0
+
+
+def test_tables_and_code_are_the_same_on_every_machine():
+    "A file opens elsewhere only if these bytes never change."
+    found = sha256()
+    for level in range(0, 33, 4): found.update(table(level)[0].astype("<i8").tobytes())
+    assert found.hexdigest()[:12] == "cbfe8c5fcb50"
+    levels = np.array([0, 9, 12, 20, 25], np.uint8)
+    symbols = np.arange(-20, 20).reshape(8, 5) % 7 - 3
+    code = encode_symbols(symbols, levels).hex()
+    assert code == ("ff000000fbfffffe293204d2ee5ca90825216aad84baa4d3"
+                    "31bb7fbba1bf9ced72e99bed3aea699d13cf946c00000009")
+
+
+def test_steps_follow_the_tilt_and_the_means_have_their_own():
+    scatter = torch.tensor([4.0, 2.0, 1.0]).expand(2, 2, 3).clone()
+    scatter[0, 0] = 1
+    real = lambda **options: 2 ** (choose_steps(scatter, **options) / 8)
+    flat = real(step=0.5, tilt=0, means=0.25)
+    assert (flat[0, 0] == 0.25).all() and (flat[1] == 2).all()
+    tilted = real(step=0.5, tilt=1)
+    torch.testing.assert_close(tilted[1, 1], scatter[1, 1] / 2)
+
+
+def test_waves_keep_the_length_and_rounding_keeps_within_a_step(model, codec):
+    field = model.encode(MAPS)
+    torch.testing.assert_close(hartley(field).norm(), field.norm())
+    fine = Codec.from_prior(model.prior, step=0.02, tilt=0, means=0.02)
+    error = fine.restore(fine.quantise(field)) - field
+    steps = 2 ** (torch.from_numpy(fine.steps).double() / 8)
+    assert error.norm() / len(MAPS) ** 0.5 < 1.1 * (steps.square().sum() / 12).sqrt()
+    with pytest.raises(ValueError, match="fit one for these maps"):
+        codec.quantise(torch.zeros(1, 8, 8, 8))
+
+
+def test_another_zone_and_all_axes_come_back_from_bytes(model):
+    made = Codec.from_prior(model.prior, zone="0.6")
+    again = Codec.from_bytes(made.to_bytes(), made.levels.shape, "0.6")
+    for name, value in vars(made).items():
+        assert np.array_equal(getattr(again, name), value)
+    orthogonal = again._scales()[0]
+    torch.testing.assert_close(orthogonal.mT @ orthogonal, torch.eye(8).expand(
+        4, 4, 8, 8).double(), atol=1e-4, rtol=0)
+
+
+def test_maps_come_back_with_their_own_mean(model, codec):
+    symbols = to_symbols(model, codec, MAPS[:3])
+    maps = from_symbols(model, codec, symbols, seed=1, steps=1).numpy()
+    gap = np.log10(maps).mean((1, 2)) - np.log10(MAPS[:3]).mean((1, 2))
+    assert np.abs(gap).max() < 0.0101
+
+
+def test_the_same_file_gives_the_same_bytes_and_other_seeds_other_maps(model, tmp_path):
+    one, two, other = (tmp_path / f"{name}.cflow" for name in ("one", "two", "other"))
+    for path, seed in ((one, 0), (two, 0), (other, 1)):
+        compress(model, MAPS[:2], path, seed=seed, box=25.0)
+        decompress(path, path.with_suffix(".npy"), model, steps=1)
+    drawn = [p.with_suffix(".npy").read_bytes() for p in (one, two, other)]
+    assert one.read_bytes() == two.read_bytes() and drawn[0] == drawn[1] != drawn[2]
+    assert np.load(tmp_path / "one.npy").shape == (2, 64, 64)
+    assert read_header(one)["box"] == 25 and read_header(one)["model"] == "mini-scales"
+
+
+def test_what_is_cut_damaged_or_foreign_is_refused_in_one_line(model, file):
+    whole, out = file.read_bytes(), file.with_name("out.npy")
+    start = whole.index(b"{")
+    length = struct.unpack("<I", whole[start - 8 : start - 4])[0]
+    header = whole[start : start + length]
+    later = header.replace(b'"format": 1', b'"format": 9')
+    later = struct.pack("<II", len(later), zlib.crc32(later)) + later
+    cases = {
+        b"": "another kind of file", b"\x93NUMPY" + bytes(90): "another kind of file",
+        whole.replace(b"\r\n", b"\n", 1): "another kind of file",
+        whole[:30]: "ends in its header", whole[: start + length + 20]: "its tables",
+        whole[:-5]: "ends in its block 0", whole + b"\0": "goes on after",
+        whole[: start - 8] + later + whole[start + length :]: "upgrade it",
+    }
+    for place in (start + 3, start + length + 30, len(whole) - 9):  # a bit flips
+        bad = bytearray(whole)
+        bad[place] ^= 4
+        cases[bytes(bad)] = "is damaged; copy it again"
+    for content, message in cases.items():
+        file.write_bytes(content)
+        with pytest.raises(ValueError, match=message) as e:
+            decompress(file, out, model, steps=1)
+        assert "\n" not in str(e.value) and str(file) in str(e.value)
+    assert [p.name for p in file.parent.iterdir()] == [file.name]
+
+
+def test_a_coder_that_reads_otherwise_is_noticed(model, file, monkeypatch):
+    right = module.decode_symbols
+    monkeypatch.setattr(module, "decode_symbols", lambda *a: right(*a) + 1)
+    with pytest.raises(ValueError, match="does not read as it was written"):
+        decompress(file, file.with_name("out.npy"), model)
+
+
+def test_other_weights_are_refused(file):
+    other = CosmoFlow.from_pretrained("mini-scales", "cpu")
+    with torch.no_grad(): next(other.parameters())[0] += 1e-3
+    with pytest.raises(ValueError, match="needs the model 'mini-scales' with digest"):
+        decompress(file, file.with_name("out.npy"), other)
+
+
+def test_only_one_block_is_in_memory(model, tmp_path, monkeypatch):
+    "Each array that is encoded or decoded is a block; the file itself stays mapped."
+    np.save(tmp_path / "maps.npy", np.tile(MAPS[:1], (600, 1, 1)))
+    mapped, seen = np.load(tmp_path / "maps.npy", mmap_mode="r"), []
+
+    def encode(maps, check):
+        seen.append(len(maps))
+        assert maps.base is mapped
+        return torch.zeros(len(maps), 8, 4, 4)
+
+    def decode(field, **_):
+        seen.append(len(field))
+        return torch.ones(len(field), 64, 64)
+
+    monkeypatch.setattr(model, "encode", encode)
+    monkeypatch.setattr(model, "decode", decode)
+    compress(model, mapped, tmp_path / "maps.cflow")
+    decompress(tmp_path / "maps.cflow", tmp_path / "out.npy", model)
+    assert seen == [256, 256, 88] * 2
+    assert np.load(tmp_path / "out.npy").shape == (600, 64, 64)
+
+
+def test_maps_of_another_size_bring_their_own_prior_if_they_are_enough():
+    tiny = untrained("tiny", torch.device("cpu"))
+    maps = np.tile(MAPS[:, :32, :32], (50, 1, 1))
+    assert make_codec(tiny, maps).levels.shape == (2, 2, 8)
+    with pytest.raises(ValueError, match="6 are too few .* give 256 or more"):
+        make_codec(tiny, maps[:6])
+
+
+def test_without_the_library_the_extra_is_named(model, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "constriction", None)
+    with pytest.raises(ImportError, match=r'pip install "cosmoflow\[compress\]"'):
+        compress(model, MAPS[:1], tmp_path / "a.cflow")
+    assert not list(tmp_path.iterdir())
