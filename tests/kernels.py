@@ -17,7 +17,7 @@ from tempfile import TemporaryFile
 INLINE = "module://matplotlib_inline.backend_inline"
 os.environ["MPLBACKEND"] = INLINE  # as kernels do, before Matplotlib asks
 SLOW = ["accelerate", "ipykernel.kernelapp", "matplotlib.figure", "nbclient",
-        "torch", "torchdiffeq"]
+        "torch._dynamo", "torchdiffeq"]  # an optimiser asks for the former
 HERE = sys.path.pop(0)  # notebooks do not see the tests
 RUN = runpy.run_path(str(Path(HERE).parent / "nbs" / "site" / "_run.py"))["run"]
 SECONDS = 1200  # for a notebook
