@@ -13,7 +13,8 @@ from cosmoflow.spectra import cross_correlation, power_spectrum, wavenumbers
 
 PAGES = {"universe": "index.html", "flow": "course/flow.html",
          "scales": "course/scales.html", "summaries": "course/inference.html",
-         "paint": "course/model.html"}
+         "paint": "course/model.html", "omega_m": "experiments/omega_m.html",
+         "warm": "experiments/warm.html"}
 STATE = """figure => {
   const plain = v => v?.length === undefined || typeof v === "string" ? v
     : Array.from(v, plain);
@@ -35,6 +36,21 @@ def awaken(page, site, figure):
     place = page.locator(".cosmoflow-live")
     place.get_by_role("button", name="Bring this picture to life").click()
     page.wait_for_selector("[data-state=live]", timeout=60_000)
+    return place
+
+
+def answer(page, site, figure):
+    "The figure of a page, after a reader has answered its question by keyboard."
+    page.goto(f"{site}/{PAGES[figure]}")
+    place = page.locator(".cosmoflow-live")
+    assert place.locator("details").count() == 0
+    assert not [p for p in place.locator("fieldset p").all() if p.is_visible()]
+    place.get_by_role("radio").first.press("Space")
+    place.get_by_role("button", name="Answer, and see").press("Enter")
+    page.wait_for_selector("[data-state=live] .cf-right", timeout=60_000)
+    assert all(p.is_visible() for p in place.locator("fieldset p").all())
+    verdict = place.locator(".cf-predict [role=status]")
+    assert "Below each answer" in verdict.inner_text()
     return place
 
 
@@ -200,8 +216,52 @@ def check_paint(page, place, touch):
     assert state["field"] == start["field"]
 
 
+def check_omega_m(page, place, touch):
+    name = "Omega m"
+    state = after(place, "draws", lambda: point(page, place, name, 0.7, touch))
+    assert 0.35 < state["omega"] < 0.4 and 0.75 < state["share"] < 0.95
+    state = after(place, "draws", lambda: press(place, name, "End"))
+    assert state["omega"] == 0.5 and state["share"] == 1
+    dense = open_maps("PM", "1P").maps[60:61]
+    model = CosmoFlow.from_pretrained("mini-fast", device="cpu")
+    np.testing.assert_allclose(state["field"], model.encode(dense).flatten(), atol=1e-3)
+    log = decoded("mini-fast", state)
+    assert np.abs(np.reshape(state["log"], (64, 64)) - log).max() < 0.01
+    steps = np.reshape(state["truth"], (64, 64)) - np.log10(dense[0])
+    assert np.abs(steps).max() < 0.02  # 256 of them
+    power = power_spectrum(dense, of="log")[1][0]
+    np.testing.assert_allclose(state["simulated"], power, rtol=0.03)
+    r = cross_correlation(10 ** log[None], dense, of="log")[0]
+    np.testing.assert_allclose(state["r"], r, atol=0.01)
+    after(place, "draws", place.get_by_role("button", name="Another view").click)
+
+
+def check_warm(page, place, touch):
+    name = "mass of the particle"
+    state = after(place, "draws", lambda: point(page, place, name, 0.5, touch))
+    assert 0.3 < state["keV"] < 0.7
+    state = after(place, "draws", lambda: press(place, name, "ArrowLeft"))
+    warm, cold = open_maps("PM", "WDM"), open_maps("PM", "CDM")
+    (sim,) = np.flatnonzero(np.isclose(warm.params[:, 2], state["keV"], atol=1e-4))
+    shown = warm.maps[15 * sim:15 * sim + 1]
+    log = decoded("mini-fast", state)
+    assert np.abs(np.reshape(state["log"], (64, 64)) - log).max() < 0.01
+    powers = [power_spectrum(m, of="log")[1][0].numpy()
+              for m in (10 ** log[None], shown, cold.maps[15 * sim:15 * sim + 1])]
+    below = wavenumbers(64) < 6  # above, 256 steps tell
+    for found, (a, b) in (("excess", powers[:2]), ("lost", powers[1:])):
+        seen = np.array(state[found])[below]
+        np.testing.assert_allclose(seen, (a / b)[below], rtol=0.04)
+    assert f"{state['keV']:.2f} keV" in place.locator(".cf-words").inner_text()
+
+
 CHECKS = {"universe": check_universe, "flow": check_flow, "scales": check_scales,
-          "summaries": check_summaries, "paint": check_paint}
+          "summaries": check_summaries, "paint": check_paint,
+          "omega_m": check_omega_m}
+# What an answer to the question before a figure shows.
+REVEALED = {"flow": lambda state: state["t"] == 0.5,
+            "scales": lambda state: np.mean(state["r"][1][:3]) > 0.9,
+            "omega_m": lambda state: abs(state["share"] - 0.5) < 0.03}
 
 
 @pytest.mark.parametrize("width, scheme", [(390, "dark"), (1400, "light")])
@@ -217,7 +277,12 @@ def test_moves_by_hand_and_key_and_its_numbers_are_right(
     page.on("request", lambda r: asked.append(r.url))
     page.goto(f"{site}/{PAGES[figure]}", wait_until="networkidle")
     assert not [url for url in asked if "/engine/" in url or "/models/" in url]
-    place = awaken(page, site, figure)
+    if touch and figure in REVEALED:
+        place = answer(page, site, figure)
+        assert REVEALED[figure](place.evaluate(STATE))
+        back = place.get_by_role("button", name="All from A")
+        if back.count(): after(place, "draws", back.tap)
+    else: place = awaken(page, site, figure)
     CHECKS[figure](page, place, touch)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     axed = Axe().run(page, context=".cosmoflow-live",
@@ -226,6 +291,19 @@ def test_moves_by_hand_and_key_and_its_numbers_are_right(
            if v["impact"] in ("serious", "critical")]
     assert not bad and not page.trouble
     page.close()
+
+
+def test_questions_can_be_read_without_javascript(live, site, browser):
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    for figure in REVEALED:
+        page.goto(f"{site}/{PAGES[figure]}")
+        question = page.locator(".cosmoflow-live details")
+        assert page.locator(".cosmoflow-live img").is_visible()
+        question.locator("summary").click()
+        assert question.locator("li").count() == 4
+        assert question.locator(".right").is_visible()
+    context.close()
 
 
 def test_mathematics_is_that_of_the_package(live, site, page):

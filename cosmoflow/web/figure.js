@@ -96,7 +96,7 @@ export function picture(label, { low = 10, high = 13, colours = MAGMA, side }) {
   };
 }
 
-/** A map in its frame, with a title and a scale. @param {string} title */
+/** A map in its frame, with a title and a scale. @param {Node | string} title */
 export function framed(title, /** @type {HTMLElement} */ canvas, /** @type {number} */ box) {
   const bar = make("span", { class: "cf-scale", "aria-hidden": "true" }, "5 Mpc/h");
   bar.style.width = `${100 * 5 / box}%`;
@@ -114,9 +114,10 @@ export function colourBar() {
 /**
  * Curves over wavenumber.
  * @param {{label: string, y: string, k: ArrayLike<number>, range: [number, number],
- *   ticks: number[], log?: boolean, names: Record<string, string>}} how
+ *   ticks: number[], log?: boolean, names: Record<string, string>, over?: [string, number]}} how
+ *   `over`: a curve, and the height above which the area below it is filled
  */
-export function plot({ label, y, k, range, ticks, log = true, names }) {
+export function plot({ label, y, k, range, ticks, log = true, names, over }) {
   const [width, height, left, right, top, bottom] = [360, 330, 52, 8, 34, 46];
   const [k0, k1] = [k[0], k[k.length - 1]], place = log ? Math.log10 : (/** @type {number} */ v) => v;
   const px = (/** @type {number} */ v) =>
@@ -140,6 +141,8 @@ export function plot({ label, y, k, range, ticks, log = true, names }) {
     text(2, 14, y, "start"));
   /** @type {Record<string, SVGPathElement>} */
   const paths = {};
+  const area = make("path", { class: "cf-area" });
+  if (over) svg.append(area);
   const legend = make("div", { class: "cf-legend", "aria-hidden": "true" });
   for (const [name, says] of Object.entries(names)) {
     svg.append(paths[name] = make("path", { class: `cf-curve cf-${name}` }));
@@ -153,6 +156,10 @@ export function plot({ label, y, k, range, ticks, log = true, names }) {
         Math.min(height - bottom, Math.max(top, py(Math.max(v, range[0]))));
       const points = values ? Array.from(values, (v, i) => `${px(k[i]).toFixed(1)} ${clip(v).toFixed(1)}`) : [];
       paths[name].setAttribute("d", points.length ? "M" + points.join("L") : "");
+      if (name !== over?.[0] || !values) return;
+      const base = clip(over[1]), above = Array.from(values, (v, i) =>
+        `${px(k[i]).toFixed(1)} ${Math.min(base, clip(v)).toFixed(1)}`);
+      area.setAttribute("d", `M${px(k0)} ${base}L${above.join("L")}L${px(k1)} ${base}Z`);
     },
     /** @param {string} says */
     describe(says) { svg.setAttribute("aria-label", says); },
@@ -233,7 +240,7 @@ function physics(engine, about) {
  * @typedef {{about: About, model: ReturnType<typeof physics>, state: any,
  *   progress: (share: number) => void, maps: Record<string, Shipped[][]>}} Setting
  * @typedef {{needs: string[], maps?: string[],
- *   build: (setting: Setting) => {element: HTMLElement, ready: Promise<void>}}} Figure
+ *   build: (setting: Setting) => {element: HTMLElement, ready: Promise<void>, reveal?: () => void | Promise<void>}}} Figure
  */
 
 /** Each figure puts itself in here, from a file of its own. @type {Record<string, Figure>} */
@@ -299,6 +306,7 @@ function unpack({ each, range: [low, high], params, maps, fields }) {
  * @param {{base: string, say?: HTMLElement, put?: (figure: HTMLElement) => void,
  *   engine?: Engine, about?: About}} options where the module's files are; who tells of
  *   progress; how the figure takes its place; what else can run the networks
+ * @returns {Promise<() => void | Promise<void>>} moves it to what answers the question before it
  */
 export async function mount(place, {
   base, say, put = figure => place.replaceChildren(figure), engine, about,
@@ -335,8 +343,9 @@ export async function mount(place, {
     [bar.max, bar.value] = [1, share];
     if (bar.nextSibling) bar.nextSibling.textContent = "following the flow";
   };
-  const { element, ready } = figure.build({ about, model: physics(engine, about), state, progress, maps });
+  const { element, ready, reveal = () => {} } = figure.build({ about, model: physics(engine, about), state, progress, maps });
   await ready;
   put(element);
   Object.assign(place, { cosmoflow: state });
+  return reveal;
 }

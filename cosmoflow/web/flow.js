@@ -115,6 +115,12 @@ figures.flow = {
           compute();
         }), bar),
       told.element);
-    return { element, ready: compute() };
+    const reveal = () => {
+      stop();
+      time.set(still() ? 0.5 : 0);
+      if (still()) show();
+      else play.click();
+    };
+    return { element, ready: compute(), reveal };
   },
 };

@@ -159,6 +159,19 @@ export function crossCorrelation(one, other) {
 }
 
 /**
+ * Mean of a curve over a range of wavenumbers.
+ * @param {ArrayLike<number>} k h/Mpc
+ * @param {ArrayLike<number>} curve
+ * @param {number} low h/Mpc
+ * @param {number} high h/Mpc, no longer in it
+ * @returns {number}
+ */
+export function meanBetween(k, curve, low, high) {
+  const part = Array.from(curve).filter((_, i) => k[i] >= low && k[i] < high);
+  return part.reduce((sum, v) => sum + v, 0) / part.length;
+}
+
+/**
  * Draws a field from its prior: white noise, coloured wave by wave.
  * @param {number[]} prior as `field_prior` makes it, (h, w, 1 + C, C, 2), flattened
  * @param {number[]} shape C, h, w

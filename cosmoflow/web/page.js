@@ -1,5 +1,7 @@
 // On a page of the site: each picture that can live gets a button. Only a reader who
-// presses it (or the picture) loads anything.
+// presses it (or the picture, or answers the question before it) loads anything.
+import { predict } from "./predict.js";
+
 const here = new URL(".", import.meta.url);
 
 // The site's own files are kept from now on, for a reader who loses the network.
@@ -16,6 +18,7 @@ async function keep() {
   registration.active.postMessage([...new Set(ours)]);
 }
 
+// Brings a figure to life: what reveals the answer, or null where it could not start.
 async function awaken(place, button) {
   button.disabled = true;
   const say = place.querySelector(".cf-loading");
@@ -23,16 +26,16 @@ async function awaken(place, button) {
     const { mount } = await import("./figure.js");
     const put = figure => "keep" in place.dataset
       ? button.parentElement.replaceWith(figure) : place.replaceChildren(figure);
-    await mount(place, { base: here.href, say, put });
-    place.querySelector(".cf-figure").focus({ preventScroll: true });
+    const reveal = await mount(place, { base: here.href, say, put });
     place.dataset.state = "live";
+    keep().catch(() => {});  // without it the figure lives as long as the network does
+    return reveal;
   } catch (error) {
     say.textContent = `This figure could not start here (${error.message}). ` +
       "The picture above stays as it is.";
     button.disabled = false;
-    return;
+    return null;
   }
-  keep().catch(() => {});  // without it the figure lives as long as the network does
 }
 
 for (const place of document.querySelectorAll(".cosmoflow-live")) {
@@ -49,6 +52,20 @@ for (const place of document.querySelectorAll(".cosmoflow-live")) {
   bar.className = "cf-start";
   bar.append(button, say);
   place.append(bar);
-  button.addEventListener("click", () => awaken(place, button));
+  let started = null;
+  const start = async () => {
+    started ??= awaken(place, button);
+    const reveal = await started;
+    if (!reveal) started = null;
+    return reveal;
+  };
+  button.addEventListener("click", async () => {
+    if (await start()) place.querySelector(".cf-figure").focus({ preventScroll: true });
+  });
+  const question = place.querySelector(".cosmoflow-predict");
+  if (question) bar.before(predict(question, async () => {
+    const reveal = await start();
+    await reveal?.();
+  }));
   picture?.addEventListener("click", () => button.click());
 }

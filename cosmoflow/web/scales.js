@@ -3,7 +3,7 @@
 import {
   colourBar, figures, floats, framed, make, newest, picture, plot, push, words,
 } from "./figure.js";
-import { crossCorrelation, drawField, wavenumbers } from "./maths.js";
+import { crossCorrelation, drawField, meanBetween, wavenumbers } from "./maths.js";
 
 figures.scales = {
   needs: ["decoder"],
@@ -23,10 +23,6 @@ figures.scales = {
 
     const field = () => Float32Array.from(fields[0], (v, i) =>
       choice[Math.floor(i * channels / fields[0].length)] ? fields[1][i] : v);
-    const range = (/** @type {Float64Array} */ r, /** @type {number} */ low, /** @type {number} */ high) => {
-      const part = Array.from(r).filter((_, i) => k[i] >= low && k[i] < high);
-      return part.reduce((sum, v) => sum + v, 0) / part.length;
-    };
     const draw = newest(async () => {
       if (!ends.length) for (const f of fields) ends.push(await model.decode(f, noise));
       const now = field(), log = await model.decode(now, noise);
@@ -38,7 +34,7 @@ figures.scales = {
       alike.draw("b", b);
       alike.draw("before", crossCorrelation(ends[0], ends[1]));
       const from = choice.map((v, c) => v ? c : -1).filter(c => c >= 0);
-      const large = range(b, 0, 1), fine = range(b, 3, 9);
+      const large = meanBetween(k, b, 0, 1), fine = meanBetween(k, b, 3, 9);
       const says = `${from.length ? `From B: channels ${from.join(", ")}` : "All channels are from A"}. ` +
         `Likeness to B: ${large.toFixed(2)} on large scales (k < 1), ${fine.toFixed(2)} on fine ones (k > 3).`;
       alike.describe(`How alike the mixture and the two universes are. ${says}`);
@@ -59,15 +55,16 @@ figures.scales = {
     const all = (/** @type {(c: number) => boolean} */ rule) => {
       choice = choice.map((_, c) => Number(rule(c)));
       mark();
-      draw();
+      return draw();
     };
+    const firstHalf = () => all(c => c < channels / 2);
     const element = make("div", { tabindex: -1, class: "cf-figure cf-scales", role: "group", "aria-label": "Which channel for which scale?" },
       make("div", { class: "cf-panels cf-three cf-maps" }, ...maps.map((map, i) =>
         framed(["A", "the mixture", "B"][i], map.element, about.box))),
       colourBar(),
       make("div", { class: "cf-switches", role: "group", "aria-label": "each channel from A or B" }, ...switches),
       make("div", { class: "cf-buttons" },
-        push("All from A", () => all(() => false)), push("First half from B", () => all(c => c < channels / 2)),
+        push("All from A", () => all(() => false)), push("First half from B", firstHalf),
         push("Last half from B", () => all(c => c >= channels / 2)),
         push("Two other universes", () => {
           fields = [0, 1].map(() => drawField(about.prior, about.field, 2 * ++seed + 1));
@@ -75,6 +72,6 @@ figures.scales = {
           draw();
         })),
       make("div", { class: "cf-under" }, alike.element, told.element));
-    return { element, ready: draw() };
+    return { element, ready: draw(), reveal: firstHalf };
   },
 };

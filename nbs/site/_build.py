@@ -251,8 +251,9 @@ EVERYDAY = {"1P", "CMD", "CV", "LH", "WDM", "batch", "box", "channel", "cold",
             "training", "validation", "velocity", "voids"}
 # Where a link would break something, or stands already: code, maths, links, tags,
 # headings, table rows.
-TAKEN = re.compile(r"```.*?```|`[^`]*`|\$\$.*?\$\$|\$[^$]*\$|!?\[[^\]]*\]\([^)]*\)|"
-                   r"<[^>]*>|^\#.*?$|^\|.*?$|^>.*?$", re.S | re.M)
+TAKEN = re.compile(r"```.*?```|<details class=.*?</details>|`[^`]*`|\$\$.*?\$\$|"
+                   r"\$[^$]*\$|!?\[[^\]]*\]\([^)]*\)|<[^>]*>|"
+                   r"^\#.*?$|^\|.*?$|^>.*?$", re.S | re.M)
 
 
 def anchor(
