@@ -1,4 +1,4 @@
-"""Everything from a shell: simulate, download, train, evaluate, distill, encode, decode, export, bench, demo.
+"""Everything from a shell: simulate, download, train, evaluate, distill, encode, decode, compress, decompress, export, bench, demo.
 
 Docs: https://cosmoflow.github.io/cosmoflow/tools/cli.html"""
 
@@ -422,12 +422,12 @@ def _load_array(path: Path, ndim: int, what: str) -> "np.ndarray":
     return array
 
 # %% ../nbs/tools/cli.ipynb #aa5046bf
-def _check_output(path: Path) -> None:
-    "Raises an error if no .npy file can be written there."
+def _check_output(path: Path, suffix: str = ".npy") -> None:
+    "Raises an error if no file of this kind can be written there."
     from cosmoflow.core import check_folder
 
-    if path.suffix != ".npy":
-        raise ValueError(f"{path}: expected an output name that ends in .npy")
+    if path.suffix != suffix:
+        raise ValueError(f"{path}: expected an output name that ends in {suffix}")
     if path.is_dir():
         raise IsADirectoryError(f"{path}: expected a file, but it is a folder; "
                                 "choose another name")
@@ -485,6 +485,58 @@ def _decode(
     array = _load_array(field, 4, "compressed fields, (n, C, h, w)")
     network = _load_model(model)
     _save_array(out, network.decode(array, seed=seed, **options))
+
+# %% ../nbs/tools/cli.ipynb #c17b0002
+@_command
+@_takes("compress.choose_steps", "step tilt means")
+@_takes("compress.compress", "seed box")
+def _compress(
+    maps: Path,              # .npy of maps, (n, H, W), (Msun/h)/(Mpc/h)^2
+    out: Path,               # .cflow file
+    model: _Model = "mini-scales",
+    no_check: bool = False,  # compress maps too that cannot be surface density
+    **options: Any,
+) -> None:
+    """Compress maps into a file of a few hundred bits a map.
+
+    example: cosmoflow compress maps.npy maps.cflow --model mini-scales
+
+    Nothing is written, and the same command starts again.
+    """
+    _check_output(out, ".cflow")
+    array = _load_array(maps, 3, "maps of surface density, (n, H, W)")
+    network = _load_model(model)
+    from cosmoflow.compress import compress
+
+    compress(network, array, out, str(model), check=not no_check, **options)
+    bits = 8 * out.stat().st_size / len(array)
+    print(f"{out}: {len(array)} maps, {bits:.0f} bits each with all that is around")
+
+# %% ../nbs/tools/cli.ipynb #c17b0004
+@_command
+@_takes("model.CosmoFlow.decode", "steps solver")
+def _decompress(
+    file: Path,                # .cflow file
+    out: Path,                 # .npy of maps, (n, H, W), (Msun/h)/(Mpc/h)^2
+    model: str | None = None,  # the one that the file was made with; else by its name
+    **options: Any,
+) -> None:
+    """Draw the maps of a compressed file again.
+
+    example: cosmoflow decompress maps.cflow maps.npy
+
+    Nothing is written, and the same command starts again.
+    """
+    _check_output(out)
+    _try_sampling(**options)
+    if not file.exists():
+        raise FileNotFoundError(f"{file}: no such file; expected a .cflow file")
+    from cosmoflow.compress import decompress, read_header
+
+    read_header(file)  # before a model is loaded
+    network = _load_model(model) if model else None
+    header = decompress(file, out, network, **options)
+    print(f"{out}: {tuple(header['shape'])}")
 
 # %% ../nbs/tools/cli.ipynb #e0c11002
 @_command

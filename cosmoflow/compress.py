@@ -64,6 +64,9 @@ def choose_steps(
     means: float = 0.25,    # step of the channels' means, in their rms scatter
 ) -> Tensor:                # eighths of log2 of each step, whole numbers, (h, w, C)
     "Steps by water-filling, tilted towards weak waves."
+    if not (step > 0 and means > 0 and 0 <= tilt <= 1):
+        raise ValueError(f"step={step}, tilt={tilt}, means={means}: expected steps "
+                         "above 0 and a tilt from 0 to 1")
     largest = scatter.flatten(0, 1)[1:].max()
     steps = step * largest ** (1 - tilt) * scatter**tilt
     steps[0, 0] = means * scatter[0, 0].square().mean().sqrt()

@@ -19,7 +19,7 @@ from cosmoflow import CosmoFlow, __version__, cli
 from cosmoflow.data import open_maps
 
 COMMANDS = ("simulate", "download", "train", "evaluate", "distill",
-            "encode", "decode", "export", "bench", "demo")
+            "encode", "decode", "compress", "decompress", "export", "bench", "demo")
 WRONG = {  # what each command refuses, and how
     "simulate": ("--set XY --out o", "set='XY'"),
     "download": ("--suite PM --set LH --out o", "not on CMD's server"),
@@ -28,6 +28,8 @@ WRONG = {  # what each command refuses, and how
     "distill": ("--data nowhere --out o", "nowhere"),
     "encode": ("none.npy x.npy", "none.npy: no such file"),
     "decode": ("none.npy x.npy", "none.npy: no such file"),
+    "compress": ("none.npy x.cflow", "none.npy: no such file"),
+    "decompress": ("none.cflow x.npy", "none.cflow: no such file"),
     "export": ("--data nowhere --out o", "nowhere"),
     "bench": ("--pixels 96 --out o", "multiples of 64"),
     "demo": ("--sims 999: --out o", "selects none"),
@@ -86,7 +88,8 @@ def test_its_example_parses(command):
     "simulate.simulate", "data.open_maps", "data.download",
     "train.TrainConfig", "train.train",
     "model.find_model", "model.CosmoFlow.__init__", "model.CosmoFlow.decode",
-    "evaluate.evaluate", "distill.distill", "export.export", "bench.bench", "demo.demo",
+    "evaluate.evaluate", "distill.distill", "export.export", "compress.compress",
+    "compress.choose_steps", "bench.bench", "demo.demo",
 ])
 def test_what_is_read_is_what_is_there(path):
     module, *names = path.split(".")
@@ -177,6 +180,8 @@ def test_bad_input_is_one_line_and_debug_shows_where(shell, command):
     ("decode flat.npy x.npy", "flat.npy: expected compressed fields"),
     ("encode maps.npy x.txt", "x.txt: expected an output name that ends in .npy"),
     ("decode maps.npy x.npy/", "x.npy: expected a file, but it is a folder"),
+    ("compress maps.npy x.npy", "x.npy: expected an output name that ends in .cflow"),
+    ("decompress maps.npy x.npy", "maps.npy: expected a .cflow file"),
     ("encode maps.npy x.npy --model maxi", "'maxi': no such folder here"),
     ("evaluate --suite Astrid", "root is needed for Astrid"),
     ("train --out run --schedule linear", "schedule='linear'"),
@@ -212,6 +217,8 @@ TO = {  # each command, with an output to be chosen
     "distill": "--sims 0:10 --out {}",
     "encode": "maps.npy {}/x.npy",
     "decode": "field.npy {}/x.npy",
+    "compress": "maps.npy {}/x.cflow",
+    "decompress": "field.npy {}/x.npy",
     "export": "--sims 0:10 --out {}",
     "bench": "--out {}",
     "demo": "--out {}",
@@ -296,6 +303,16 @@ REFUSED = {  # what is wrong in a command that is right otherwise, and what is s
         "--steps 0": "steps=0",
         "--solver rk": "solver='rk'",
     },
+    "compress": {
+        "--model none": "no such folder",
+        "--step 0": "step=0.0",
+        "--tilt 2": "tilt=2.0",
+    },
+    "decompress": {
+        "--steps 0": "steps=0",
+        "--solver rk": "solver='rk'",
+        "--steps 1": "another kind of file",
+    },
     "export": {
         "--maps -1": "maps=-1",
         "--model none": "no such folder",
@@ -378,6 +395,7 @@ FULL = {  # what does not fit on a full disk, and how large files may get
     "evaluate": (f"{TRIAL} --no-raw-maps --steps 1 --out o", "o/figure.png", 20_000),
     "encode": ("maps.npy x.npy", "x.npy", 3_000),
     "decode": ("field.npy x.npy --steps 1", "x.npy", 3_000),
+    "compress": ("maps.npy x.cflow", "x.cflow", 300),
 }
 
 
