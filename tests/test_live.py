@@ -345,6 +345,27 @@ def test_mathematics_is_that_of_the_package(live, site, page):
           rtol=1e-5, atol=1e-6)
 
 
+def test_the_widget_answers_what_its_figure_asks():
+    from cosmoflow.live import LiveFigure, live, networks
+    model = CosmoFlow.from_pretrained("mini-fast", device="cpu")
+    field = model.encode(open_maps("PM", "LH").maps[:1])
+    noise = torch.randn(1, 1, 64, 64, generator=torch.Generator().manual_seed(3))
+    widget, sent = LiveFigure("paint", {}, networks(model)), []
+    widget.send = lambda *reply: sent.append(reply)
+    shapes = {"noise": [1, 1, 64, 64], "field": [1, 8, 4, 4]}
+    parts = [memoryview(part.numpy().tobytes()) for part in (noise, field)]
+    for name in ("decoder", "nothing"):
+        asked = {"id": len(sent), "network": name, "shapes": shapes}
+        widget._handle_custom_msg(asked, parts)
+    (reply, (numbers,)), (refused, none) = sent
+    x = torch.tensor(np.frombuffer(numbers, np.float32)).view(1, 64, 64)
+    torch.testing.assert_close(model.normalizer.inverse(x[None]),
+                               model.decode(field, seed=3), rtol=1e-4, atol=0)
+    assert reply == {"id": 0, "names": ["x"]}
+    assert refused["id"] == 1 and "nothing" in refused["error"] and not none
+    with pytest.raises(ValueError, match="expected one of .*universe"): live("nothing")
+
+
 def test_lives_without_a_network_after_the_first_visit(live, built_site, browser):
     context = browser.new_context()
     page = context.new_page()

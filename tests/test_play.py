@@ -1,4 +1,4 @@
-"""The explorers in JupyterLab, in a browser: a click decodes another universe."""
+"""Explorers and a live figure in JupyterLab, in a browser: the kernel answers them."""
 import os
 import socket
 import subprocess
@@ -8,16 +8,22 @@ from pathlib import Path
 from urllib.request import urlopen
 
 import nbformat
+import numpy as np
 import pytest
 from conftest import ROOT
+from test_live import STATE, decoded
+
+FIGURE = "from cosmoflow.live import live\nlive('paint')"
 
 
-@pytest.fixture
-def lab(tmp_path):
-    "The address of a JupyterLab that holds the explorers, without outputs."
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    "The address of a JupyterLab with the explorers, without outputs, and a figure."
+    tmp_path = tmp_path_factory.mktemp("lab")
     notebook = nbformat.read(ROOT / "nbs" / "tools" / "play.ipynb", 4)
     for cell in notebook.cells:
         if cell.cell_type == "code": cell.outputs = []
+    notebook.cells.append(nbformat.v4.new_code_cell(FIGURE))
     nbformat.write(notebook, tmp_path / "play.ipynb")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -42,9 +48,9 @@ def lab(tmp_path):
             server.terminate()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def explorers(browser, lab):
-    "The page of explorers, with every cell run."
+    "The page of explorers, with every cell run, and a live figure at its end."
     page = browser.new_page(viewport={"width": 1400, "height": 900})
     page.set_default_timeout(120_000)
     page.goto(f"{lab}/lab/tree/play.ipynb")
@@ -78,7 +84,7 @@ def test_explorers_follow_the_hand(explorers):
         return picture.get_attribute("src")
 
     plane = explorers.locator("img[alt^='The plane of summaries']")
-    universe = watched(plane)   # the last of the page: the kernel is free from now on
+    universe = watched(plane)
     sliders = {"Omega_m": "0.4 0.5", "sigma_8": "0.9 1.0",
                "0: 8.8 to 25.0 Mpc/h": "0.25 0.50"}
     for name, values in sliders.items():
@@ -101,6 +107,28 @@ def test_explorers_follow_the_hand(explorers):
     redraws(lambda: plane.click(position={"x": 2, "y": 120}), universe)
     label = middle(plane.locator("xpath=following-sibling::span"))[0] - box["x"]
     assert label > 30, "beside the axes the cross stops at their edge"
+
+
+def test_a_live_figure_asks_the_kernel(explorers):
+    place = explorers.locator(".cosmoflow-live[data-state=live]")
+    place.wait_for(state="attached")
+    cell = place.get_by_role("button", name="column 1, row 4 from below")
+    cell.scroll_into_view_if_needed()
+    cell.click()
+    before = place.evaluate(STATE)
+    place.get_by_role("slider").press("End")
+    drawn = "f => f.cosmoflow.draws"
+    deadline = time.time() + 60
+    while place.evaluate(drawn) == before["draws"] and time.time() < deadline:
+        time.sleep(0.05)
+    state = place.evaluate(STATE)
+    assert np.flatnonzero(np.subtract(state["field"], before["field"])).size == 1
+    log = np.reshape(state["log"], (64, 64))
+    assert np.abs(log - decoded("mini-fast", state)).max() < 1e-4
+    assert np.abs(log - np.reshape(before["log"], (64, 64))).max() > 0.1
+    cell.press("ArrowRight")  # an arrow moves in the figure, and not to another cell
+    focus = "document.activeElement.getAttribute('aria-label')"
+    assert explorers.evaluate(focus).startswith("column 2, row 4")
 
 
 def test_simulations_of_the_sliders_share_their_waves():
