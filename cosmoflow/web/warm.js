@@ -14,8 +14,7 @@ figures.warm = {
     const pairs = maps.WDM.map((warm, i) => ({ warm, cold: maps.CDM[i] }));
     const weight = (/** @type {typeof pairs[0]} */ pair) => pair.warm[0].params[2];
     pairs.sort((a, b) => weight(a) - weight(b));
-    const pictures = ["cold twin", "warm", "what comes back"].map(() =>
-      picture("", { side: about.side }));
+    const pictures = [0, 1, 2].map(() => picture("", { side: about.side }));
     const ratios = plot({
       label: "", k, y: "ratio of powers, log maps", range: [0, 2.5], log: false,
       ticks: [0.5, 1, 1.5, 2], over: ["now", 1],
@@ -61,7 +60,7 @@ figures.warm = {
     });
     const element = make("div", { tabindex: -1, class: "cf-figure cf-warm", role: "group", "aria-label": "Warm dark matter through cold eyes" },
       make("div", { class: "cf-panels cf-three cf-maps" }, ...pictures.map((map, i) =>
-        framed(["cold twin", "warm", "what comes back"][i], map.element, about.box))),
+        framed(["cold twin", "warm", "comes back"][i], map.element, about.box))),
       colourBar(),
       make("div", { class: "cf-controls cf-one" }, knob.element),
       make("div", { class: "cf-buttons" }, push("Another view", () => {
