@@ -14,7 +14,8 @@ from cosmoflow import data, model
 
 ORDER = (
     "core", "data", "layers", "spectra", "plot", "simulate", "encoder", "unet", "flow",
-    "model", "train", "inference", "evaluate", "vae", "distill", "scales", "compress",
+    "model", "train", "inference", "evaluate", "vae", "distill", "scales", "posterior",
+    "compress",
     "export", "live", "results",
     "demo", "bench", "lessons", "cli")
 

@@ -16,6 +16,8 @@ EXTRAS = {
     "ipywidgets": "viz",
     "anywidget": "viz",
     "constriction": "compress",
+    "cosmoflow.posterior": "posterior",
+    "sbi": "posterior",
     "onnx": "export",
     "onnxruntime": "export",
     "sklearn": "viz",
