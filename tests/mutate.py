@@ -295,6 +295,16 @@ MUTANTS = [  # module, old text, new text, tests of which one must fail
     ("scales", "share(fine, ~low)", "share(fine, low)", "values: sorting_score"),
     ("scales", "far >= far[which]", "far > far[which]", "values: halvings"),
 
+    ("anomaly", "maps == F.max_pool2d", "maps <= F.max_pool2d", "anomaly: peaks"),
+    ("anomaly", "z[:, i] * z[:, j]", "z[:, i] + z[:, j]", "anomaly: parabola"),
+    ("anomaly", "solve(like, own).diag().mean()", "solve(like, own).diag().sum()",
+     "anomaly: power"),
+    ("anomaly", "residual.T @ residual / len(residual)",
+     "residual.T @ residual / len(residual.T)", "anomaly: power"),
+    ("anomaly", "seen = [x[~out]", "seen = [x[out]", "anomaly: did_not_see"),
+    ("anomaly", "(1 + len(cold) - below) /", "(len(cold) - below) /",
+     "anomaly: as_large"),
+
     ("simulate", "(pixels / box) - 0.5", "(pixels / box)", "values: particle_paints"),
     ("simulate", "(0, 1, (1 - du) * dv), (1, 0, du * (1 - dv))",
      "(1, 0, (1 - du) * dv), (0, 1, du * (1 - dv))", "values: particle_paints"),

@@ -16,6 +16,7 @@ from torch import Tensor
 
 import cosmoflow
 from cosmoflow import CosmoFlow
+from cosmoflow.anomaly import Detector, Expectation
 from cosmoflow.core import Fields, Maps, MapView
 from cosmoflow.data import Normalizer, lower_resolution, open_maps
 from cosmoflow.inference import relative_error
@@ -87,10 +88,18 @@ def plain():
     return stacks
 
 
+def detector(model, pixels, channels=8):
+    "One that expects noise, of maps of this size."
+    noise = (torch.randn(300, n) for n in (channels, pixels // 2 + 11))
+    cold = torch.arange(1.0, 100).double()
+    return Detector(model, Expectation.fit(*noise), (cold, cold), pixels=pixels)
+
+
 @cache
 def owner(path):
     torch.manual_seed(0)
-    makers = {"VAE": lambda: VAE(NORM, pixels=32, width=8), "Normalizer": lambda: NORM}
+    makers = {"VAE": lambda: VAE(NORM, pixels=32, width=8), "Normalizer": lambda: NORM,
+              "Detector": lambda: detector(randomised(), 32)}
     return makers.get(path.split(".")[0], randomised)()
 
 

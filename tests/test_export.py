@@ -15,6 +15,7 @@ from cosmoflow import data, model
 ORDER = (
     "core", "data", "layers", "spectra", "plot", "simulate", "encoder", "unet", "flow",
     "model", "train", "inference", "evaluate", "vae", "distill", "scales", "posterior",
+    "anomaly",
     "compress",
     "export", "live", "results",
     "demo", "bench", "lessons", "cli")

@@ -16,7 +16,7 @@ from threading import Event, Thread
 import numpy as np
 import pytest
 import torch
-from test_door import DOORS, NORM, asks, numbers
+from test_door import DOORS, NORM, asks, detector, numbers
 from torch import nn
 
 from cosmoflow import CosmoFlow, evaluate
@@ -131,7 +131,8 @@ def functions(n, side=SIDE):
     maps, other = (MapView(many(m), slice(None)) for m in one)
     x, field = many(np.zeros((1, side, side), np.float32)), many(field)
     prior = field_prior(field[:2])
-    models = {"VAE": stub_vae(side), "Normalizer": NORM}
+    models = {"VAE": stub_vae(side), "Normalizer": NORM,
+              "Detector": detector(stub(NORM), side, channels=2)}
     found = {}
     for path, function in {path: function for function, path, _ in DOORS}.items():
         if path == DRAWS_ALL: continue

@@ -8,6 +8,7 @@ import torch
 from conftest import randomised
 
 from cosmoflow import cli, evaluate as evaluation, inference, plot
+from cosmoflow.anomaly import fingerprint
 from cosmoflow.bench import untrained
 from cosmoflow.core import in_pieces, read_json, standard_error
 from cosmoflow.data import (MapData, Normalizer, augment, batches, lower_resolution,
@@ -114,6 +115,7 @@ PER_MAP = {
     "one_point_pdf": lambda m: one_point_pdf(m)[1],
     "pdf_distance": lambda m: pdf_distance(m, torch.full_like(m, 1e11)),
     "spectrum_features": spectrum_features,
+    "fingerprint": fingerprint,
     "normalizer": NORM,
     "lower_resolution": lambda m: torch.from_numpy(lower_resolution(m, 4)),
     "batches": lambda m: torch.from_numpy(np.concatenate(list(batches(m, 2)))),

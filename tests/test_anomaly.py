@@ -1,0 +1,142 @@
+"""Anomalies: chi-squares against theory, and alarms as often as promised."""
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import chi2, ncx2
+
+from cosmoflow.anomaly import (HEIGHTS, Detector, Expectation, chi_square, count_peaks,
+                               fingerprint, held_out_surprise, parabola)
+from cosmoflow.bench import untrained
+from cosmoflow.data import MapData
+
+SIDE = 32
+BINS = SIDE // 2 + 3 + len(HEIGHTS)
+
+
+def draw(sims, seed, each=15):
+    """Summaries of 3 numbers, and 6 numbers that a parabola in them makes, with noise.
+
+    Half of the noise is shared by the maps of a simulation."""
+    g = torch.Generator().manual_seed(seed)
+    normal = lambda *size: torch.randn(size, generator=g, dtype=torch.float64)
+    summary = normal(sims * each, 3)
+    fixed = torch.Generator().manual_seed(99)
+    weights, mix = (torch.randn(size, generator=fixed, dtype=torch.float64)
+                    for size in ((10, 6), (6, 6)))
+    own, shared = normal(sims * each, 6), normal(sims, 6).repeat_interleave(each, 0)
+    noise = (own + shared) / 2**0.5 @ mix.T
+    return summary, parabola(summary) @ weights + noise, mix @ mix.T
+
+
+def test_an_alarm_has_the_power_that_theory_gives_it():
+    "Noncentral chi-square, for a map and for a simulation whose maps share noise."
+    summary, prints, covariance = draw(4000, 0)
+    expected = Expectation.fit(summary, prints)
+    shift = torch.tensor([1.5, -1, 0, 0.5, 0, 1]).double()
+    new, theirs, _ = draw(4000, 1)
+    shared = 0.5 + 0.5 / 15  # of the variance is left in a mean of 15
+    for together, scale in ((1, 1.0), (15, shared)):
+        strange = expected.surprise(new, theirs + shift, together)
+        plain = expected.surprise(new, theirs, together)
+        added = chi_square(shift[None], scale * covariance).item()
+        alarm = chi2.ppf(0.95, 6)
+        assert abs(plain.mean() - 6) < 0.25
+        assert abs((plain > alarm).double().mean() - 0.05) < 0.012
+        power = ncx2.sf(alarm, 6, added)
+        assert 0.2 < power < 0.99
+        assert abs((strange > alarm).double().mean() - power) < 0.03
+
+
+def test_the_expectation_knows_a_parabola():
+    summary, prints, _ = draw(40, 2)
+    exact = parabola(summary) @ torch.arange(60.0).double().reshape(10, 6)
+    expected = Expectation.fit(summary, exact)
+    assert expected.residual(*draw(4, 3)[:2]).abs().max() > 0.1
+    assert expected.residual(summary, exact).abs().max() < 1e-9
+
+
+def test_scores_come_from_fits_that_did_not_see_the_simulation():
+    "Each simulation keeps its row, and a fit that saw it would find it less strange."
+    summary, prints, _ = draw(30, 4)
+    one, together = held_out_surprise(summary, prints)
+    for fold in range(5):
+        out = torch.arange(30) % 5 == fold
+        maps = out.repeat_interleave(15)
+        known = Expectation.fit(summary[~maps], prints[~maps])
+        torch.testing.assert_close(
+            one[maps], known.surprise(summary[maps], prints[maps]))
+        torch.testing.assert_close(
+            together[out], known.surprise(summary[maps], prints[maps], 15))
+    seen = Expectation.fit(summary, prints)
+    assert together.mean() > 1.2 * seen.surprise(summary, prints, 15).mean()
+
+
+def test_peaks_are_counted_by_their_heights():
+    rng = np.random.default_rng(0)
+    maps = rng.lognormal(0, 1.5, (3, 17, 17)).astype(np.float32)
+    counts = np.zeros((3, len(HEIGHTS) + 1))
+    edges = [-np.inf, *HEIGHTS, np.inf]
+    for i, log in enumerate(np.log10(maps / maps.mean((1, 2), keepdims=True))):
+        for y in range(17):
+            for x in range(17):
+                around = [log[(y + a) % 17, (x + b) % 17] for a in (-1, 0, 1)
+                          for b in (-1, 0, 1)]
+                if log[y, x] == max(around):
+                    counts[i] += np.histogram(log[y, x], edges)[0]
+    np.testing.assert_array_equal(count_peaks(maps), counts)
+    np.testing.assert_array_equal(count_peaks(1e11 * maps), counts)
+    np.testing.assert_allclose(fingerprint(maps)[:, -9:], counts**0.5, rtol=1e-6)
+
+
+def maps_of(sims, seed, power=-1.0):
+    "Lognormal maps whose waves fall off with this power, 15 a simulation."
+    rng = np.random.default_rng(seed)
+    f = np.fft.fftfreq(SIDE)
+    weight = np.maximum(np.hypot(f[:, None], f), 1 / SIDE) ** power
+    noise = np.fft.fft2(rng.standard_normal((15 * sims, SIDE, SIDE)))
+    waves = np.fft.ifft2(noise * weight).real
+    amplitude = np.repeat(rng.uniform(0.3, 0.6, sims), 15)[:, None, None]
+    maps = 10 ** (11 + amplitude * waves / waves.std()).astype(np.float32)
+    return MapData(maps, np.zeros((sims, 2), np.float32))
+
+
+@pytest.fixture(scope="module")
+def detector():
+    torch.manual_seed(0)
+    return Detector.fit(untrained("tiny", torch.device("cpu")), maps_of(80, 0))
+
+
+def test_the_alarm_keeps_its_promise_and_finds_a_stranger(detector):
+    p = detector.p_value(maps_of(40, 1).maps)
+    for level in (0.05, 0.3, 0.7):
+        assert abs((p <= level).float().mean() - level) < 0.06
+    whole = detector.p_value(maps_of(40, 1).maps, together=True)
+    assert (whole <= 0.05).sum() <= 7 and abs(whole.mean() - 0.5) < 0.15
+    strange = maps_of(20, 2, power=-1.15).maps
+    assert (detector.p_value(strange, together=True) <= 0.05).float().mean() > 0.9
+    alone = (detector.p_value(strange) <= 0.05).float().mean()
+    assert 0.08 < alone < 0.9
+    assert detector.p_value(strange).min() >= 1 / 1201
+
+
+def test_p_values_count_cold_scores_that_are_as_large(detector):
+    cold = torch.tensor([1.0, 2.0, 3.0, 3.0]).double()
+    fixed = replace(detector, cold=(cold, cold))
+    object.__setattr__(fixed, "score", lambda maps, together: torch.tensor(maps))
+    assert fixed.p_value([0.5, 1.0, 2.5, 3.0, 4.0]).tolist() == pytest.approx(
+        [1, 1, 0.6, 0.6, 0.2])
+
+
+def test_what_cannot_be_judged_is_refused(detector):
+    with pytest.raises(ValueError, match=f"expected {2 * BINS} simulations or more for "
+                       f"the {BINS} numbers of a fingerprint, found 5"):
+        Detector.fit(detector.model, maps_of(5, 0))
+    maps = maps_of(1, 0).maps
+    with pytest.raises(ValueError, match="expected 15 of each simulation, found 14"):
+        detector.score(maps[:14], together=True)
+    with pytest.raises(ValueError, match=r"shape \(n, 32, 32\)"):
+        detector.p_value(maps[0])
+    with pytest.raises(ValueError, match=r"shape \(n, 32, 32\), found \(15, 16, 16\)"):
+        detector.score(maps[:, :16, :16])
