@@ -82,7 +82,7 @@ figures.paint = {
     const put = (/** @type {number} */ v) => {
       field[c * cells + cell] = mean[c] + std[c] * Math.min(MOST, Math.max(-MOST, v));
       show();
-      draw();
+      return draw();
     };
     const draw = newest(async () => {
       const now = field.slice(), [channel, place] = [c, cell];
@@ -137,6 +137,10 @@ figures.paint = {
         push("This cell back", () => put((first[c * cells + cell] - mean[c]) / std[c])),
         push("Back to the start", () => { field.set(first); show(); draw(); })),
       make("div", { class: "cf-under" }, ratio.element, told.element));
-    return { element, ready: draw() };
+    const reveal = () => {
+      [c, cell] = [3, 2 * columns + 1];
+      return put(MOST);
+    };
+    return { element, ready: draw(), reveal };
   },
 };

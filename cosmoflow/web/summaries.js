@@ -173,6 +173,10 @@ figures.summaries = {
           framed("decoded", drawn.element, about.box))),
       colourBar(),
       told.element);
-    return { element, ready: draw() };
+    const reveal = () => {
+      walk.set(at = 0.5);
+      return draw();
+    };
+    return { element, ready: draw(), reveal };
   },
 };
