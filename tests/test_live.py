@@ -262,7 +262,7 @@ CHECKS = {"universe": check_universe, "flow": check_flow, "scales": check_scales
 REVEALED = {"flow": lambda state: state["t"] == 0.5,
             "scales": lambda state: np.mean(state["r"][1][:3]) > 0.9,
             "omega_m": lambda state: abs(state["share"] - 0.5) < 0.03,
-            "summaries": lambda state: state["walked"] == 0.5 and state["read"][0] < 0.28,
+            "summaries": lambda state: state["walked"] == 0.5 > state["read"][0] + 0.22,
             "paint": lambda state: state["rms"][1] > 3 * state["rms"][0] > 0}
 
 
