@@ -53,7 +53,7 @@ function chart({ places, colours, says, titles, choose }) {
     axes, list, make("g", { "aria-hidden": "true" }, way, ...rings, here));
   let chosen = 0;
   const nearest = (/** @type {(x: number, y: number) => number} */ distance) => {
-    const far = points.map(point => distance(...[point.cx, point.cy].map(v => v.baseVal.value)));
+    const far = points.map(({ cx, cy }) => distance(cx.baseVal.value, cy.baseVal.value));
     const least = Math.min(...far);
     return least < Infinity ? far.indexOf(least) : null;
   };
