@@ -113,7 +113,6 @@ def _plane(
     return {"mean": mean, "std": std, "directions": directions[:2], "share": share[:2]}
 
 # %% ../nbs/tools/live.ipynb #1f00001b
-@cache
 def about(
     model: CosmoFlow,  # whose encoder makes the fields
 ) -> dict:             # numbers, lists and text
@@ -141,7 +140,6 @@ def about(
 MAPS = {"1P": (0, 5, 10), "WDM": (0, 5, 10), "CDM": (0, 5, 10), "LH": (0,)}
 
 
-@cache
 def shipped(
     model: CosmoFlow,
     name: str,  # of a set in `MAPS`
@@ -223,6 +221,9 @@ def needs(
     return [name for names in lists for name in json.loads(names)]
 
 # %% ../nbs/tools/live.ipynb #1f000032
+_site_about = cache(about)
+
+
 @cache
 def _site_model(name: str) -> CosmoFlow:
     "A model of the site's figures."
@@ -244,4 +245,5 @@ def live(
     flow = model or (_site_model("mini") if "velocity" in asked else fast)
     sets = {name: shipped(fast, name) for name in asked if name in MAPS}
     own = {"sets": sets, "models": {name: name for name in asked}, "bytes": {}}
-    return LiveFigure(figure, about(fast) | own, networks(fast, flow))
+    told = about(fast) if model else _site_about(fast)
+    return LiveFigure(figure, told | own, networks(fast, flow))

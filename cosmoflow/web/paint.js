@@ -21,7 +21,7 @@ figures.paint = {
     // Values are told from the channel's mean, in units of its usual scatter.
     const mean = channelMeans(first, channels), usual = stretches(about.spreads, [0.3, 0.8], start.params);
     const std = about.spreads[0].map((log, i) => Math.exp(log) * usual[i]);
-    let c = 3, cell = 2 * columns + 1;
+    let c = Math.min(3, channels - 1), cell = 2 * columns + 1;
     /** @type {Float32Array | null} */
     let before = null;
     /** @type {Float64Array | null} */
@@ -138,7 +138,7 @@ figures.paint = {
         push("Back to the start", () => { field.set(first); show(); draw(); })),
       make("div", { class: "cf-under" }, ratio.element, told.element));
     const reveal = () => {
-      [c, cell] = [3, 2 * columns + 1];
+      [c, cell] = [Math.min(3, channels - 1), 2 * columns + 1];
       return put(MOST);
     };
     return { element, ready: draw(), reveal };
