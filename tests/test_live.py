@@ -257,13 +257,14 @@ def check_warm(page, place, touch):
 
 CHECKS = {"universe": check_universe, "flow": check_flow, "scales": check_scales,
           "summaries": check_summaries, "paint": check_paint,
-          "omega_m": check_omega_m}
+          "omega_m": check_omega_m, "warm": check_warm}
 # What an answer to the question before a figure shows.
 REVEALED = {"flow": lambda state: state["t"] == 0.5,
             "scales": lambda state: np.mean(state["r"][1][:3]) > 0.9,
             "omega_m": lambda state: abs(state["share"] - 0.5) < 0.03,
             "summaries": lambda state: state["walked"] == 0.5 > state["read"][0] + 0.22,
-            "paint": lambda state: state["rms"][1] > 3 * state["rms"][0] > 0}
+            "paint": lambda state: state["rms"][1] > 3 * state["rms"][0] > 0,
+            "warm": lambda state: state["keV"] < 0.27}
 
 
 @pytest.mark.parametrize("width, scheme", [(390, "dark"), (1400, "light")])
