@@ -1,4 +1,4 @@
-"""Everything from a shell: simulate, download, train, evaluate, distill, encode, decode, compress, decompress, export, bench, demo.
+"""Everything from a shell: simulate, download, train, evaluate, distill, encode, decode, infer, compress, decompress, export, bench, demo.
 
 Docs: https://cosmoflow.github.io/cosmoflow/tools/cli.html"""
 
@@ -485,6 +485,55 @@ def _decode(
     array = _load_array(field, 4, "compressed fields, (n, C, h, w)")
     network = _load_model(model)
     _save_array(out, network.decode(array, seed=seed, **options))
+
+# %% ../nbs/tools/cli.ipynb #1f150002
+def _save_table(path: Path, rows: list[tuple]) -> None:
+    "Writes rows to a CSV file, whole or not at all."
+    import csv
+
+    from cosmoflow.core import atomic_path
+
+    with atomic_path(path) as tmp, tmp.open("w", newline="", encoding="utf-8") as f:
+        csv.writer(f).writerows(rows)
+    print(f"{path}: {len(rows) - 1} rows")
+
+# %% ../nbs/tools/cli.ipynb #1f150004
+@_command
+@_takes("posterior.infer", "together draws seed")
+def _infer(
+    maps: Path,                  # .npy of maps, (n, 64, 64), (Msun/h)/(Mpc/h)^2
+    model: _Model = "base",      # with a posterior beside its weights
+    out: Path | None = None,     # .csv of means and intervals; else no file
+    corner: Path | None = None,  # .png of a corner plot of the first five posteriors
+    **options: Any,
+) -> None:
+    """Say which universes maps are from, and how sure that is.
+
+    example: cosmoflow infer maps.npy --model base --together 15 --out universes.csv
+
+    Nothing is written, and the same command starts again.
+    """
+    if out: _check_output(out, ".csv")
+    if corner: _check_output(corner, ".png")
+    from cosmoflow.core import atomic_path, check_counts
+
+    check_counts(**{k: v for k, v in options.items() if k != "seed"})
+    array = _load_array(maps, 3, "maps of surface density, (n, 64, 64)")
+    from cosmoflow import posterior
+
+    network = _load_model(model)
+    flow = posterior.Posterior.from_pretrained(model)
+    found = posterior.infer(network, flow, array, **options)
+    header, *rows = found.table()
+    print("maps       Omega_m   68 % interval      sigma_8   68 % interval")
+    for name, *x, unlike in rows:
+        print(f"{name:9}  {x[0]:7.3f}   {x[1]:.3f} to {x[2]:.3f}     {x[3]:7.3f}   "
+              f"{x[4]:.3f} to {x[5]:.3f}" + "   unlike" * (unlike > 0))
+    if out: _save_table(out, [header, *rows])
+    if corner:
+        with atomic_path(corner) as tmp:
+            posterior.corner(found.samples).savefig(tmp, dpi=110)
+        print(corner)
 
 # %% ../nbs/tools/cli.ipynb #c17b0002
 @_command

@@ -383,6 +383,18 @@ class Inferred:
         low, high = self.samples.quantile(ends, dim=0)
         return low, high
 
+    def table(self) -> list[tuple]:
+        "A header, then a row for each simulation: means and 68 % intervals."
+        m, (low, high) = self.unlike.shape[1], self.interval()
+        ends = "mean", "low", "high"
+        names = [f"{p}_{end}" for p in ("Omega_m", "sigma_8") for end in ends]
+        rows: list[tuple] = [("maps", *names, "unlike")]
+        for b, unlike in enumerate(self.unlike.sum(1).tolist()):
+            name = f"{b}" if m == 1 else f"{m * b} to {m * b + m - 1}"
+            numbers = torch.stack([self.mean[b], low[b], high[b]], 1).flatten()
+            rows.append((name, *(round(x, 4) for x in numbers.tolist()), unlike))
+        return rows
+
 # %% ../nbs/course/15_posterior.ipynb #5b15003c
 def _say_unlike(unlike: Tensor) -> None:
     "Warns of maps that are not like the training maps."

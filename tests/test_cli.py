@@ -19,7 +19,8 @@ from cosmoflow import CosmoFlow, __version__, cli
 from cosmoflow.data import open_maps
 
 COMMANDS = ("simulate", "download", "train", "evaluate", "distill",
-            "encode", "decode", "compress", "decompress", "export", "bench", "demo")
+            "encode", "decode", "infer", "compress", "decompress", "export", "bench",
+            "demo")
 WRONG = {  # what each command refuses, and how
     "simulate": ("--set XY --out o", "set='XY'"),
     "download": ("--suite PM --set LH --out o", "not on CMD's server"),
@@ -28,6 +29,7 @@ WRONG = {  # what each command refuses, and how
     "distill": ("--data nowhere --out o", "nowhere"),
     "encode": ("none.npy x.npy", "none.npy: no such file"),
     "decode": ("none.npy x.npy", "none.npy: no such file"),
+    "infer": ("none.npy", "none.npy: no such file"),
     "compress": ("none.npy x.cflow", "none.npy: no such file"),
     "decompress": ("none.cflow x.npy", "none.cflow: no such file"),
     "export": ("--data nowhere --out o", "nowhere"),
@@ -89,7 +91,7 @@ def test_its_example_parses(command):
     "train.TrainConfig", "train.train",
     "model.find_model", "model.CosmoFlow.__init__", "model.CosmoFlow.decode",
     "evaluate.evaluate", "distill.distill", "export.export", "compress.compress",
-    "compress.choose_steps", "bench.bench", "demo.demo",
+    "compress.choose_steps", "posterior.infer", "bench.bench", "demo.demo",
 ])
 def test_what_is_read_is_what_is_there(path):
     module, *names = path.split(".")
@@ -217,6 +219,7 @@ TO = {  # each command, with an output to be chosen
     "distill": "--sims 0:10 --out {}",
     "encode": "maps.npy {}/x.npy",
     "decode": "field.npy {}/x.npy",
+    "infer": "maps.npy --out {}/x.csv",
     "compress": "maps.npy {}/x.cflow",
     "decompress": "field.npy {}/x.npy",
     "export": "--sims 0:10 --out {}",
@@ -302,6 +305,16 @@ REFUSED = {  # what is wrong in a command that is right otherwise, and what is s
         "--model none --solver rk": "solver='rk'",
         "--steps 0": "steps=0",
         "--solver rk": "solver='rk'",
+    },
+    "infer": {
+        "--model none": "no such folder",
+        "--model mini": "has no posterior",
+        "--together 0": "together=0",
+        "--together 16": "together=16",
+        "--together 2": "expected a divisor of the 1 maps",
+        "--draws 0": "draws=0",
+        "--out x.txt": "ends in .csv",
+        "--corner x.pdf": "ends in .png",
     },
     "compress": {
         "--model none": "no such folder",
@@ -395,6 +408,7 @@ FULL = {  # what does not fit on a full disk, and how large files may get
     "evaluate": (f"{TRIAL} --no-raw-maps --steps 1 --out o", "o/figure.png", 20_000),
     "encode": ("maps.npy x.npy", "x.npy", 3_000),
     "decode": ("field.npy x.npy --steps 1", "x.npy", 3_000),
+    "infer": ("maps.npy --out x.csv", "x.csv", 300),
     "compress": ("maps.npy x.cflow", "x.cflow", 300),
 }
 

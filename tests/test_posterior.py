@@ -1,0 +1,242 @@
+"""Posteriors: right where the answer is known, whole on disk, the same from a shell."""
+import csv
+import json
+import math
+import shutil
+import sys
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from cosmoflow import CosmoFlow, cli
+from cosmoflow.data import open_maps
+from cosmoflow.inference import spectrum_features
+from cosmoflow.model import find_model
+from cosmoflow.posterior import (
+    MapCheck, Posterior, corner, covered, infer, log_slope, pool, ranks, squash,
+    stretch, tarp)
+
+pytest.importorskip("sbi")
+CV = open_maps("PM", "CV")
+FILES = "posterior.json", "posterior.safetensors"
+
+
+@pytest.fixture(scope="module")
+def base(): return CosmoFlow.from_pretrained("base", "cpu")
+
+
+@pytest.fixture(scope="module")
+def shipped(): return Posterior.from_pretrained("base")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    "The shipped posterior, to be damaged."
+    for name in FILES: shutil.copy(find_model("base") / name, tmp_path)
+    return tmp_path
+
+
+def known(n, m, seed):
+    "Simulations whose posterior is known: m noisy readings of where theta lies."
+    draw = torch.Generator().manual_seed(seed)
+    u = torch.randn(n, 2, generator=draw)
+    return squash(u), u[:, None] + torch.randn(n, m, 2, generator=draw)
+
+
+@pytest.fixture(scope="module")
+def taught():
+    (theta, x), (theta_val, x_val) = known(1000, 3, 0), known(500, 3, 1)
+    found = Posterior(features=2, bins=1, hidden=16, transforms=1)
+    return found.fit(x, theta, x_val, theta_val, epochs=25).widen(x_val, theta_val)
+
+
+@pytest.mark.parametrize("m", [1, 3])
+def test_it_learns_the_posterior_of_readings_with_known_noise(taught, m):
+    theta, x = known(400, m, 2)
+    variance = 1 / (1 + m)  # prior and each reading have scatter 1
+    mean = x.sum(1) * variance
+    bell = torch.distributions.Normal(mean, variance**0.5)
+    exact = bell.log_prob(stretch(theta)).sum(-1) + log_slope(theta)
+    assert abs((exact - taught.log_prob(theta, x)).mean()) < 0.12
+    drawn = stretch(taught.sample(x, 500))
+    error = (drawn.mean(0) - mean).square().mean().sqrt()
+    assert error < 0.3 * variance**0.5
+    assert abs(drawn.std(0).mean() / variance**0.5 - 1) < 0.12
+    assert (taught.width[:3] - 1).abs().max() < 0.15
+
+
+def test_width_is_what_the_held_out_truth_scatters_by(taught):
+    theta, x = known(500, 3, 3)
+    wrong = Posterior(features=2, bins=1, hidden=16, transforms=1)
+    wrong.load_state_dict(taught.state_dict())
+    middle = x.sum(1) / 4
+    far = squash(1.5 * (stretch(theta) - middle) + middle)
+    wrong.widen(x, far)
+    assert 1.35 < wrong.width[2] / taught.width[2] < 1.6
+    assert wrong.width[2] == wrong.width[14]  # beyond what was measured
+    ratio = wrong.sample(x, 400).std(0).mean() / taught.sample(x, 400).std(0).mean()
+    assert 1.2 < ratio < 1.6
+    theta = squash(torch.randn(100_000, 2, generator=torch.Generator().manual_seed(0)))
+    for found in (taught, wrong):  # densities over the same bell add up to one
+        bell = torch.distributions.Normal(0.0, 1.0).log_prob(stretch(theta)).sum(-1)
+        density = found.log_prob(theta, x[:1].expand(len(theta), -1, -1))
+        share = (density - bell - log_slope(theta)).exp().mean()
+        assert abs(share - 1) < 0.03
+
+
+def test_pooling_is_the_mean_of_as_many_different_maps():
+    x = torch.arange(30.0).reshape(2, 15, 1).square()
+    some = pool(x, torch.tensor([15, 4]), torch.Generator().manual_seed(0))
+    torch.testing.assert_close(some[0, 0], x[0].mean())
+    torch.testing.assert_close(some[:, 1], torch.tensor([15.0, 4.0]).log())
+    fours = x[1, :, 0].unique()
+    assert (4 * some[1, 0]).round() != 4 * x[1, :4].mean()  # not the first ones
+    assert fours.min() <= some[1, 0] <= fours.max()
+
+
+def test_the_prior_is_the_bell_curve_of_the_flow():
+    theta = torch.tensor([[0.3, 0.8], [0.1, 1.0]])
+    assert stretch(theta)[0].abs().max() < 1e-6 and stretch(theta).isfinite().all()
+    flat = torch.distributions.Normal(0.0, 1.0).log_prob(stretch(theta[:1])).sum(-1)
+    density = flat + log_slope(theta[:1])
+    torch.testing.assert_close(density, torch.tensor([-math.log(0.4 * 0.4)]))
+    with pytest.raises(ValueError, match="Omega_m from 0.1 to 0.5"):
+        stretch(torch.tensor([[0.6, 0.8]]))
+
+
+def test_shipped_posterior_reads_held_out_universes(base, shipped):
+    test = open_maps("PM", "LH").split()[2]
+    maps = test.maps[::5]
+    theta = torch.as_tensor(test.params, dtype=torch.float32)
+    x = base.summarise(maps).reshape(-1, 3, 8)
+    three = shipped.log_prob(theta, x).mean()
+    one = shipped.log_prob(theta, x[:, :1]).mean()
+    assert 4 < one < three < 7.5 and three > one + 0.5
+    found = infer(base, shipped, maps, together=3)
+    torch.testing.assert_close(found.samples, shipped.sample(x))
+    assert (found.mean - theta).abs().mean(0).max() < 0.03
+    assert found.unlike.float().mean() < 0.06
+
+
+def test_ranks_coverage_and_tarp_notice_a_wrong_width():
+    draw = torch.Generator().manual_seed(0)
+    centre = torch.tensor([0.3, 0.8]) + 0.05 * torch.randn(2000, 2, generator=draw)
+    noise = 0.02 * torch.randn(401, 2000, 2, generator=draw)
+    truth = centre + noise[0]
+    for factor, low, high in ((1.0, 0.65, 0.71), (0.6, 0.4, 0.5), (2.0, 0.9, 1.0)):
+        samples = centre + factor * noise[1:]
+        assert low < covered(ranks(samples, truth), 0.68).mean() < high
+        middle = covered(tarp(samples, truth), 0.68).mean()
+        assert abs(middle - 0.68) < 0.03 if factor == 1 else abs(middle - 0.68) > 0.05
+    assert covered(torch.tensor([0.2, 0.1, 0.84, 0.5]), 0.68).tolist() == [1, 0, 1, 1]
+
+
+def test_check_keeps_its_rate_and_sees_what_does_not_fit():
+    draw = torch.Generator().manual_seed(0)
+    normal = lambda *size: torch.randn(*size, generator=draw)
+    def maps(n):
+        x = 3 + normal(n, 3) @ torch.diag(torch.tensor([1.0, 2, 5]))
+        power = x[:, :1] * x[:, 1:2] + x[:, 2:] ** 2 + normal(n, 4)
+        return x, power
+    check = MapCheck(3, 4).learn(*maps(3000), *maps(3000))
+    x, power = maps(3000)
+    assert 0.004 < check(x, power).float().mean() < 0.018
+    assert check(x, power + 6).float().mean() > 0.9  # spectrum that does not fit
+    assert check(x + 30, power).all()
+
+
+def test_warm_maps_are_told_apart_and_cold_ones_pass(base, shipped):
+    cold = infer(base, shipped, CV.maps[::5], draws=10)
+    assert cold.unlike.float().mean() < 0.08
+    warm = open_maps("PM", "WDM")
+    warmest = 15 * int(np.argmin(warm.params[:, 2]))
+    with pytest.warns(UserWarning, match="3 of 3 maps are not like the training maps"):
+        infer(base, shipped, warm.maps[warmest:warmest + 3], draws=10)
+
+
+def test_it_comes_back_from_disk(shipped, folder, tmp_path):
+    shipped.save(tmp_path / "new")
+    again = Posterior.from_pretrained(tmp_path / "new")
+    x = torch.randn(4, 2, 8, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(again.sample(x, 50), shipped.sample(x, 50))
+    assert sum((tmp_path / "new" / name).stat().st_size for name in FILES) < 100_000
+
+
+def cut(path): path.write_bytes(path.read_bytes()[:-100])
+def no_json(path): path.with_suffix(".json").write_text("{", encoding="utf-8")
+def other(path): path.with_suffix(".json").write_text('{"hidden": 8}', encoding="utf-8")
+def strange(path): path.with_suffix(".json").write_text('{"a": 8}', encoding="utf-8")
+def lost(path):
+    tensors = load_file(path)
+    del tensors["width"]
+    save_file(tensors, path)
+
+
+@pytest.mark.parametrize("damage", [cut, no_json, other, strange, lost])
+def test_damaged_files_are_refused_and_named(folder, damage):
+    damage(folder / FILES[1])
+    with pytest.raises(ValueError, match=str(folder)):
+        Posterior.from_pretrained(folder)
+
+
+def test_nothing_is_unpickled(folder):
+    torch.save({"width": torch.ones(15)}, folder / FILES[1])
+    with pytest.raises(ValueError, match="do not make a posterior"):
+        Posterior.from_pretrained(folder)
+
+
+def test_a_missing_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sbi.neural_nets.net_builders", None)
+    with pytest.raises(ImportError, match=r'pip install "cosmoflow\[posterior\]"'):
+        Posterior.from_pretrained("base")
+
+
+@pytest.mark.parametrize("given, message", [
+    (dict(together=4), "together=4: expected a divisor"),
+    (dict(together=16), "together=16: expected 1 to 15"),
+    (dict(draws=0), "draws=0"),
+    (dict(maps=CV.maps[:1, :32, :32]), "expected shape"),
+])
+def test_what_cannot_be_inferred_is_refused(base, shipped, given, message):
+    with pytest.raises(ValueError, match=message):
+        infer(base, shipped, **(dict(maps=CV.maps[:6]) | given))
+    with pytest.raises(ValueError, match="1 to 15 maps"):
+        shipped.sample(torch.zeros(1, 16, 8))
+
+
+def test_the_command_says_what_the_package_says(
+        tmp_path, monkeypatch, capsys, base, shipped):
+    monkeypatch.chdir(tmp_path)
+    np.save("maps.npy", CV.maps[:6])
+    cli.main("infer maps.npy --together 3 --draws 300 --seed 5 --out x.csv "
+             "--corner x.png".split())
+    said = capsys.readouterr().out.splitlines()
+    found = infer(base, shipped, CV.maps[:6], 3, 300, 5)
+    low, high = found.interval()
+    with open("x.csv", newline="", encoding="utf-8") as f:
+        rows = list(csv.DictReader(f))
+    assert [row["maps"] for row in rows] == ["0 to 2", "3 to 5"]
+    for b, row in enumerate(rows):
+        for p, name in enumerate(("Omega_m", "sigma_8")):
+            numbers = found.mean[b, p], low[b, p], high[b, p]
+            for end, number in zip(("mean", "low", "high"), numbers):
+                assert abs(float(row[f"{name}_{end}"]) - number) < 6e-5
+                assert f"{number:.3f}" in said[b + 1]
+    assert said[-2:] == ["x.csv: 2 rows", "x.png"]
+    assert (tmp_path / "x.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_corner_draws_what_it_is_given():
+    samples = torch.rand(50, 7, 2, generator=torch.Generator().manual_seed(0))
+    plane = corner(samples, samples[0], most=3).axes[2]
+    drawn = [line.get_xydata() for line in plane.lines]
+    clouds = [line for line in drawn if len(line) == 50]
+    np.testing.assert_allclose(clouds, samples[:, :3].transpose(0, 1))
+    assert len(drawn) == 6
+
+
+def test_spectra_that_the_check_reads_are_the_usual_ones(shipped):
+    assert spectrum_features(CV.maps[:2]).shape[1] == shipped.settings["bins"]
+    assert json.loads((find_model("base") / FILES[0]).read_text()) == shipped.settings
