@@ -65,6 +65,7 @@ for (const place of document.querySelectorAll(".cosmoflow-live")) {
   const question = place.querySelector(".cosmoflow-predict");
   if (question) bar.before(predict(question, async () => {
     const reveal = await start();
+    place.querySelector(".cf-figure")?.scrollIntoView({ block: "nearest" });
     await reveal?.();
   }));
   picture?.addEventListener("click", () => button.click());
