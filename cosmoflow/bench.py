@@ -37,7 +37,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
-from torchdiffeq import odeint
 
 from .core import (BOX, Maps, check_counts, check_folder, progress,
                             write_json)
@@ -311,6 +310,8 @@ def decode_adaptively(
     tol: float = 1e-7,           # relative and absolute; the default of torchdiffeq
 ) -> Tensor:                     # the map, (1, H, W)
     "Decode by an adaptive solver, with the mask made by a loop: the plain way."
+    from torchdiffeq import odeint
+
     device, pixels = field.device, SCALE * field.shape[-1]
     x0 = torch.randn(1, 1, pixels, pixels, generator=generator, device=device)
     ends = torch.tensor([0.0, 1.0], device=device)

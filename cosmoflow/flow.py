@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from fastcore.basics import patch
 from torch import Tensor
-from torchdiffeq import odeint
 
 from .encoder import SCALE
 
@@ -36,6 +35,8 @@ def integrate(
 
     Raises `ValueError` for an unknown solver, or for no steps.
     """
+    from torchdiffeq import odeint  # here: it takes long, and training needs none
+
     if solver not in SOLVERS:
         raise ValueError(f"solver={solver!r}: expected one of {', '.join(SOLVERS)}")
     if steps < 1: raise ValueError(f"steps={steps}: expected 1 or more")
