@@ -139,7 +139,8 @@ figures.summaries = {
         : `${Math.round(100 * walked)} % of the way from ${says[from]} to ${says[to]}.`;
       const story = `${where} Read from the eight numbers here: ${numbers}.`;
       drawn.show(log, `The map decoded here. ${story}`);
-      seen.show(universes[to].log, `The simulated map of the chosen universe. ${says[to]}.`);
+      const near = walked < 0.5 ? from : to;
+      seen.show(universes[near].log, `The simulated map of the nearer end. ${says[near]}.`);
       plane.walk(place(now));
       told.say(story.replaceAll("Omega m", "Ωₘ").replaceAll("sigma 8", "σ₈"));
       Object.assign(state, { field: now, noise, log, read, ends: [...ends], walked, place: place(now), draws: (state.draws ?? 0) + 1 });
@@ -169,8 +170,8 @@ figures.summaries = {
             push("Any universe", () => choose(Math.floor(Math.random() * universes.length))),
             push("New fine detail", () => { noise = model.noise(++seed); draw(); }))),
         make("div", { class: "cf-pair" },
-          framed("simulated", seen.element, about.box),
-          framed("decoded", drawn.element, about.box))),
+          framed("the nearer end", seen.element, about.box),
+          framed("decoded here", drawn.element, about.box))),
       colourBar(),
       told.element);
     const reveal = () => {
