@@ -2,7 +2,7 @@
 // @ts-check
 import {
   colourBar, figures, floats, framed, make, newest, picture, plot, push, slider,
-  spoken, words,
+  words,
 } from "./figure.js";
 import { CIVIDIS, drawField, powerSpectrum, wavenumbers } from "./maths.js";
 

@@ -1,5 +1,6 @@
 // On a page of the site: each picture that can live gets a button. Only a reader who
 // presses it (or the picture, or answers the question before it) loads anything.
+// @ts-check
 import { predict } from "./predict.js";
 
 const here = new URL(".", import.meta.url);
@@ -15,30 +16,39 @@ async function keep() {
   navigator.serviceWorker.addEventListener("message", () => {
     document.documentElement.dataset.kept = "";
   });
-  registration.active.postMessage([...new Set(ours)]);
+  registration.active?.postMessage([...new Set(ours)]);
 }
 
-// Brings a figure to life: what reveals the answer, or null where it could not start.
-async function awaken(place, button) {
+/**
+ * Brings a figure to life.
+ * @param {HTMLElement} place
+ * @param {HTMLButtonElement} button that was pressed
+ * @param {HTMLElement} say where progress is told
+ * @returns {Promise<(() => void | Promise<void>) | null>} reveals the answer; null where
+ *   the figure could not start
+ */
+async function awaken(place, button, say) {
   button.disabled = true;
-  const say = place.querySelector(".cf-loading");
   try {
     const { mount } = await import("./figure.js");
-    const put = figure => "keep" in place.dataset
-      ? button.parentElement.replaceWith(figure) : place.replaceChildren(figure);
+    const put = (/** @type {HTMLElement} */ figure) => "keep" in place.dataset
+      ? button.parentElement?.replaceWith(figure) : place.replaceChildren(figure);
     const reveal = await mount(place, { base: here.href, say, put });
     place.dataset.state = "live";
     keep().catch(() => {});  // without it the figure lives as long as the network does
     return reveal;
   } catch (error) {
-    say.textContent = `This figure could not start here (${error.message}). ` +
+    const why = error instanceof Error ? error.message : error;
+    say.textContent = `This figure could not start here (${why}). ` +
       "The picture above stays as it is.";
     button.disabled = false;
     return null;
   }
 }
 
-for (const place of document.querySelectorAll(".cosmoflow-live")) {
+/** @type {NodeListOf<HTMLElement>} */
+const places = document.querySelectorAll(".cosmoflow-live");
+for (const place of places) {
   const picture = place.querySelector("img");
   const button = document.createElement("button");
   button.type = "button";
@@ -52,20 +62,23 @@ for (const place of document.querySelectorAll(".cosmoflow-live")) {
   bar.className = "cf-start";
   bar.append(button, say);
   place.append(bar);
+  const figure = () => /** @type {HTMLElement | null} */ (place.querySelector(".cf-figure"));
+  /** @type {ReturnType<typeof awaken> | null} */
   let started = null;
   const start = async () => {
-    started ??= awaken(place, button);
+    started ??= awaken(place, button, say);
     const reveal = await started;
     if (!reveal) started = null;
     return reveal;
   };
   button.addEventListener("click", async () => {
-    if (await start()) place.querySelector(".cf-figure").focus({ preventScroll: true });
+    if (await start()) figure()?.focus({ preventScroll: true });
   });
+  /** @type {HTMLElement | null} */
   const question = place.querySelector(".cosmoflow-predict");
   if (question) bar.before(predict(question, async () => {
     const reveal = await start();
-    place.querySelector(".cf-figure")?.scrollIntoView({ block: "nearest" });
+    figure()?.scrollIntoView({ block: "nearest" });
     await reveal?.();
   }));
   picture?.addEventListener("click", () => button.click());

@@ -114,7 +114,10 @@ figures.paint = {
         const arrow = ARROWS[event.key], by = { "+": 0.5, "=": 0.5, "-": -0.5 }[event.key];
         if (!arrow && !by) return;
         event.preventDefault();
-        if (by) return put(value(c, cell) + by);
+        if (by) {
+          put(value(c, cell) + by);
+          return;
+        }
         const row = (Math.floor(cell / columns) + arrow[0] + rows) % rows;  // the box is periodic
         cell = row * columns + (cell % columns + arrow[1] + columns) % columns;
         show();

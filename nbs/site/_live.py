@@ -111,7 +111,8 @@ def put_files(
 ) -> dict:      # as `told` tells it
     "Copies engine, models and module into the site."
     folder = out / "live"
-    shutil.copytree(SOURCE, folder, dirs_exist_ok=True)
+    code_alone = shutil.ignore_patterns("*.json")
+    shutil.copytree(SOURCE, folder, dirs_exist_ok=True, ignore=code_alone)
     shutil.copytree(fetch_engine(), folder / "engine", dirs_exist_ok=True)
     (folder / "models").mkdir(exist_ok=True)
     made = export_models()
