@@ -1,4 +1,4 @@
-"""Style and types: all Python by ruff, the package by mypy, JavaScript by TypeScript."""
+"""Style and types: Python by ruff, the package by mypy, JavaScript by TypeScript."""
 import shutil
 import subprocess
 import sys
