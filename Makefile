@@ -15,7 +15,8 @@ env: $(VENV)/.ready  ## make the virtual environment
 $(VENV)/.ready: constraints.txt settings.ini setup.py pyproject.toml
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'cosmoflow needs Python 3.11 or newer: make PYTHON=python3.11 ...')"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --editable ".[dev]"
+	$(BIN)/python -m compileall -q -j 0 -x '/tests/' $(VENV)/lib || true  # on all cores; pip would take one
 	touch $@
 
 demo: env  ## train briefly, reconstruct held-out maps, write demo/

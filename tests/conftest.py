@@ -12,6 +12,7 @@ import time
 from contextlib import contextmanager
 from fnmatch import fnmatch
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from importlib.util import cache_from_source
 from pathlib import Path
 
 import pytest
@@ -173,11 +174,15 @@ def link(here, there):
 
 
 def lend(library, distributions):
-    "Links what these hold into another library, all but their programs."
+    "Links what these hold into another library, compiled, all but their programs."
     for held in distributions:
         for file in held.files:
-            here = Path(held.locate_file(file))
-            if ".." not in file.parts and here.is_file(): link(here, library / file)
+            here, there = Path(held.locate_file(file)), library / file
+            if ".." in file.parts or not here.is_file(): continue
+            link(here, there)
+            if here.suffix != ".py": continue
+            compiled = Path(cache_from_source(here))  # pip need not have listed it
+            if compiled.is_file(): link(compiled, Path(cache_from_source(there)))
 
 
 def environment(tmp_path_factory, wheel, name, extras, *more):
