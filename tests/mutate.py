@@ -302,7 +302,7 @@ MUTANTS = [  # module, old text, new text, tests of which one must fail
     ("anomaly", "residual.T @ residual / len(residual)",
      "residual.T @ residual / len(residual.T)", "anomaly: power"),
     ("anomaly", "seen = [x[~out]", "seen = [x[out]", "anomaly: did_not_see"),
-    ("anomaly", "(1 + len(cold) - below) /", "(len(cold) - below) /",
+    ("anomaly", "(1 + len(cold) - below)", "(len(cold) - below)",
      "anomaly: as_large"),
 
     ("simulate", "(pixels / box) - 0.5", "(pixels / box)", "values: particle_paints"),
