@@ -33,7 +33,8 @@ def count_peaks(
         height = (maps / maps.mean((1, 2), keepdim=True)).clamp_min(1e-3).log10()
         wrapped = F.pad(maps[:, None], (1, 1, 1, 1), mode="circular")
         peak = maps == F.max_pool2d(wrapped, 3, 1)[:, 0]
-        bins = torch.bucketize(height, height.new_tensor(HEIGHTS), right=True)
+        edges = height.new_tensor(HEIGHTS)
+        bins = torch.bucketize(height.contiguous(), edges, right=True)
         counts = height.new_zeros(len(height), len(HEIGHTS) + 1)
         return counts.scatter_add_(1, bins.flatten(1), peak.flatten(1).to(height))
 
@@ -210,4 +211,4 @@ def p_value(self: Detector,
     "Share of cold maps, or simulations, that are as strange, this one counted in."
     cold = self.cold[int(together)]
     below = torch.searchsorted(cold, self.score(maps, together))
-    return (1 + len(cold) - below) / (1 + len(cold))
+    return (1 + len(cold) - below).double() / (1 + len(cold))

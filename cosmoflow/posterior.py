@@ -122,7 +122,8 @@ def fit_flow(
                 nn.utils.clip_grad_norm_(flow.parameters(), 5.0)
                 optimizer.step()
         schedule.step()
-        with torch.no_grad(): found = flow.loss(u_val, seen).mean().item()  # type: ignore
+        with torch.no_grad():
+            found = flow.loss(u_val, seen).mean().item()  # type: ignore
         if not math.isfinite(found): raise FloatingPointError(
             f"the validation loss is {found}; look for summaries that are not finite")
         if found < best:
