@@ -59,17 +59,20 @@ def principal_axes(
 # %% ../nbs/course/17_compress.ipynb #c17a0017
 def choose_steps(
     scatter: Tensor,        # of each number, (h, w, C)
-    step: float = 0.33,     # of the strongest wave, in its scatter
-    tilt: float = 0.25,     # 0: equal steps; 1: steps in proportion to the scatter
+    step: float = 0.22,     # of the strongest wave, in its scatter
+    tilt: float = 0.0,      # 0: equal steps; 1: steps in proportion to the scatter
     means: float = 0.25,    # step of the channels' means, in their rms scatter
 ) -> Tensor:                # eighths of log2 of each step, whole numbers, (h, w, C)
-    "Steps by water-filling, tilted towards weak waves."
+    "Steps by water-filling, which a tilt makes finer for weak waves."
     if not (step > 0 and means > 0 and 0 <= tilt <= 1):
         raise ValueError(f"step={step}, tilt={tilt}, means={means}: expected steps "
                          "above 0 and a tilt from 0 to 1")
-    largest = scatter.flatten(0, 1)[1:].max()
+    waves = scatter.flatten(0, 1)[1:]
+    largest = waves.max() if len(waves) else scatter.max()  # one cell has a mean alone
     steps = step * largest ** (1 - tilt) * scatter**tilt
     steps[0, 0] = means * scatter[0, 0].square().mean().sqrt()
+    below = scatter < steps / 2
+    steps[below] = 8 * scatter[below]  # nothing is coded
     return (8 * steps.log2()).round()
 
 # %% ../nbs/course/17_compress.ipynb #c17a0021

@@ -105,6 +105,7 @@ def test_steps_follow_the_tilt_and_the_means_have_their_own():
     assert (flat[0, 0] == 0.25).all() and (flat[1] == 2).all()
     tilted = real(step=0.5, tilt=1)
     torch.testing.assert_close(tilted[1, 1], scatter[1, 1] / 2)
+    assert choose_steps(scatter[:1, :1], means=0.25).eq(-16).all()  # a single cell
 
 
 def test_waves_keep_the_length_and_rounding_keeps_within_a_step(model, codec):
