@@ -28,7 +28,7 @@ from torch import Tensor
 
 import cosmoflow
 from .core import (Fields, Maps, MapView, as_stack, atomic_path, digest,
-                            maps_at_once, needs_extra, to_tensor)
+                            in_pieces, maps_at_once, needs_extra, to_tensor)
 from .encoder import SCALE
 from .model import CosmoFlow, field_prior
 
@@ -219,8 +219,8 @@ def _mean_log(
     maps: Maps,  # (n, H, W) surface density
 ) -> Tensor:     # dex, (n,)
     "Mean of each log map, counted from the mean of the training maps."
-    parts = model.normalizer(to_tensor(maps, "n, H, W")).double()
-    return model.normalizer.std * parts.mean((1, 2, 3)).cpu()
+    mean = lambda maps: model.normalizer(maps.detach()).double().mean((1, 2, 3))
+    return model.normalizer.std * in_pieces(mean, as_stack(maps, "n, H, W")).cpu()
 
 
 def to_symbols(
@@ -378,6 +378,7 @@ def make_codec(
     **options: Any,    # as `Codec.from_prior` takes them
 ) -> Codec:
     "A codec for these maps, from the model's prior or, for other sizes, their own."
+    maps = as_stack(maps, "n, H, W")
     h, w = (side // SCALE for side in maps.shape[1:])
     options = {"rotate": not model.config["waves"]} | options
     if model.prior is not None and model.prior.shape[:2] == (h, w):

@@ -411,6 +411,7 @@ def read_weights(
 
 # %% ../nbs/course/08_model.ipynb #3b8f61d2
 _FILES = ["config.json", "model.safetensors"]  # of a saved model
+_WANTED = [*_FILES, "posterior.*"]              # from the Hub, where there are such
 _HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")  # user/model
 
 # %% ../nbs/course/08_model.ipynb #4d39263a
@@ -434,7 +435,7 @@ def find_model(
             f"({', '.join(shipped)}), or hub:user/model, from the Hugging Face Hub")
     repo = str(name).removeprefix("hub:")
     try:
-        return Path(snapshot_download(repo, allow_patterns=_FILES, **hub))
+        return Path(snapshot_download(repo, allow_patterns=_WANTED, **hub))
     except (OSError, ValueError) as e:  # no such model, no connection, not a name
         here = "" if on_hub else "no such folder here, and "
         why = " ".join(str(e).split())

@@ -6,7 +6,7 @@ Docs: https://cosmoflow.github.io/cosmoflow/course/posterior.html"""
 
 # %% auto #0
 __all__ = ['PRIOR', 'stretch', 'squash', 'log_slope', 'build_flow', 'pool', 'draw_some', 'fit_flow', 'Posterior', 'MapCheck',
-           'Inferred', 'infer', 'corner', 'ranks', 'covered', 'tarp']
+           'parabola', 'Inferred', 'infer', 'corner', 'ranks', 'covered', 'tarp']
 
 # %% ../nbs/course/15_posterior.ipynb #5b150005
 import math
@@ -16,14 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import matplotlib.pyplot as plt
-import numpy as np
 import torch
 from fastcore.basics import patch
 from matplotlib.figure import Figure
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from .core import (MAPS_PER_SIMULATION, as_stack, atomic_path,
+from .core import (MAPS_PER_SIMULATION, Maps, as_stack, atomic_path,
                             check_counts, needs_extra, read_json, write_json)
 from .inference import spectrum_features
 from .model import CosmoFlow, find_model, read_weights
@@ -82,7 +81,8 @@ def pool(
 ) -> Tensor:        # their mean, and the logarithm of the count, (B, F + 1)
     "What the flow is told about some maps of one simulation."
     order = torch.arange(x.shape[1]).expand(x.shape[:2])
-    if generator: order = torch.rand(x.shape[:2], generator=generator).argsort(1)
+    if generator:
+        order = torch.rand(x.shape[:2], generator=generator, dtype=x.dtype).argsort(1)
     chosen = (order < count[:, None]).to(x) / count[:, None]
     mean = (chosen[..., None] * x).sum(1)
     return torch.column_stack([mean, count.to(x).log()])
@@ -94,7 +94,8 @@ def draw_some(
 ) -> Tensor:    # as `pool` gives it, (B, F + 1)
     "Pools a random number of maps of each simulation, small numbers more often."
     m = x.shape[1]
-    count = (torch.rand(len(x), generator=generator) * math.log(m + 1)).exp().int()
+    share = torch.rand(len(x), generator=generator, dtype=x.dtype)
+    count = (share * math.log(m + 1)).exp().int()
     return pool(x, count.clamp(1, m), generator)
 
 # %% ../nbs/course/15_posterior.ipynb #5b150019
@@ -157,13 +158,13 @@ class Posterior(nn.Module):
         self.register_buffer("mean", torch.zeros(features))
         self.register_buffer("std", torch.ones(features))
         self.register_buffer("width", torch.ones(MAPS_PER_SIMULATION))
+        self.float()  # whatever the caller's default is
 
 # %% ../nbs/course/15_posterior.ipynb #5b15001e
 class MapCheck(nn.Module):
     "Whether maps are like the training maps, from their summaries and their spectra."
     if TYPE_CHECKING:  # methods come below, by @patch
         mean: Tensor
-        _terms: ClassVar[Any]
         def __getattr__(self, name: str) -> Any: ...
 
     def __init__(self,
@@ -177,10 +178,10 @@ class MapCheck(nn.Module):
         for name, size in sizes.items(): self.register_buffer(name, torch.zeros(size))
 
 # %% ../nbs/course/15_posterior.ipynb #5b15001f
-@patch
-def _terms(self: MapCheck, x: Tensor) -> Tensor:
-    "Scaled summaries, their products, and 1, (n, terms)."
-    z = (x - self.mean) @ self.white
+def parabola(
+    z: Tensor,   # some numbers of each map, (n, C)
+) -> Tensor:     # (n, 1 + C + C (C + 1) / 2)
+    "One, the numbers, and all products of two of them: what a parabola adds up."
     i, j = torch.triu_indices(z.shape[1], z.shape[1])
     return torch.cat([torch.ones_like(z[:, :1]), z, z[:, i] * z[:, j]], 1)
 
@@ -191,8 +192,8 @@ def distances(self: MapCheck,
     power: Tensor,  # their spectra, as `spectrum_features` gives them, (n, S)
 ) -> Tensor:        # squared, of summaries and of spectra given these, (n, 2)
     "How far maps are from the training maps, in units of these maps' scatter."
-    rest = power - self._terms(x) @ self.slope
-    parts = (x - self.mean) @ self.white, rest @ self.white_rest
+    z = (x - self.mean) @ self.white
+    parts = z, (power - parabola(z) @ self.slope) @ self.white_rest
     return torch.stack([part.square().mean(1) for part in parts], 1)
 
 # %% ../nbs/course/15_posterior.ipynb #5b150021
@@ -211,9 +212,9 @@ def learn(self: MapCheck,
     "Learns what training maps look like, and how far held-out ones are from that."
     self.mean.copy_(x.mean(0))
     self.white.copy_(_whitener(x))
-    terms = self._terms(x).double()
-    self.slope.copy_(torch.linalg.lstsq(terms, power.double()).solution)
-    self.white_rest.copy_(_whitener(power_held - self._terms(x_held) @ self.slope))
+    terms, held = (parabola((part - self.mean) @ self.white) for part in (x, x_held))
+    self.slope.copy_(torch.linalg.lstsq(terms.double(), power.double()).solution)
+    self.white_rest.copy_(_whitener(power_held - held @ self.slope))
     found = self.distances(x_held, power_held)
     self.limits.copy_(found.quantile(1 - rate / 2, dim=0))
     return self
@@ -324,10 +325,15 @@ def sample(self: Posterior,
     check_counts(draws=draws)
     told = self.tell(x)
     generator = torch.Generator().manual_seed(seed)
-    z = self.widths(told) * torch.randn(draws, len(x), 2, generator=generator)
-    with torch.no_grad():
-        given = self.flow.net(self.flow.embedding_net(told))  # type: ignore
-        return squash(given.transform.inv(z))
+    noise = torch.randn(draws, len(x), 2, generator=generator, dtype=told.dtype)
+    z = self.widths(told) * noise
+    few = max(1, 16_000 // draws)  # simulations at a time: steps take memory
+    found = []
+    for some, start in zip(told.split(few), z.split(few, 1)):
+        with torch.no_grad():
+            given = self.flow.net(self.flow.embedding_net(some))  # type: ignore
+            found.append(squash(given.transform.inv(start)))
+    return torch.cat(found, 1)
 
 # %% ../nbs/course/15_posterior.ipynb #5b150035
 @patch(cls_method=True)
@@ -380,8 +386,8 @@ class Inferred:
         mass: float = 0.68,        # share of the probability
     ) -> tuple[Tensor, Tensor]:    # lower and upper ends, each (B, 2)
         "The interval of each parameter that leaves as much below as above."
-        ends = torch.tensor([(1 - mass) / 2, (1 + mass) / 2])
-        low, high = self.samples.quantile(ends, dim=0)
+        ends = [(1 - mass) / 2, (1 + mass) / 2]
+        low, high = self.samples.quantile(self.samples.new_tensor(ends), dim=0)
         return low, high
 
     def table(self) -> list[tuple]:
@@ -411,7 +417,7 @@ def _say_unlike(unlike: Tensor) -> None:
 def infer(
     model: CosmoFlow,      # whose summaries the posterior reads
     posterior: Posterior,  # as `Posterior.from_pretrained` loads it
-    maps: np.ndarray | Tensor,  # surface density, (n, H, H)
+    maps: Maps,            # surface density, (n, H, H)
     together: int = 1,     # maps of one simulation that follow each other, up to 15
     draws: int = 2000,     # universes drawn from each posterior
     seed: int = 0,         # of these draws
@@ -424,7 +430,7 @@ def infer(
     check_counts(together=together, draws=draws)
     if together > MAPS_PER_SIMULATION:
         raise ValueError(f"together={together}: expected 1 to {MAPS_PER_SIMULATION}")
-    as_stack(maps, f"n, {side}, {side}")
+    maps = as_stack(maps, f"n, {side}, {side}")
     if len(maps) % together:
         raise ValueError(f"together={together}: expected a divisor of the {len(maps)} "
                          "maps, so that each simulation has as many")
@@ -486,9 +492,9 @@ def tarp(
 
     Source: Lemos et al. 2023, algorithm 2.
     """
-    low, high = torch.tensor(PRIOR).T
+    low, high = torch.tensor(PRIOR, dtype=theta.dtype).T
     generator = torch.Generator().manual_seed(seed)
-    point = torch.rand(theta.shape, generator=generator)
+    point = torch.rand(theta.shape, generator=generator, dtype=theta.dtype)
     place = lambda value: (value - low) / (high - low)
     far = lambda value: (place(value) - point).norm(dim=-1)
     return (far(samples) < far(theta)).float().mean(0)

@@ -4,6 +4,8 @@ import inspect
 import pkgutil
 from dataclasses import astuple, is_dataclass
 from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 
 import matplotlib.pyplot as plt
@@ -17,10 +19,12 @@ from torch import Tensor
 import cosmoflow
 from cosmoflow import CosmoFlow
 from cosmoflow.anomaly import Detector, Expectation
+from cosmoflow.compress import Codec
 from cosmoflow.core import Fields, Maps, MapView
 from cosmoflow.data import Normalizer, lower_resolution, open_maps
 from cosmoflow.inference import relative_error
 from cosmoflow.model import field_prior
+from cosmoflow.posterior import Posterior
 from cosmoflow.vae import VAE
 
 NORM = Normalizer(11.0, 0.5, 1e8)
@@ -96,10 +100,30 @@ def detector(model, pixels, channels=8):
 
 
 @cache
+def model():
+    "A model with a prior of its fields."
+    found = randomised(steps=1)
+    found.prior = field_prior(plain()["field"])
+    return found
+
+
+@cache
+def codec():
+    "One for fields as those of `plain`."
+    return Codec.from_prior(field_prior(plain()["field"]))
+
+
+@cache
+def posterior(pixels=32, channels=8):
+    "One that has learned nothing, for maps of this size."
+    return Posterior(channels, pixels // 2 + 2, pixels)
+
+
+@cache
 def owner(path):
     torch.manual_seed(0)
     makers = {"VAE": lambda: VAE(NORM, pixels=32, width=8), "Normalizer": lambda: NORM,
-              "Detector": lambda: detector(randomised(), 32)}
+              "Detector": lambda: detector(randomised(), 32), "Codec": codec}
     return makers.get(path.split(".")[0], randomised)()
 
 
@@ -107,8 +131,10 @@ def call(function, path, name, stack):
     "The function on plain stacks, but for this one."
     takes = inspect.signature(function).parameters
     given = {"pixels": 16} if "pixels" in takes else {}
-    if "model" in takes: given["model"] = randomised(steps=1)
+    if "model" in takes: given["model"] = model()
     if "self" in takes: given["self"] = owner(path)
+    if "codec" in takes: given["codec"] = codec()
+    if "posterior" in takes: given["posterior"] = posterior()
     if "prior" in takes:
         given["prior"] = field_prior(plain()["field"])
         given["generator"] = torch.Generator().manual_seed(0)
@@ -119,7 +145,10 @@ def call(function, path, name, stack):
         value = stack if other == name else plain().get(other, plain()["maps"])
         several = parameter.annotation == dict[str, Maps]
         given[other] = {other: value} if several else value
-    return numbers(function(**given))
+    if "out" not in takes: return numbers(function(**given))
+    with TemporaryDirectory() as folder:
+        function(**given, out=Path(folder) / "out")
+        return [np.frombuffer((Path(folder) / "out").read_bytes(), np.uint8)]
 
 
 @cache
@@ -140,7 +169,7 @@ def numbers(result):
     if isinstance(result, Tensor): return [result.detach().numpy()]
     if isinstance(result, tuple | list) or inspect.isgenerator(result):
         return [n for part in result for n in numbers(part)]
-    return [] if result is None else [np.asarray(result)]
+    return [] if result is None or isinstance(result, str) else [np.asarray(result)]
 
 
 class Foreign:

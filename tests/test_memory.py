@@ -11,15 +11,17 @@ import subprocess
 import sys
 from functools import partial, partialmethod
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import Event, Thread
 
 import numpy as np
 import pytest
 import torch
-from test_door import DOORS, NORM, asks, detector, numbers
+from test_door import DOORS, NORM, asks, detector, numbers, posterior
 from torch import nn
 
 from cosmoflow import CosmoFlow, evaluate
+from cosmoflow.compress import Codec
 from cosmoflow.core import MAPS_PER_SIMULATION, Fields, Maps, MapView
 from cosmoflow.data import MapData, Normalizer, map_path, open_maps, param_path
 from cosmoflow.inference import Scaler, fit_mlp, fit_regressor
@@ -131,7 +133,11 @@ def functions(n, side=SIDE):
     maps, other = (MapView(many(m), slice(None)) for m in one)
     x, field = many(np.zeros((1, side, side), np.float32)), many(field)
     prior = field_prior(field[:2])
-    models = {"VAE": stub_vae(side), "Normalizer": NORM,
+    codec = Codec.from_prior(field_prior(stub(NORM).encode(one)))
+    out = TemporaryDirectory()
+    model = stub(NORM)
+    model.prior = prior
+    models = {"VAE": stub_vae(side), "Normalizer": NORM, "Codec": codec,
               "Detector": detector(stub(NORM), side, channels=2)}
     found = {}
     for path, function in {path: function for function, path, _ in DOORS}.items():
@@ -145,8 +151,9 @@ def functions(n, side=SIDE):
             several = parameter.annotation == dict[str, Maps]
             given[name] = {name: stack} if several else stack
         known = {"self": models.get(path.split(".")[0], stub(NORM)),
-                 "model": stub(NORM), "pixels": side // 4,
-                 "prior": prior}
+                 "model": model, "pixels": side // 4, "prior": prior,
+                 "codec": codec, "out": Path(out.name) / "out",
+                 "posterior": posterior(side, 2)}
         given |= {name: value for name, value in known.items() if name in takes}
         noise = {"seed": 0, "steps": 1}
         given |= {k: v for k, v in noise.items() if {k, "kwargs"} & set(takes)}
