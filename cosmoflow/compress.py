@@ -97,7 +97,7 @@ class Codec:
 # %% ../nbs/course/17_compress.ipynb #c17a0022
 LEVELS = 12, 60  # a scatter of one step; the largest level, of 2^12 steps
 
-
+# %% ../nbs/course/17_compress.ipynb #c17a002v
 @patch(cls_method=True)
 def from_prior(cls: Codec,
     prior: Tensor,        # of fields, as `field_prior` makes it
@@ -121,7 +121,7 @@ def _scales(self: Codec) -> tuple[Tensor, Tensor]:
     return (torch.from_numpy(self.axes).double() / 32767,
             torch.from_numpy(self.steps).double().div(8).exp2())
 
-
+# %% ../nbs/course/17_compress.ipynb #c17a00f5
 @patch
 def quantise(self: Codec,
     field: Fields,   # (n, C, h, w)
@@ -149,7 +149,7 @@ def _bell(
     mass = (height[0] + 4 * odd + 2 * even + height[-1]) * width / 3
     return mass, (height[0] - height[-1]) / mass
 
-
+# %% ../nbs/course/17_compress.ipynb #c17a003v
 @cache
 def table(
     level: int,          # four times log2 of the scatter in steps, plus 12
@@ -172,13 +172,13 @@ def table(
 # %% ../nbs/course/17_compress.ipynb #c17a0033
 BRIGHT = 0.02, 25  # step of a map's mean, dex; the level of its scatter, 0.2 dex
 
-
+# %% ../nbs/course/17_compress.ipynb #c17a00d5
 @patch
 def all_levels(self: Codec) -> np.ndarray:
     "The level of each number of a field, and at the end that of a map's mean."
     return np.append(self.levels.ravel(), np.uint8(BRIGHT[1]))
 
-
+# %% ../nbs/course/17_compress.ipynb #c17a003w
 @patch
 def bits(self: Codec,
     symbols: np.ndarray,  # whole numbers, (n, h w C), or with a map's mean behind
@@ -222,7 +222,7 @@ def _mean_log(
     mean = lambda maps: model.normalizer(maps.detach()).double().mean((1, 2, 3))
     return model.normalizer.std * in_pieces(mean, as_stack(maps, "n, H, W")).cpu()
 
-
+# %% ../nbs/course/17_compress.ipynb #c17a007v
 def to_symbols(
     model: CosmoFlow,
     codec: Codec,
@@ -254,7 +254,7 @@ def _coding() -> Any:
         import constriction
     return constriction.stream
 
-
+# %% ../nbs/course/17_compress.ipynb #c17a00de
 def _groups(
     levels: np.ndarray,  # of each number, (N,)
     zone: str,           # as `table` takes it
@@ -265,7 +265,7 @@ def _groups(
         model = _coding().model.Categorical(counts.astype(np.float64), perfect=False)
         yield levels == level, len(counts) // 2, model
 
-
+# %% ../nbs/course/17_compress.ipynb #c17a00dc
 EXCESS = 2**16  # how far a number may lie beyond its table
 
 # %% ../nbs/course/17_compress.ipynb #c17a0040
@@ -315,12 +315,12 @@ def decode_symbols(
 MAGIC = b"\x89CFLOW\r\n"  # no text has such a beginning, and copying as text breaks it
 FORMAT = 1                # of a .cflow file
 
-
+# %% ../nbs/course/17_compress.ipynb #c17a004v
 def _put(file: BinaryIO, content: bytes) -> None:
     "Writes a chunk: its length, its checksum, and what it holds."
     file.write(struct.pack("<II", len(content), zlib.crc32(content)) + content)
 
-
+# %% ../nbs/course/17_compress.ipynb #c17a004w
 def _get(file: BinaryIO, path: Path, what: str) -> bytes:
     "Reads a chunk. Raises `ValueError` for one that is cut or damaged."
     head = file.read(8)
@@ -336,7 +336,7 @@ def _get(file: BinaryIO, path: Path, what: str) -> bytes:
 # %% ../nbs/course/17_compress.ipynb #c17a0049
 _PARTS = {"mean": "<f4", "axes": "<i2", "steps": "<i2", "levels": "|u1"}
 
-
+# %% ../nbs/course/17_compress.ipynb #c17a00c5
 @patch
 def to_bytes(self: Codec) -> bytes:
     "The tables of the codec in a few hundred bytes."
@@ -344,7 +344,7 @@ def to_bytes(self: Codec) -> bytes:
              for name, kind in _PARTS.items()]
     return zlib.compress(b"".join(parts), 9)
 
-
+# %% ../nbs/course/17_compress.ipynb #c17a00cc
 @patch(cls_method=True)
 def from_bytes(cls: Codec,
     content: bytes,                # of `to_bytes`
@@ -366,12 +366,12 @@ def from_bytes(cls: Codec,
 # %% ../nbs/course/17_compress.ipynb #c17a0052
 FEWEST = 256  # maps to measure a prior on
 
-
+# %% ../nbs/course/17_compress.ipynb #c17a005v
 def _some(maps: Maps, which: slice) -> Maps:
     "Some of the maps, not read before they are needed."
     return maps[which] if isinstance(maps, Tensor) else MapView(maps, which)
 
-
+# %% ../nbs/course/17_compress.ipynb #c17a005w
 def make_codec(
     model: CosmoFlow,
     maps: Maps,        # to be compressed, (n, H, W) surface density
@@ -391,7 +391,7 @@ def make_codec(
     fields = model.encode(_some(maps, slice(0, None, step)))
     return Codec.from_prior(field_prior(fields), **options)
 
-
+# %% ../nbs/course/17_compress.ipynb #c17a005x
 def weights_digest(
     model: CosmoFlow,
 ) -> str:  # twelve hexadecimal digits
@@ -410,7 +410,7 @@ def _header(
             "digest": weights_digest(model), "shape": list(shape),
             "block": maps_at_once(shape[1:], pixels=256 * 64**2)} | more
 
-
+# %% ../nbs/course/17_compress.ipynb #c17a00b5
 def compress(
     model: CosmoFlow,
     maps: Maps,                 # (n, H, W) surface density, memory-mapped or not
@@ -446,7 +446,7 @@ def read_header(
     "What a .cflow file says of itself. Raises `ValueError` for any other file."
     with Path(path).open("rb") as file: return _read_start(file, Path(path))
 
-
+# %% ../nbs/course/17_compress.ipynb #c17a000e
 def _read_start(file: BinaryIO, path: Path) -> dict:
     "Reads magic and header, and stays behind them."
     if file.read(len(MAGIC)) != MAGIC:
@@ -472,7 +472,7 @@ def _block(
     maps = from_symbols(model, codec, symbols, generator=noise, **sampling)
     return maps.cpu().numpy().astype("<f4")
 
-
+# %% ../nbs/course/17_compress.ipynb #c17a006v
 def _fitting(path: Path, header: dict, model: CosmoFlow | None) -> CosmoFlow:
     "The model of a file. Raises `ValueError` for another one."
     if model is None: model = CosmoFlow.from_pretrained(header["model"])

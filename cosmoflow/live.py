@@ -69,7 +69,7 @@ def answer(
 STARTS = {"universe": [90], "flow": [0], "scales": [90, 60], "summaries": [0],
           "paint": [0]}
 
-
+# %% ../nbs/tools/live.ipynb #1f00001v
 def _base64(numbers: np.ndarray) -> str:
     "The bytes of an array as text."
     return b64encode(numbers.tobytes()).decode()
@@ -94,7 +94,7 @@ def _terms(
     a, b = ((params - torch.tensor([0.3, 0.8])) / 0.1).T
     return torch.stack([torch.ones_like(a), a, b, a * a, a * b, b * b], 1)
 
-
+# %% ../nbs/tools/live.ipynb #1f00005e
 def _fit_spreads(
     field: Tensor,   # compressed fields, (n, C, h, w)
     params: Tensor,  # Omega_m and sigma_8 of each, (n, 2)
@@ -139,7 +139,7 @@ def about(
 # Sets of shipped maps that figures show, and which maps of each simulation.
 MAPS = {"1P": (0, 5, 10), "WDM": (0, 5, 10), "CDM": (0, 5, 10), "LH": (0,)}
 
-
+# %% ../nbs/tools/live.ipynb #1f00003e
 def shipped(
     model: CosmoFlow,
     name: str,  # of a set in `MAPS`
@@ -163,7 +163,7 @@ FIGURES = sorted(path.name.removesuffix(".js") for path in WEB.iterdir()
 _IMPORT = re.compile(r'^import (?:\{([^}]*)\} from )?"\./(\w+)\.js";\n', re.M)
 _EXPORT = re.compile(r"^export ((?:async )?function|const|let|class) (\w+)", re.M)
 
-
+# %% ../nbs/tools/live.ipynb #1f00002v
 def _wrapped(
     name: str,  # of a file
     text: str,  # what it holds
@@ -223,7 +223,7 @@ def needs(
 # %% ../nbs/tools/live.ipynb #1f000032
 _site_about = cache(about)
 
-
+# %% ../nbs/tools/live.ipynb #1f00003v
 @cache
 def _site_model(name: str) -> CosmoFlow:
     "A model of the site's figures."
