@@ -18,9 +18,8 @@ from torch import Tensor
 
 from .core import BOX, MAPS_PER_SIMULATION, Maps, as_stack, in_pieces
 from .data import MapData
-from .inference import Scaler, spectrum_features
+from .inference import Scaler, parabola, spectrum_features
 from .model import CosmoFlow
-from .posterior import parabola
 
 # %% ../nbs/course/16_anomaly.ipynb #a16c0010
 HEIGHTS = tuple(-0.75 + 0.25 * i for i in range(8))  # dex above the mean density

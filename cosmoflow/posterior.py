@@ -6,7 +6,7 @@ Docs: https://cosmoflow.github.io/cosmoflow/course/posterior.html"""
 
 # %% auto #0
 __all__ = ['PRIOR', 'stretch', 'squash', 'log_slope', 'build_flow', 'pool', 'draw_some', 'fit_flow', 'Posterior', 'MapCheck',
-           'parabola', 'Inferred', 'infer', 'corner', 'ranks', 'covered', 'tarp']
+           'Inferred', 'infer', 'corner', 'ranks', 'covered', 'tarp']
 
 # %% ../nbs/course/15_posterior.ipynb #5b150005
 import math
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from .core import (MAPS_PER_SIMULATION, Maps, as_stack, atomic_path,
                             check_counts, needs_extra, read_json, write_json)
-from .inference import spectrum_features
+from .inference import parabola, spectrum_features
 from .model import CosmoFlow, find_model, read_weights
 from .plot import OKABE_ITO, styled
 
@@ -176,14 +176,6 @@ class MapCheck(nn.Module):
         sizes = {"mean": (features,), "white": (features, features),
                  "slope": (terms, bins), "white_rest": (bins, bins), "limits": (2,)}
         for name, size in sizes.items(): self.register_buffer(name, torch.zeros(size))
-
-# %% ../nbs/course/15_posterior.ipynb #5b15001f
-def parabola(
-    z: Tensor,   # some numbers of each map, (n, C)
-) -> Tensor:     # (n, 1 + C + C (C + 1) / 2)
-    "One, the numbers, and all products of two of them: what a parabola adds up."
-    i, j = torch.triu_indices(z.shape[1], z.shape[1])
-    return torch.cat([torch.ones_like(z[:, :1]), z, z[:, i] * z[:, j]], 1)
 
 # %% ../nbs/course/15_posterior.ipynb #5b150020
 @patch
