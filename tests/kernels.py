@@ -78,7 +78,7 @@ def launch_kernel(command, env, cwd, **_):
 def trouble(path, out):
     "What went wrong in a notebook, if anything."
     def notebook():
-        with open(os.devnull) as nothing: os.dup2(nothing.fileno(), 0)
+        with open(os.devnull, "rb") as nothing: os.dup2(nothing.fileno(), 0)
         for output in 1, 2: os.dup2(said.fileno(), output)
         os.chdir(out)
         signal.alarm(SECONDS)

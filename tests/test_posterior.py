@@ -239,4 +239,4 @@ def test_corner_draws_what_it_is_given():
 
 def test_spectra_that_the_check_reads_are_the_usual_ones(shipped):
     assert spectrum_features(CV.maps[:2]).shape[1] == shipped.settings["bins"]
-    assert json.loads((find_model("base") / FILES[0]).read_text()) == shipped.settings
+    assert json.loads((find_model("base") / FILES[0]).read_bytes()) == shipped.settings
