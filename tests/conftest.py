@@ -214,7 +214,8 @@ def colab(wheel, tmp_path_factory):
     """The interpreter of an environment as on Colab.
 
     With the wheel's extras, and of all else only what runs a notebook."""
-    extras, runs = "[sim,viz,search,export]", ("ipykernel", "nbclient")
+    extras = "[sim,viz,search,export,posterior,compress]"
+    runs = "ipykernel", "nbclient"
     return environment(tmp_path_factory, wheel, "colab", extras, *runs) / "python"
 
 
