@@ -127,12 +127,13 @@ def quantise(self: Codec,
     field: Fields,   # (n, C, h, w)
 ) -> np.ndarray:     # int32, (n, h w C)
     "Turns fields into whole numbers: waves on principal axes, in steps."
-    field = to_tensor(field, f"n, {len(self.mean)}, h, w", "field").cpu().double()
+    field = to_tensor(field, f"n, {len(self.mean)}, h, w", "field").detach()
     if field.shape[2:] != self.axes.shape[:2]:
         raise ValueError(f"field: this codec is for {self.axes.shape[:2]} cells, "
                          f"found {tuple(field.shape[2:])}; fit one for these maps")
     axes, steps = self._scales()
-    waves = hartley(field - torch.from_numpy(self.mean).double()[:, None, None])
+    mean = torch.from_numpy(self.mean).double()[:, None, None]
+    waves = hartley(field.cpu().double() - mean)
     size = torch.einsum("hwcd,nchw->nhwd", axes, waves) / steps
     whole = (size.abs() + 1 - float(self.zone)).floor() * size.sign()
     return whole.flatten(1).numpy().astype(np.int32)

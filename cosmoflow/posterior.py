@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from .core import (MAPS_PER_SIMULATION, Maps, as_stack, atomic_path,
+from .core import (BOX, MAPS_PER_SIMULATION, Maps, as_stack, atomic_path,
                             check_counts, needs_extra, read_json, write_json)
 from .inference import parabola, spectrum_features
 from .model import CosmoFlow, find_model, read_weights
@@ -429,7 +429,8 @@ def infer(
     if model.config["channels"] != features:
         raise ValueError(f"the model has {model.config['channels']} channels and the "
                          f"posterior reads {features}")
-    x, power = model.summarise(maps).cpu(), spectrum_features(maps).float().cpu()
+    x = model.summarise(maps).cpu()
+    power = spectrum_features(maps, box=BOX).float().cpu()
     unlike = posterior.check(x, power).reshape(-1, together)
     _say_unlike(unlike)
     x = x.reshape(-1, together, features)

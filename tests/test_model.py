@@ -378,7 +378,7 @@ def test_names_are_shipped_then_folders_then_the_hub(tmp_path, monkeypatch):
     for name in ("user/model", "hub:user/model"):
         model = CosmoFlow.from_pretrained(name, **options)
         assert model.normalizer == NORM
-    files = {"allow_patterns": ["config.json", "model.safetensors"]}
+    files = {"allow_patterns": ["config.json", "model.safetensors", "posterior.*"]}
     assert asked == [("user/model", options | files)] * 2
 
 
