@@ -175,9 +175,9 @@ def fit(cls: Detector,
         raise ValueError(f"data: expected {2 * bins} simulations or more for the "
                          f"{bins} numbers of a fingerprint, found {data.n_sims}")
     measured = model.summarise(data.maps).cpu(), fingerprint(data.maps, data.box)
-    scores = [x.sort().values for x in held_out_surprise(*measured, each)]
+    one, together = held_out_surprise(*measured, each)
+    cold = one.sort().values, together.sort().values
     expected = Expectation.fit(*measured, each)
-    cold = scores[0], scores[1]
     return Detector(model, expected, cold, each, data.box, data.pixels)
 
 # %% ../nbs/course/16_anomaly.ipynb #a16c0041

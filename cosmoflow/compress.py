@@ -440,13 +440,6 @@ def compress(
             _put(file, check_sum + code)
     return header
 
-# %% ../nbs/course/17_compress.ipynb #c17a0058
-def read_header(
-    path: str | Path,
-) -> dict:  # format, cosmoflow, model, digest, shape, block, seed, box, zone
-    "What a .cflow file says of itself. Raises `ValueError` for any other file."
-    with Path(path).open("rb") as file: return _read_start(file, Path(path))
-
 # %% ../nbs/course/17_compress.ipynb #c17a000e
 def _read_start(file: BinaryIO, path: Path) -> dict:
     "Reads magic and header, and stays behind them."
@@ -458,6 +451,13 @@ def _read_start(file: BinaryIO, path: Path) -> dict:
         raise ValueError(f"{path}: format {header['format']}, this cosmoflow reads up "
                          f"to {FORMAT}; upgrade it: pip install --upgrade cosmoflow")
     return header
+
+# %% ../nbs/course/17_compress.ipynb #c17a0058
+def read_header(
+    path: str | Path,
+) -> dict:  # format, cosmoflow, model, digest, shape, block, seed, box, zone
+    "What a .cflow file says of itself. Raises `ValueError` for any other file."
+    with Path(path).open("rb") as file: return _read_start(file, Path(path))
 
 # %% ../nbs/course/17_compress.ipynb #c17a0061
 def _block(

@@ -25,6 +25,7 @@ from .data import MapData, open_maps, split_simulations
 from .encoder import summary
 from .export import _plain_layers, fit_regressors
 from .flow import integrate
+from .inference import parabola
 from .model import CosmoFlow, field_prior
 
 with needs_extra("viz", "live figures need"):
@@ -90,9 +91,8 @@ def _starts(model: CosmoFlow) -> dict[str, list[dict]]:
 def _terms(
     params: Tensor,  # Omega_m and sigma_8, (n, 2)
 ) -> Tensor:         # (n, 6)
-    "What a spread is a polynomial in: `stretches` in maths.js has the same."
-    a, b = ((params - torch.tensor([0.3, 0.8])) / 0.1).T
-    return torch.stack([torch.ones_like(a), a, b, a * a, a * b, b * b], 1)
+    "What a spread is a parabola in: `stretches` in maths.js has the same."
+    return parabola((params - torch.tensor([0.3, 0.8])) / 0.1)
 
 # %% ../nbs/tools/live.ipynb #1f00005e
 def _fit_spreads(

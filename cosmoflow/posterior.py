@@ -23,7 +23,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from .core import (BOX, MAPS_PER_SIMULATION, Maps, as_stack, atomic_path,
-                            check_counts, needs_extra, read_json, write_json)
+                            check_counts, check_fetched, needs_extra, read_json,
+                            write_json)
 from .inference import parabola, spectrum_features
 from .model import CosmoFlow, find_model, read_weights
 from .plot import OKABE_ITO, styled
@@ -342,6 +343,7 @@ def from_pretrained(cls: Posterior,
     if missing: raise FileNotFoundError(
         f"{missing[0]}: no such file; the model {Path(name).name} has no posterior, "
         "base has one")
+    for path in paths: check_fetched(path)
     settings = read_json(paths[0])
     try:
         posterior = cls(**settings)
@@ -384,13 +386,13 @@ class Inferred:
 
     def table(self) -> list[tuple]:
         "A header, then a row for each simulation: means and 68 % intervals."
-        m, (low, high) = self.unlike.shape[1], self.interval()
+        m, mean, (low, high) = self.unlike.shape[1], self.mean, self.interval()
         ends = "mean", "low", "high"
         names = [f"{p}_{end}" for p in ("Omega_m", "sigma_8") for end in ends]
         rows: list[tuple] = [("maps", *names, "unlike")]
         for b, unlike in enumerate(self.unlike.sum(1).tolist()):
             name = f"{b}" if m == 1 else f"{m * b} to {m * b + m - 1}"
-            numbers = torch.stack([self.mean[b], low[b], high[b]], 1).flatten()
+            numbers = torch.stack([mean[b], low[b], high[b]], 1).flatten()
             rows.append((name, *(round(x, 4) for x in numbers.tolist()), unlike))
         return rows
 
