@@ -44,7 +44,8 @@ from .core import (BOX, MAPS_PER_SIMULATION, Fields, Maps, MapView, alone,
 
 # %% ../nbs/course/02_data.ipynb #a7a789c7
 HYDRO_SUITES = ("IllustrisTNG", "SIMBA", "Astrid", "EAGLE")
-SUITES = ("PM", *HYDRO_SUITES, *(f"Nbody_{suite}" for suite in HYDRO_SUITES))
+SUITES = ("PM", "JaxPM",  # these two are ours, the others CMD's
+          *HYDRO_SUITES, *(f"Nbody_{suite}" for suite in HYDRO_SUITES))
 SETS = ("LH", "1P", "CV", "EX", "SB2", "SB7", "SB28", "WDM", "CDM")
 FIELDS = ("Mgas", "Vgas", "T", "P", "Z", "HI", "ne", "B", "MgFe",
           "Mcdm", "Vcdm", "Mstar", "Mtot")
@@ -802,10 +803,12 @@ def _check_request(
 ) -> None:
     "Refuse what cannot be downloaded, before anything is made."
     _check_names(suite, set, field)
-    if suite == "PM":
+    made = {"PM": "it ships with the package",
+            "JaxPM": "nbs/experiments/_jaxpm.py makes it"}
+    if suite in made:
         raise ValueError(
-            "suite='PM' is not on CMD's server: it ships with the package; "
-            f"expected one of {', '.join(SUITES[1:])}")
+            f"suite={suite!r} is not on CMD's server: {made[suite]}; "
+            f"expected one of {', '.join(SUITES[2:])}")
     if urlsplit(base).scheme not in ("https", "http"):
         raise ValueError(f"base={base!r}: expected an address with https://")
     if tries < 1: raise ValueError(f"tries={tries}: expected 1 or more")
