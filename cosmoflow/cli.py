@@ -1,4 +1,4 @@
-"""Everything from a shell: simulate, download, train, evaluate, distill, encode, decode, infer, compress, decompress, export, bench, demo.
+"""Everything from a shell: simulate, download, fetch, train, evaluate, distill, encode, decode, infer, compress, decompress, export, bench, demo.
 
 Docs: https://cosmoflow.github.io/cosmoflow/tools/cli.html"""
 
@@ -11,6 +11,7 @@ __all__ = ['COMMANDS', 'main']
 import argparse
 import ast
 import inspect
+import json
 import os
 import shlex
 import sys
@@ -282,6 +283,28 @@ def _download(**options: Any) -> None:
     from cosmoflow.data import download
     data = download(**options)
     print(f"{len(data)} maps of {data.n_sims} simulations in {options['root']}")
+
+# %% ../nbs/tools/cli.ipynb #17d66442
+def _released() -> str:
+    "The names of a release's models; they are read without torch."
+    path = Path(cosmoflow.__file__).with_name("released.json")
+    return ", ".join(json.loads(path.read_text(encoding="utf-8")))
+
+
+@_command
+@_takes("model.fetch_weights", "cache_dir", {"cache_dir": "cache"})
+def _fetch(
+    name: Annotated[str, f"which model of a release: {_released()}"],
+    **options: Any,
+) -> None:
+    """Download the weights of a release.
+
+    example: cosmoflow fetch mini-128
+
+    What has come is kept, and the same command goes on from there.
+    """
+    from cosmoflow.model import fetch_weights
+    print(f"{name} is in {fetch_weights(name, **options)}")
 
 # %% ../nbs/tools/cli.ipynb #6413a76b
 _Model = Annotated[str, f"which model: {next(_parameters('model.find_model'))[3]}"]

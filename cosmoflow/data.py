@@ -7,7 +7,7 @@ Docs: https://cosmoflow.github.io/cosmoflow/course/data.html"""
 # %% auto #0
 __all__ = ['HYDRO_SUITES', 'SUITES', 'SETS', 'FIELDS', 'CMD_PARAMS', 'CMD_URL', 'default_field', 'map_path', 'param_path',
            'MapData', 'batches', 'lower_resolution', 'open_maps', 'split_simulations', 'Normalizer', 'augment',
-           'download']
+           'fetch_file', 'check_address', 'download']
 
 # %% ../nbs/course/02_data.ipynb #7df5ed6a
 import base64
@@ -750,11 +750,10 @@ def _refuse(url: str, e: HTTPError) -> None:
     if e.code < 500 and e.code not in (408, 416, 429):
         raise PermissionError(
             f"{url}: the server refuses ({e.code} {e.reason}); open the address in a "
-            "browser: you may need a login, or CMD has moved (see its documentation)"
-        ) from e
+            "browser: you may need a login, or the file has moved") from e
 
 # %% ../nbs/course/02_data.ipynb #8f18a96d
-def _fetch(
+def fetch_file(
     url: str,                         # address of the file
     path: Path,                       # where it goes
     check: Callable[[Path], object],  # raises `ValueError` for a bad file
@@ -792,10 +791,20 @@ def _fetch_any(
     with alone(next(iter(places.values())), "download"):
         if any(path.exists() for path in places.values()): return
         for url, path in places.items():
-            if _fetch(url, path, check, tries, wait): return
+            if fetch_file(url, path, check, tries, wait): return
     raise FileNotFoundError(
         f"{', '.join(places)}: the server has no such file (404); CMD's documentation "
         "says which suites, sets and fields there are")
+
+# %% ../nbs/course/02_data.ipynb #0ec29fb5
+def check_address(
+    base: str,   # beginning of an address
+    tries: int,  # attempts a file
+) -> None:
+    "Refuse an address that is none, and no attempt at all. Raises `ValueError`."
+    if urlsplit(base).scheme not in ("https", "http"):
+        raise ValueError(f"base={base!r}: expected an address with https://")
+    if tries < 1: raise ValueError(f"tries={tries}: expected 1 or more")
 
 # %% ../nbs/course/02_data.ipynb #0ec29fb4
 def _check_request(
@@ -809,9 +818,7 @@ def _check_request(
         raise ValueError(
             f"suite={suite!r} is not on CMD's server: {made[suite]}; "
             f"expected one of {', '.join(SUITES[2:])}")
-    if urlsplit(base).scheme not in ("https", "http"):
-        raise ValueError(f"base={base!r}: expected an address with https://")
-    if tries < 1: raise ValueError(f"tries={tries}: expected 1 or more")
+    check_address(base, tries)
 
 # %% ../nbs/course/02_data.ipynb #3ffcc9ff
 def download(

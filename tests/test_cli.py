@@ -18,12 +18,13 @@ from safetensors import SafetensorError
 from cosmoflow import CosmoFlow, __version__, cli
 from cosmoflow.data import open_maps
 
-COMMANDS = ("simulate", "download", "train", "evaluate", "distill",
+COMMANDS = ("simulate", "download", "fetch", "train", "evaluate", "distill",
             "encode", "decode", "infer", "compress", "decompress", "export", "bench",
             "demo")
 WRONG = {  # what each command refuses, and how
     "simulate": ("--set XY --out o", "set='XY'"),
     "download": ("--suite PM --set LH --out o", "not on CMD's server"),
+    "fetch": ("maxi", "'maxi': no release has a model of this name"),
     "train": ("--data nowhere --out o", "nowhere"),
     "evaluate": ("--data nowhere", "nowhere"),
     "distill": ("--data nowhere --out o", "nowhere"),
@@ -87,7 +88,7 @@ def test_its_example_parses(command):
 
 
 @pytest.mark.parametrize("path", [
-    "simulate.simulate", "data.open_maps", "data.download",
+    "simulate.simulate", "data.open_maps", "data.download", "model.fetch_weights",
     "train.TrainConfig", "train.train",
     "model.find_model", "model.CosmoFlow.__init__", "model.CosmoFlow.decode",
     "evaluate.evaluate", "distill.distill", "export.export", "compress.compress",
@@ -214,6 +215,7 @@ def holds(folder):
 TO = {  # each command, with an output to be chosen
     "simulate": "--set CV --sims 0:1 --out {}",
     "download": "--suite Astrid --set CV --out {}",
+    "fetch": "mini-128 --cache {}",
     "train": "--preset tiny --sims 0:10 --out {}",
     "evaluate": "--sims 0:10 --out {}",
     "distill": "--sims 0:10 --out {}",
@@ -262,6 +264,9 @@ REFUSED = {  # what is wrong in a command that is right otherwise, and what is s
         "--field Mdark": "field='Mdark'",
         "--suite PM": "not on CMD's server",
         "--set XY": "set='XY'",
+    },
+    "fetch": {
+        "--cache file": "file is a file",
     },
     "train": {
         "--pixels 8": "multiple of 16",
@@ -495,6 +500,7 @@ def test_advice_after_ctrl_c_depends_on_the_command(shell, monkeypatch, command)
         "train": "the same command with --resume goes on",
         "simulate": "the same command goes on",
         "download": "the same command goes on",
+        "fetch": "the same command goes on",
         "distill": "the same command goes on",
     }
     expected = advice.get(command, "the same command starts again")

@@ -20,7 +20,7 @@ from conftest import full_disk
 from hypothesis import given, settings, strategies as st
 
 from cosmoflow.core import BOX, MapView
-from cosmoflow.data import (_fetch, _SafeRedirects, MapData, Normalizer, augment,
+from cosmoflow.data import (fetch_file, _SafeRedirects, MapData, Normalizer, augment,
                             batches, download, lower_resolution, map_path, open_maps,
                             param_path, split_simulations)
 
@@ -646,7 +646,7 @@ def test_two_versions_are_never_joined(tmp_path, server, kind):
     changed = CHANGED[kind](new, h, len(old))
     server.script = {MAPS: [(status, headers, body), changed, version(new, {}, '"2"')]}
     path = tmp_path / "maps.npy"
-    assert _fetch(address(server) + MAPS, path, lambda part: None, tries=5, wait=0)
+    assert fetch_file(address(server) + MAPS, path, lambda part: None, tries=5, wait=0)
     assert path.read_bytes() == new
     tags = asked(server, header="If-Range")
     assert tags == [None, '"1"', None][:len(tags)]  # the old half is dropped
@@ -679,8 +679,8 @@ def test_files_of_two_addresses_are_never_joined(tmp_path, server):
     with pytest.raises(ConnectionError): get(server, tmp_path, tries=1)
     path = tmp_path / "CMD" / Path(MAPS).name
     get_at = f"http://127.0.0.1:{server.server_port}"
-    assert not _fetch(get_at + MAPS, path, lambda part: None, tries=1, wait=0)
-    assert _fetch(get_at + other, path, lambda part: None, tries=1, wait=0)
+    assert not fetch_file(get_at + MAPS, path, lambda part: None, tries=1, wait=0)
+    assert fetch_file(get_at + other, path, lambda part: None, tries=1, wait=0)
     assert path.read_bytes() == server.bodies[other] and asked(server, other) == [None]
 
 
