@@ -238,7 +238,7 @@ def test_where_nothing_can_be_written_is_said_before_anything_is_computed(
         pytest.skip("needs a folder that nobody can write to")
     def computed(*_, **__): raise AssertionError("computed")
     for what in ("model.CosmoFlow.from_pretrained", "model.CosmoFlow.from_preset",
-                 "data.open_maps", "demo.open_maps", "simulate.particle_mesh",
+                 "demo.open_maps", "data.open_maps", "simulate.particle_mesh",
                  "data._open", "bench.machine_rates"):
         monkeypatch.setattr(f"cosmoflow.{what}", computed)
     monkeypatch.setattr("numpy.load", computed)
