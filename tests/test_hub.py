@@ -224,8 +224,8 @@ def test_the_table_says_what_the_files_are_and_where(tmp_path):
     "And a tag's files are gathered under the names that are asked for."
     script = release_script()
     for name, entry in released().items():
-        if not (ROOT / "release" / name).is_dir(): continue  # of an older version
-        assert script.describe(ROOT / "release" / name) == entry["files"]
+        if not (script.FOLDERS / name).is_dir(): continue  # of an older version
+        assert script.describe(script.FOLDERS / name) == entry["files"]
         script.gather(entry["tag"], tmp_path / "assets")
         there = {path.name for path in (tmp_path / "assets").iterdir()}
         assert there >= {f"{name}.{file}" for file in entry["files"]}

@@ -1,6 +1,6 @@
 """Weights that are too large to ship: their table, and the files of a release.
 
-python nbs/site/_release.py              from release/*/ into cosmoflow/released.json
+python nbs/site/_release.py              from .github/release into the table
 python nbs/site/_release.py v0.1.0 OUT   what this tag releases, into the folder OUT
 """
 import json
@@ -12,7 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 TABLE = ROOT / "cosmoflow" / "released.json"
-FOLDERS = ROOT / "release"
+FOLDERS = ROOT / ".github" / "release"
 
 
 def read_table(): return json.loads(TABLE.read_text(encoding="utf-8"))
@@ -47,7 +47,7 @@ def gather(tag: str, out: Path) -> None:
     for name, entry in read_table().items():
         if entry["tag"] != tag: continue
         if describe(FOLDERS / name) != entry["files"]:
-            sys.exit(f"release/{name}: not as the table says; "
+            sys.exit(f".github/release/{name}: not as the table says; "
                      "run python nbs/site/_release.py")
         for file in entry["files"]:
             shutil.copy(FOLDERS / name / file, out / f"{name}.{file}")
