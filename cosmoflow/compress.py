@@ -7,30 +7,39 @@ Docs: https://cosmoflow.github.io/cosmoflow/course/compress.html"""
 # %% auto #0
 __all__ = ['LEVELS', 'BRIGHT', 'EXCESS', 'MAGIC', 'FORMAT', 'FEWEST', 'hartley', 'principal_axes', 'choose_steps', 'Codec',
            'table', 'to_symbols', 'from_symbols', 'encode_symbols', 'decode_symbols', 'make_codec', 'weights_digest',
-           'compress', 'read_header', 'decompress']
+           'compress', 'read_header', 'decompress', 'Noise', 'rate_losses', 'RateLearner', 'train_for_rate']
 
 # %% ../nbs/course/17_compress.ipynb #c17a0005
 import json
+import math
 import struct
+import time
 import zlib
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import dataclass
 from decimal import Context, Decimal, localcontext
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar
 
 import numpy as np
 import torch
 from fastcore.basics import patch
-from torch import Tensor
+from torch import Tensor, nn
 
 import cosmoflow
 from .core import (Fields, Maps, MapView, as_stack, atomic_path, digest,
-                            in_pieces, maps_at_once, needs_extra, to_tensor)
+                            in_pieces, maps_at_once, needs_extra, pieces, progress,
+                            to_tensor)
+from .data import MapData
 from .encoder import SCALE
+from .flow import flow_matching_loss
 from .model import CosmoFlow, field_prior
+from .train import (MapLoader, Run, draw_batch, ema_update, epoch_generator,
+                             lr_factor)
 
 # %% ../nbs/course/17_compress.ipynb #c17a0011
 def hartley(
@@ -62,7 +71,7 @@ def choose_steps(
     step: float = 0.22,     # of the strongest wave, in its scatter
     tilt: float = 0.0,      # 0: equal steps; 1: steps in proportion to the scatter
     means: float = 0.25,    # step of the channels' means, in their rms scatter
-) -> Tensor:                # eighths of log2 of each step, whole numbers, (h, w, C)
+) -> Tensor:                # step of each number, (h, w, C)
     "Steps by water-filling, which a tilt makes finer for weak waves."
     if not (step > 0 and means > 0 and 0 <= tilt <= 1):
         raise ValueError(f"step={step}, tilt={tilt}, means={means}: expected steps "
@@ -73,7 +82,7 @@ def choose_steps(
     steps[0, 0] = means * scatter[0, 0].square().mean().sqrt()
     below = scatter < steps / 2
     steps[below] = 8 * scatter[below]  # nothing is coded
-    return (8 * steps.log2()).round()
+    return steps
 
 # %% ../nbs/course/17_compress.ipynb #c17a0021
 @dataclass(frozen=True)
@@ -107,7 +116,7 @@ def from_prior(cls: Codec,
 ) -> Codec:
     "Makes a codec from the prior that a model draws its fields from."
     scatter, axes = principal_axes(prior, rotate)
-    eighths = choose_steps(scatter, **steps)
+    eighths = (8 * choose_steps(scatter, **steps).log2()).round()
     levels = LEVELS[0] + (4 * (scatter.log2() - eighths / 8)).round()
     mean = prior[0, 0, 0, :, 0].detach().cpu().float().numpy()
     return Codec(mean, (32767 * axes).round().to(torch.int16).numpy(),
@@ -116,10 +125,11 @@ def from_prior(cls: Codec,
 
 # %% ../nbs/course/17_compress.ipynb #c17a0025
 @patch
-def _scales(self: Codec) -> tuple[Tensor, Tensor]:
-    "Axes and steps as numbers to compute with."
-    return (torch.from_numpy(self.axes).double() / 32767,
-            torch.from_numpy(self.steps).double().div(8).exp2())
+def _scales(self: Codec) -> tuple[Tensor, Tensor, Tensor]:
+    "Means, axes and steps as numbers to compute with."
+    mean, axes, steps = (torch.from_numpy(x).double()
+                         for x in (self.mean, self.axes, self.steps))
+    return mean[:, None, None], axes / 32767, (steps / 8).exp2()
 
 # %% ../nbs/course/17_compress.ipynb #c17a00f5
 @patch
@@ -131,8 +141,7 @@ def quantise(self: Codec,
     if field.shape[2:] != self.axes.shape[:2]:
         raise ValueError(f"field: this codec is for {self.axes.shape[:2]} cells, "
                          f"found {tuple(field.shape[2:])}; fit one for these maps")
-    axes, steps = self._scales()
-    mean = torch.from_numpy(self.mean).double()[:, None, None]
+    mean, axes, steps = self._scales()
     waves = hartley(field.cpu().double() - mean)
     size = torch.einsum("hwcd,nchw->nhwd", axes, waves) / steps
     whole = (size.abs() + 1 - float(self.zone)).floor() * size.sign()
@@ -170,6 +179,14 @@ def table(
         means = [0.0, *(float(mean * scatter) for _, mean in bins[1:])]
     return np.array(counts), np.array(means)
 
+# %% ../nbs/course/17_compress.ipynb #c17a00b0
+def _by_level(
+    levels: np.ndarray,  # of each number, (N,)
+    zone: str,           # as `table` takes it
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    "Which numbers have a level, and the counts and means of its table."
+    for level in np.unique(levels): yield levels == level, *table(int(level), zone)
+
 # %% ../nbs/course/17_compress.ipynb #c17a0033
 BRIGHT = 0.02, 25  # step of a map's mean, dex; the level of its scatter, 0.2 dex
 
@@ -187,11 +204,10 @@ def bits(self: Codec,
     "What an ideal coder would need with our probabilities."
     found = np.zeros(len(symbols))
     levels = self.all_levels()[: symbols.shape[1]]
-    for level in np.unique(levels):
-        counts, _ = table(int(level), self.zone)
+    for which, counts, _ in _by_level(levels, self.zone):
         last = len(counts) // 2
-        which = symbols[:, levels == level].clip(-last, last) + last
-        found -= np.log2(counts / counts.sum())[which].sum(1)
+        some = symbols[:, which].clip(-last, last) + last
+        found -= np.log2(counts / counts.sum())[some].sum(1)
     return found
 
 # %% ../nbs/course/17_compress.ipynb #c17a0036
@@ -201,18 +217,14 @@ def restore(self: Codec,
 ) -> Tensor:              # fields, float32, (n, C, h, w)
     "Turns whole numbers into fields again."
     size = symbols.astype(np.float64)
-    levels = self.levels.ravel()
-    for level in np.unique(levels):
-        means = table(int(level), self.zone)[1]
-        some = symbols[:, levels == level]
-        near = np.abs(some).clip(max=len(means) - 1)
-        value = means[near] + (np.abs(some) - near)
-        size[:, levels == level] = np.sign(some) * value
-    axes, steps = self._scales()
+    for which, _, means in _by_level(self.levels.ravel(), self.zone):
+        some = np.abs(symbols[:, which])
+        near = some.clip(max=len(means) - 1)
+        size[:, which] = np.sign(symbols[:, which]) * (means[near] + some - near)
+    mean, axes, steps = self._scales()
     size = torch.from_numpy(size).unflatten(1, steps.shape) * steps
     waves = torch.einsum("hwcd,nhwd->nchw", axes, size)
-    mean = torch.from_numpy(self.mean).double()
-    return (hartley(waves) + mean[:, None, None]).float()
+    return (hartley(waves) + mean).float()
 
 # %% ../nbs/course/17_compress.ipynb #c17a0075
 def _mean_log(
@@ -261,10 +273,10 @@ def _groups(
     zone: str,           # as `table` takes it
 ) -> Iterator[tuple[np.ndarray, int, Any]]:  # which numbers; their K; the model
     "The numbers level by level, as encoder and decoder both go through them."
-    for level in np.unique(levels):
-        counts, _ = table(int(level), zone)  # whole numbers, exact in float64
-        model = _coding().model.Categorical(counts.astype(np.float64), perfect=False)
-        yield levels == level, len(counts) // 2, model
+    for which, counts, _ in _by_level(levels, zone):
+        exact = counts.astype(np.float64)  # whole numbers stay what they are
+        model = _coding().model.Categorical(exact, perfect=False)
+        yield which, len(counts) // 2, model
 
 # %% ../nbs/course/17_compress.ipynb #c17a00dc
 EXCESS = 2**16  # how far a number may lie beyond its table
@@ -367,11 +379,6 @@ def from_bytes(cls: Codec,
 # %% ../nbs/course/17_compress.ipynb #c17a0052
 FEWEST = 256  # maps to measure a prior on
 
-# %% ../nbs/course/17_compress.ipynb #c17a005v
-def _some(maps: Maps, which: slice) -> Maps:
-    "Some of the maps, not read before they are needed."
-    return maps[which] if isinstance(maps, Tensor) else MapView(maps, which)
-
 # %% ../nbs/course/17_compress.ipynb #c17a005w
 def make_codec(
     model: CosmoFlow,
@@ -388,9 +395,9 @@ def make_codec(
         raise ValueError(f"maps: the model has no prior for maps of {h * SCALE} x "
                          f"{w * SCALE} pixels, and {len(maps)} are too few to measure "
                          f"one on; give {FEWEST} or more")
-    step = -(-len(maps) // (4 * FEWEST))
-    fields = model.encode(_some(maps, slice(0, None, step)))
-    return Codec.from_prior(field_prior(fields), **options)
+    few = slice(None, None, -(-len(maps) // (4 * FEWEST)))
+    some = maps[few] if isinstance(maps, Tensor) else MapView(maps, few)  # not yet read
+    return Codec.from_prior(field_prior(model.encode(some)), **options)
 
 # %% ../nbs/course/17_compress.ipynb #c17a005x
 def weights_digest(
@@ -410,6 +417,11 @@ def _header(
     return {"format": FORMAT, "cosmoflow": cosmoflow.__version__, "model": name,
             "digest": weights_digest(model), "shape": list(shape),
             "block": maps_at_once(shape[1:], pixels=256 * 64**2)} | more
+
+# %% ../nbs/course/17_compress.ipynb #c17a00b6
+def _mark(symbols: np.ndarray) -> bytes:
+    "A checksum of whole numbers, four bytes."
+    return struct.pack("<I", zlib.crc32(symbols.astype("<i4").tobytes()))
 
 # %% ../nbs/course/17_compress.ipynb #c17a00b5
 def compress(
@@ -432,12 +444,10 @@ def compress(
         file.write(MAGIC)
         _put(file, json.dumps(header).encode())
         _put(file, codec.to_bytes())
-        for start in range(0, len(maps), header["block"]):
-            part = _some(maps, slice(start, start + header["block"]))
+        for part in pieces(maps, header["block"]):
             symbols = to_symbols(model, codec, part, check)
-            check_sum = struct.pack("<I", zlib.crc32(symbols.astype("<i4").tobytes()))
             code = encode_symbols(symbols, codec.all_levels(), codec.zone)
-            _put(file, check_sum + code)
+            _put(file, _mark(symbols) + code)
     return header
 
 # %% ../nbs/course/17_compress.ipynb #c17a000e
@@ -466,7 +476,7 @@ def _block(
 ) -> np.ndarray:  # maps, float32, (n, H, W)
     "Decodes one block of maps."
     symbols = decode_symbols(content[4:], n, codec.all_levels(), codec.zone)
-    if struct.pack("<I", zlib.crc32(symbols.astype("<i4").tobytes())) != content[:4]:
+    if _mark(symbols) != content[:4]:
         raise ValueError(f"{path}: block {number} does not read as it was written; "
                          "constriction may be of another version than it was then")
     noise = torch.Generator().manual_seed(1_000_003 * seed + number)
@@ -512,3 +522,160 @@ def decompress(
             if file.read(1): raise ValueError(f"{path}: it goes on after its last "
                                               "block; expected its end, copy it again")
     return header
+
+# %% ../nbs/course/17_compress.ipynb #c17d0002
+class Noise(nn.Module):
+    "Noise in place of rounding: a codec whose steps can learn."
+    def __init__(self,
+        prior: Tensor,         # of fields, as `field_prior` makes it
+        rotate: bool = True,   # as `Codec.from_prior` takes it
+        step: float = 0.22,    # this and the next: where the steps begin
+        tilt: float = 0.0,
+        means: float = 0.25,
+    ):
+        super().__init__()
+        scatter, axes = principal_axes(prior, rotate)
+        fixed = {"scatter": scatter, "axes": axes, "mean": prior[0, 0, 0, :, 0]}
+        for name, value in fixed.items():
+            self.register_buffer(name, value.float().to(prior.device), persistent=False)
+        options = torch.tensor([math.log2(step), tilt, math.log2(means)])
+        self.options = nn.Parameter(options.to(prior.device))
+    if TYPE_CHECKING:  # methods come below, by @patch
+        def __getattr__(self, name: str) -> Any: ...
+
+    def named(self) -> dict[str, Any]:
+        "The options by name, as `choose_steps` takes them."
+        step, tilt, means = self.options
+        return {"step": step.exp2(), "tilt": tilt.clamp(0, 1), "means": means.exp2()}
+
+    def known(self) -> dict[str, float]:
+        "The same as plain numbers."
+        return {name: value.item() for name, value in self.named().items()}
+
+# %% ../nbs/course/17_compress.ipynb #c17d0004
+@patch
+def forward(self: Noise,
+    field: Tensor,               # (n, C, h, w)
+    generator: torch.Generator,  # of the noise
+) -> tuple[Tensor, Tensor]:      # fields with noise, as `field`; bits of each, (n,)
+    "Adds noise to a field, as wide as the steps, and counts what it costs."
+    if field.shape[2:] != self.axes.shape[:2]:
+        raise ValueError(f"field: this noise is for {tuple(self.axes.shape[:2])} cells,"
+                         f" found {tuple(field.shape[2:])}; call fit_prior anew")
+    steps = choose_steps(self.scatter, **self.named())
+    coded = steps < 2 * self.scatter
+    mean = self.mean[:, None, None]
+    waves = torch.einsum("hwcd,nchw->nhwd", self.axes, hartley(field.float() - mean))
+    noise = torch.rand(waves.shape, generator=generator, device=waves.device) - 0.5
+    noisy = (waves + steps * noise) * coded
+    ends = ((noisy + side * steps / 2) / self.scatter for side in (1, -1))
+    high, low = map(torch.special.ndtr, ends)
+    surprise = -(high - low).clamp_min(2**-24).log2()
+    back = torch.einsum("hwcd,nhwd->nchw", self.axes, noisy)
+    return hartley(back) + mean, (surprise * coded).flatten(1).sum(1)
+
+# %% ../nbs/course/17_compress.ipynb #c17d0008
+def rate_losses(
+    model: CosmoFlow,
+    noise: Noise,
+    batch: tuple[Tensor, Tensor, Tensor],  # maps, times and noise of `draw_batch`
+    generator: torch.Generator,            # of the noise on the field
+) -> Tensor:                               # flow-matching loss, and bits a pixel: (2,)
+    "What maps drawn from noisy fields lack, and what these fields cost."
+    x1, t, x0 = batch
+    with torch.no_grad(): field = model.encoder(x1)
+    noisy, bits = noise(field, generator)
+    velocity = lambda x, t, _: model.velocity(x, t, noisy)
+    flow = flow_matching_loss(velocity, x1, t=t, x0=x0, path=model.path)
+    return torch.stack([flow, bits.mean() / x1[0].numel()])
+
+# %% ../nbs/course/17_compress.ipynb #c17d0011
+class RateLearner:
+    "A model in training for rate: its noise, its optimiser, its averaged weights."
+    if TYPE_CHECKING:  # methods come below, by @patch
+        def __getattr__(self, name: str) -> Any: ...
+
+    def __init__(self,
+        model: CosmoFlow,  # trained, with its prior; it is copied
+        **settings: Any,   # as `train_for_rate` takes them, from `price` on
+    ):
+        if model.prior is None:
+            raise ValueError("model: it has no prior of fields, which counts the bits; "
+                             "call fit_prior(training maps) first")
+        self.settings = SimpleNamespace(**settings)
+        self.model, self.average = deepcopy(model), deepcopy(model)
+        self.model.encoder.requires_grad_(False).eval()
+        begin = {name: settings[name] for name in ("step", "tilt", "means")}
+        self.noise = Noise(model.prior, not model.config["waves"], **begin)
+        self.models = {"model": self.model, "average": self.average,
+                       "noise": self.noise}
+        self.adamw = torch.optim.AdamW(self.model.unet.parameters(), settings["lr"])
+        self.adamw.add_param_group({"params": [self.noise.options], "weight_decay": 0})
+
+# %% ../nbs/course/17_compress.ipynb #c17d0012
+@patch
+def step(self: RateLearner,
+    number: int,  # of the update, from 0
+    total: int,   # updates of the whole training
+    batch: tuple[Tensor, Tensor, Tensor],  # as `draw_batch` gives it
+    generator: torch.Generator,            # of the noise on the field
+) -> Tensor:      # flow-matching loss, and bits a pixel: (2,)
+    "One update: losses, gradients, new weights and steps, and a new average."
+    asked = self.settings
+    for group, top in zip(self.adamw.param_groups, (asked.lr, 20 * asked.lr)):
+        group["lr"] = top * lr_factor(number, total)
+    losses = rate_losses(self.model, self.noise, batch, generator)
+    self.adamw.zero_grad()
+    (losses[0] + asked.price * losses[1]).backward()
+    nn.utils.clip_grad_norm_(self.model.unet.parameters(), 1.0)
+    self.adamw.step()
+    with torch.no_grad(): self.noise.options[1].clamp_(0, 1)
+    decay = min(asked.ema, (1 + number) / (10 + number))
+    ema_update(self.average, self.model, decay)
+    return losses.detach()
+
+# %% ../nbs/course/17_compress.ipynb #c17d0015
+def train_for_rate(
+    model: CosmoFlow,         # trained, with its prior; it stays as it is
+    data: MapData,            # all maps; split by simulation, as `train` does
+    out: str | Path,          # folder of log, weights, checkpoint; a run there goes on
+    price: float = 1.0,       # of a bit a pixel, in units of the flow's loss
+    epochs: int = 3,          # times through the training maps
+    batch_size: int = 32,     # maps an update
+    lr: float = 5e-4,         # highest rate of AdamW; that of the steps is 20 times it
+    ema: float = 0.99,        # decay of the averaged weights
+    seed: int = 0,            # of maps, symmetries and noise
+    step: float = 0.22,       # this and the next: of `choose_steps`, to begin with
+    tilt: float = 0.0,
+    means: float = 0.25,
+) -> tuple[CosmoFlow, dict]:  # averaged weights, and the options of their codec
+    """Teaches a model to draw from coarse fields, and its codec what a bit is worth.
+
+    A stopped run goes on. Source: Ballé et al. 2016.
+    """
+    model.require_flow()
+    training = data.split()[0]
+    settings = dict(price=price, epochs=epochs, batch_size=batch_size, lr=lr, ema=ema,
+                    seed=seed, step=step, tilt=tilt, means=means)
+    learner = RateLearner(model, **settings)
+    maps = MapLoader(training, model.normalizer, model.device)
+    each = max(1, len(maps) // batch_size)
+    with Run(out, settings, data, learner.average) as run:
+        run.resume(learner.models, learner.adamw)
+        bar = progress(total=epochs * each, initial=run.epoch * each, every=each,
+                       unit="update", desc="training for rate")
+        for epoch in range(run.epoch, epochs):
+            start, losses = time.time(), []
+            shuffle = epoch_generator(seed, epoch, 1, torch.device("cpu"))
+            order = torch.randperm(len(maps), generator=shuffle)
+            generator = epoch_generator(seed, epoch, 0, model.device)
+            for i, which in enumerate(order.split(batch_size)[:each], epoch * each):
+                batch = draw_batch(maps, which, generator)
+                losses.append(learner.step(i, epochs * each, batch, generator))
+                bar.update()
+            flow, rate = torch.stack(losses).mean(0).tolist()
+            row = {"epoch": epoch + 1, "flow": flow, "bits": rate * data.pixels**2,
+                   **learner.noise.known(), "seconds": round(time.time() - start, 1)}
+            run.keep(row, learner.average)
+        bar.close()
+    return learner.average, learner.noise.known()

@@ -213,10 +213,11 @@ def stranger(wheel, tmp_path_factory):
 def colab(wheel, tmp_path_factory):
     """The interpreter of an environment as on Colab.
 
-    With the wheel's extras, and of all else only what runs a notebook."""
+    With the wheel's extras, and of all else only what runs a notebook, and the codes
+    that a report compares ours with."""
     extras = "[sim,viz,search,export,posterior,compress]"
-    runs = "ipykernel", "nbclient"
-    return environment(tmp_path_factory, wheel, "colab", extras, *runs) / "python"
+    more = "ipykernel", "nbclient", "pysz", "zfpy"
+    return environment(tmp_path_factory, wheel, "colab", extras, *more) / "python"
 
 
 @pytest.fixture(scope="session")

@@ -11,11 +11,13 @@ import torch
 
 from cosmoflow import compress as module
 from cosmoflow.bench import untrained
-from cosmoflow.compress import (Codec, choose_steps, compress, decode_symbols,
-                                decompress, encode_symbols, from_symbols, hartley,
-                                make_codec, read_header, table, to_symbols)
+from cosmoflow.compress import (Codec, Noise, RateLearner, choose_steps, compress,
+                                decode_symbols, decompress, encode_symbols,
+                                from_symbols, hartley, make_codec, read_header, table,
+                                to_symbols, train_for_rate)
 from cosmoflow.data import open_maps
 from cosmoflow.model import CosmoFlow
+from cosmoflow.train import MapLoader, draw_batch
 
 pytest.importorskip("constriction")
 MAPS = open_maps("PM", "LH").maps[:6]
@@ -100,12 +102,11 @@ def test_tables_and_code_are_the_same_on_every_machine():
 def test_steps_follow_the_tilt_and_the_means_have_their_own():
     scatter = torch.tensor([4.0, 2.0, 1.0]).expand(2, 2, 3).clone()
     scatter[0, 0] = 1
-    real = lambda **options: 2 ** (choose_steps(scatter, **options) / 8)
-    flat = real(step=0.5, tilt=0, means=0.25)
+    flat = choose_steps(scatter, step=0.5, tilt=0, means=0.25)
     assert (flat[0, 0] == 0.25).all() and (flat[1] == 2).all()
-    tilted = real(step=0.5, tilt=1)
+    tilted = choose_steps(scatter, step=0.5, tilt=1)
     torch.testing.assert_close(tilted[1, 1], scatter[1, 1] / 2)
-    assert choose_steps(scatter[:1, :1], means=0.25).eq(-16).all()  # a single cell
+    assert choose_steps(scatter[:1, :1], means=0.25).eq(0.25).all()  # a single cell
 
 
 def test_waves_keep_the_length_and_rounding_keeps_within_a_step(model, codec):
@@ -124,7 +125,7 @@ def test_another_zone_and_all_axes_come_back_from_bytes(model):
     again = Codec.from_bytes(made.to_bytes(), made.levels.shape, "0.6")
     for name, value in vars(made).items():
         assert np.array_equal(getattr(again, name), value)
-    orthogonal = again._scales()[0]
+    _, orthogonal, _ = again._scales()
     torch.testing.assert_close(orthogonal.mT @ orthogonal, torch.eye(8).expand(
         4, 4, 8, 8).double(), atol=1e-4, rtol=0)
 
@@ -188,13 +189,13 @@ def test_other_weights_are_refused(file):
 
 
 def test_only_one_block_is_in_memory(model, tmp_path, monkeypatch):
-    "Each array that is encoded or decoded is a block; the file itself stays mapped."
+    "Each stack that is encoded or decoded is a block; the file itself stays mapped."
     np.save(tmp_path / "maps.npy", np.tile(MAPS[:1], (600, 1, 1)))
     mapped, seen = np.load(tmp_path / "maps.npy", mmap_mode="r"), []
 
     def encode(maps, check):
         seen.append(len(maps))
-        assert maps.base is mapped
+        assert type(maps) is torch.Tensor
         return torch.zeros(len(maps), 8, 4, 4)
 
     def decode(field, **_):
@@ -222,3 +223,59 @@ def test_without_the_library_the_extra_is_named(model, tmp_path, monkeypatch):
     with pytest.raises(ImportError, match=r'pip install "cosmoflow\[compress\]"'):
         compress(model, MAPS[:1], tmp_path / "a.cflow")
     assert not list(tmp_path.iterdir())
+
+
+def test_noise_costs_and_errs_as_rounding_does(model, codec):
+    "The relaxation stands for the code: the same bits, and a step's error or less."
+    field = model.encode(open_maps("PM", "LH").maps[::20])
+    noisy, bits = Noise(model.prior, False)(field, torch.Generator().manual_seed(0))
+    symbols = codec.quantise(field)
+    assert bits.mean().item() == pytest.approx(codec.bits(symbols).mean(), rel=0.03)
+    error = lambda other: (other - field).square().mean().item()
+    assert error(noisy) == pytest.approx(error(codec.restore(symbols)), rel=0.15)
+    assert torch.isfinite(noisy).all() and noisy.shape == field.shape
+
+
+def test_a_dear_bit_makes_longer_steps_and_a_free_one_shorter(model):
+    maps = MapLoader(open_maps("PM", "LH", sims=slice(0, 10)), model.normalizer,
+                     model.device)
+    ends = {}
+    for price in (0.0, 10.0):
+        learner = RateLearner(model, price=price, lr=1e-3, ema=0.9, step=0.5, tilt=0.1,
+                              means=0.25)
+        generator = torch.Generator().manual_seed(0)
+        for i in range(3):
+            batch = draw_batch(maps, torch.arange(4), generator)
+            learner.step(i, 3, batch, generator)
+        ends[price] = learner.noise.known()
+        encoders = (m.encoder.state_dict() for m in (model, learner.average))
+        assert all(map(torch.equal, *(e.values() for e in encoders)))
+    assert ends[0.0]["step"] < 0.5 < ends[10.0]["step"]
+
+
+def test_training_for_rate_stops_and_goes_on_to_the_same_end(tmp_path, monkeypatch):
+    model = untrained("tiny", torch.device("cpu"))
+    data = open_maps("PM", "LH", sims=slice(0, 10), pixels=16)
+    with pytest.raises(ValueError, match="no prior of fields"):
+        train_for_rate(model, data, tmp_path / "none")
+    model.fit_prior(MAPS)
+    with pytest.raises(ValueError, match="noise is for .4, 4. cells, found .1, 1."):
+        train_for_rate(model, data, tmp_path / "none")
+    model.fit_prior(data.maps)
+    teach = lambda out, **k: train_for_rate(model, data, tmp_path / out, batch_size=60,
+                                            epochs=2, **k)
+    whole, options = teach("whole")
+    step = RateLearner.step
+
+    def stop(self, number, *rest):
+        if number == 3: raise KeyboardInterrupt
+        return step(self, number, *rest)
+
+    monkeypatch.setattr(RateLearner, "step", stop)
+    with pytest.raises(KeyboardInterrupt): teach("parts")
+    monkeypatch.setattr(RateLearner, "step", step)
+    again, known = teach("parts")
+    assert known == options != {"step": 0.22, "tilt": 0.0, "means": 0.25}
+    for a, b in zip(whole.state_dict().values(), again.state_dict().values()):
+        torch.testing.assert_close(a, b)
+    with pytest.raises(ValueError, match="price"): teach("parts", price=2.0)
