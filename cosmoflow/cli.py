@@ -223,6 +223,12 @@ def _one_line(error: Exception) -> str:
     if isinstance(error, _FORESEEN): return text
     return f"{type(error).__name__}: {text} (--debug shows where)"
 
+# %% ../nbs/tools/cli.ipynb #1dcfc1ca
+def _check_seed(seed: int) -> None:
+    "Refuses what is no seed, before a command reads or computes anything."
+    from cosmoflow.core import check_seed
+    check_seed(seed)
+
 # %% ../nbs/tools/cli.ipynb #1dcfc1cb
 def main(
     argv: list[str] | None = None,  # arguments; those of the process when None
@@ -239,6 +245,7 @@ def main(
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _note  # type: ignore[assignment]
+            if "seed" in options: _check_seed(options["seed"])
             command(**options)
     except Exception as e:
         if debug: traceback.print_exc()
@@ -432,16 +439,18 @@ def _load_array(path: Path, ndim: int, what: str) -> "np.ndarray":
 
     from cosmoflow.core import check_fetched
 
-    if not path.exists():
+    if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; expected {what}")
     check_fetched(path)
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError, BadZipFile) as e:
         raise ValueError(f"{path}: expected a .npy file with {what} ({e})") from e
-    if getattr(array, "ndim", None) != ndim:
-        found = getattr(array, "shape", None)
-        raise ValueError(f"{path}: expected {what}, found shape {found}")
+    if not isinstance(array, np.ndarray):
+        raise ValueError(f"{path}: expected a .npy file with {what}, found an archive "
+                         "of arrays (.npz); save the one you mean with np.save")
+    if array.ndim != ndim:
+        raise ValueError(f"{path}: expected {what}, found shape {array.shape}")
     return array
 
 # %% ../nbs/tools/cli.ipynb #aa5046bf
@@ -528,6 +537,7 @@ def _infer(
     model: _Model = "base",      # with a posterior beside its weights
     out: Path | None = None,     # .csv of means and intervals; else no file
     corner: Path | None = None,  # .png of a corner plot of the first five posteriors
+    no_check: bool = False,      # take maps too that cannot be surface density
     **options: Any,
 ) -> None:
     """Say which universes maps are from, and how sure that is.
@@ -546,7 +556,7 @@ def _infer(
 
     network = _load_model(model)
     flow = posterior.Posterior.from_pretrained(model)
-    found = posterior.infer(network, flow, array, **options)
+    found = posterior.infer(network, flow, array, check=not no_check, **options)
     header, *rows = found.table()
     print("maps       Omega_m   68 % interval      sigma_8   68 % interval")
     for name, *x, unlike in rows:
@@ -601,7 +611,7 @@ def _decompress(
     """
     _check_output(out)
     _try_sampling(**options)
-    if not file.exists():
+    if not file.is_file():
         raise FileNotFoundError(f"{file}: no such file; expected a .cflow file")
     from cosmoflow.compress import decompress, read_header
 

@@ -12,10 +12,12 @@ __all__ = ['LEVELS', 'BRIGHT', 'EXCESS', 'MAGIC', 'FORMAT', 'FEWEST', 'hartley',
 # %% ../nbs/course/17_compress.ipynb #c17a0005
 import json
 import math
+import re
 import struct
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass
 from decimal import Context, Decimal, localcontext
@@ -31,9 +33,9 @@ from fastcore.basics import patch
 from torch import Tensor, nn
 
 import cosmoflow
-from .core import (Fields, Maps, MapView, as_stack, atomic_path, digest,
-                            in_pieces, maps_at_once, needs_extra, pieces, progress,
-                            to_tensor)
+from .core import (Fields, Maps, MapView, as_stack, atomic_path, check_box,
+                            check_counts, check_seed, digest, in_pieces, maps_at_once,
+                            needs_extra, pieces, progress, to_tensor)
 from .data import MapData
 from .encoder import SCALE
 from .flow import flow_matching_loss
@@ -73,9 +75,9 @@ def choose_steps(
     means: float = 0.25,    # step of the channels' means, in their rms scatter
 ) -> Tensor:                # step of each number, (h, w, C)
     "Steps by water-filling, which a tilt makes finer for weak waves."
-    if not (step > 0 and means > 0 and 0 <= tilt <= 1):
+    if not (0 < step < 1e3 and 0 < means < 1e3 and 0 <= tilt <= 1):
         raise ValueError(f"step={step}, tilt={tilt}, means={means}: expected steps "
-                         "above 0 and a tilt from 0 to 1")
+                         "above 0, below 1000, and a tilt from 0 to 1")
     waves = scatter.flatten(0, 1)[1:]
     largest = waves.max() if len(waves) else scatter.max()  # one cell has a mean alone
     steps = step * largest ** (1 - tilt) * scatter**tilt
@@ -131,6 +133,16 @@ def _scales(self: Codec) -> tuple[Tensor, Tensor, Tensor]:
                          for x in (self.mean, self.axes, self.steps))
     return mean[:, None, None], axes / 32767, (steps / 8).exp2()
 
+# %% ../nbs/course/17_compress.ipynb #c17a002u
+_FAR = ("field: it lies too far from those that the codec was made for; are the maps "
+        "surface density of such a box?")
+
+
+def _to_whole(size: Tensor) -> np.ndarray:
+    "Whole numbers as int32. Raises `ValueError` for NaN, infinity and larger ones."
+    if not (size.abs() < 2**31).all(): raise ValueError(_FAR)
+    return size.numpy().astype(np.int32)
+
 # %% ../nbs/course/17_compress.ipynb #c17a00f5
 @patch
 def quantise(self: Codec,
@@ -145,7 +157,7 @@ def quantise(self: Codec,
     waves = hartley(field.cpu().double() - mean)
     size = torch.einsum("hwcd,nchw->nhwd", axes, waves) / steps
     whole = (size.abs() + 1 - float(self.zone)).floor() * size.sign()
-    return whole.flatten(1).numpy().astype(np.int32)
+    return _to_whole(whole.flatten(1))
 
 # %% ../nbs/course/17_compress.ipynb #c17a0030
 def _bell(
@@ -244,7 +256,7 @@ def to_symbols(
 ) -> np.ndarray:         # int32, (n, h w C + 1)
     "All whole numbers of maps: those of their fields, and the mean of their logs."
     field = codec.quantise(model.encode(maps, check=check))
-    mean = (_mean_log(model, maps) / BRIGHT[0]).round().numpy().astype(np.int32)
+    mean = _to_whole((_mean_log(model, maps) / BRIGHT[0]).round())
     return np.concatenate([field, mean[:, None]], 1)
 
 # %% ../nbs/course/17_compress.ipynb #c17a0077
@@ -297,8 +309,7 @@ def encode_symbols(
         beyond[:, which] = np.abs(some) - last
     excess = beyond[beyond >= 0].astype(np.int32)
     if (excess >= EXCESS).any():
-        raise ValueError("field: it lies too far from those that the codec was made "
-                         "for; are the maps surface density of such a box?")
+        raise ValueError(_FAR)
     if len(excess): encoder.encode(excess, _coding().model.Uniform(EXCESS))
     return encoder.get_compressed().astype("<u4").tobytes()
 
@@ -338,7 +349,7 @@ def _get(file: BinaryIO, path: Path, what: str) -> bytes:
     "Reads a chunk. Raises `ValueError` for one that is cut or damaged."
     head = file.read(8)
     length, check = struct.unpack("<II", head) if len(head) == 8 else (0, 1)
-    content = file.read(length)
+    content = file.read(min(length, 2**28))  # no chunk of ours is longer
     if len(head) < 8 or len(content) < length:
         raise ValueError(f"{path}: it ends in its {what}; expected a whole .cflow file,"
                          " copy it again")
@@ -357,6 +368,20 @@ def to_bytes(self: Codec) -> bytes:
              for name, kind in _PARTS.items()]
     return zlib.compress(b"".join(parts), 9)
 
+# %% ../nbs/course/17_compress.ipynb #c17a00cb
+def _unpacked(
+    content: bytes,  # compressed by zlib
+    size: int,       # of what it was
+) -> bytes:
+    "Unpacks so many bytes and no more. Raises `ValueError` for any other content."
+    try:
+        found = zlib.decompressobj().decompress(content, size + 1)
+    except zlib.error as e:
+        raise ValueError(f"they cannot be unpacked ({e})") from e
+    if len(found) != size:
+        raise ValueError(f"expected {size} bytes, as for such maps and such a model")
+    return found
+
 # %% ../nbs/course/17_compress.ipynb #c17a00cc
 @patch(cls_method=True)
 def from_bytes(cls: Codec,
@@ -364,16 +389,21 @@ def from_bytes(cls: Codec,
     shape: tuple[int, int, int],   # h, w, C
     zone: str = "0.5",
 ) -> Codec:
-    "Reads the tables back."
-    content = zlib.decompress(content)
+    "Reads the tables back. Raises `ValueError` for tables that cannot be right."
     h, w, c = shape
     sizes = {"mean": (c,), "axes": (h, w, c, c), "steps": shape, "levels": shape}
+    dtypes = {name: np.dtype((kind, sizes[name])) for name, kind in _PARTS.items()}
+    size = sum(dtype.itemsize for dtype in dtypes.values())
+    content = _unpacked(content, size)
     found: dict[str, Any] = {}
     start = 0
-    for name, kind in _PARTS.items():
-        part = np.frombuffer(content, kind, int(np.prod(sizes[name])), start)
+    for name, dtype in dtypes.items():
+        part = np.frombuffer(content[start : start + dtype.itemsize], dtype.base)
         found[name] = part.reshape(sizes[name]).astype(part.dtype.newbyteorder("="))
-        start += part.nbytes
+        start += dtype.itemsize
+    far = np.abs(found["steps"]).max() > 8 * 64  # 2^64, and its inverse
+    if far or found["levels"].max() > LEVELS[1] or not np.isfinite(found["mean"]).all():
+        raise ValueError("they hold numbers that no codec has")
     return Codec(**found, zone=zone)
 
 # %% ../nbs/course/17_compress.ipynb #c17a0052
@@ -437,6 +467,8 @@ def compress(
 ) -> dict:                      # the header
     "Writes maps as a .cflow file, block by block. Raises `ValueError` for other maps."
     maps = as_stack(maps, "n, H, W")
+    check_seed(seed)
+    if box is not None: check_box(box)
     _coding()  # a missing library says so before the work
     codec = codec or make_codec(model, maps, **options)
     header = _header(model, name, maps.shape, seed=seed, box=box, zone=codec.zone)
@@ -450,16 +482,48 @@ def compress(
             _put(file, _mark(symbols) + code)
     return header
 
+# %% ../nbs/course/17_compress.ipynb #c17a000d
+def _is_count(value: Any, most: int = 2**31) -> bool:
+    "Whether it is a whole number of 1 or more."
+    return type(value) is int and 0 < value <= most
+
+
+def _is_shape(value: Any) -> bool:
+    "Whether it is the shape of maps that a model can take."
+    if not isinstance(value, list) or len(value) != 3: return False
+    sides = value[1:]
+    return all(map(_is_count, value)) and all(
+        side % SCALE == 0 and side <= 2**14 for side in sides)
+
+
+_SAYS: dict[str, Callable[[Any], bool]] = {  # what a header can say
+    "model": lambda value: isinstance(value, str) and value != "",
+    "digest": lambda value: isinstance(value, str),
+    "shape": _is_shape,
+    "block": lambda value: _is_count(value, 2**16),
+    "seed": lambda value: type(value) is int and 0 <= value < 2**63,
+    "zone": lambda value: bool(re.fullmatch(r"(?=.*[1-9])\d(\.\d+)?", str(value))),
+}
+
 # %% ../nbs/course/17_compress.ipynb #c17a000e
 def _read_start(file: BinaryIO, path: Path) -> dict:
     "Reads magic and header, and stays behind them."
     if file.read(len(MAGIC)) != MAGIC:
         raise ValueError(f"{path}: expected a .cflow file, as `cosmoflow compress` "
                          "writes it; this is another kind of file")
-    header = json.loads(_get(file, path, "header"))
-    if header["format"] > FORMAT:
+    content = _get(file, path, "header")
+    try:
+        header = json.loads(content)
+        later = header["format"] > FORMAT
+    except (ValueError, KeyError, TypeError) as e:
+        raise ValueError(f"{path}: its header is not that of a .cflow file") from e
+    if later:
         raise ValueError(f"{path}: format {header['format']}, this cosmoflow reads up "
                          f"to {FORMAT}; upgrade it: pip install --upgrade cosmoflow")
+    for name, can_be in _SAYS.items():
+        if can_be(header.get(name)): continue
+        raise ValueError(f"{path}: its header says {name}={header.get(name)!r}, which "
+                         "no file of ours says")
     return header
 
 # %% ../nbs/course/17_compress.ipynb #c17a0058
@@ -475,24 +539,42 @@ def _block(
     path: Path, number: int, seed: int, sampling: dict,
 ) -> np.ndarray:  # maps, float32, (n, H, W)
     "Decodes one block of maps."
-    symbols = decode_symbols(content[4:], n, codec.all_levels(), codec.zone)
-    if _mark(symbols) != content[:4]:
+    symbols = None
+    with suppress(AssertionError, ValueError):  # constriction's, and NumPy's
+        symbols = decode_symbols(content[4:], n, codec.all_levels(), codec.zone)
+    if symbols is None or _mark(symbols) != content[:4]:
         raise ValueError(f"{path}: block {number} does not read as it was written; "
                          "constriction may be of another version than it was then")
-    noise = torch.Generator().manual_seed(1_000_003 * seed + number)
+    noise = torch.Generator().manual_seed((1_000_003 * seed + number) % 2**63)
     maps = from_symbols(model, codec, symbols, generator=noise, **sampling)
     return maps.cpu().numpy().astype("<f4")
 
 # %% ../nbs/course/17_compress.ipynb #c17a006v
 def _fitting(path: Path, header: dict, model: CosmoFlow | None) -> CosmoFlow:
-    "The model of a file. Raises `ValueError` for another one."
-    if model is None: model = CosmoFlow.from_pretrained(header["model"])
+    "The model of a file, which is never downloaded. Raises `ValueError` for another."
+    name = header["model"]
+    try:
+        if model is None: model = CosmoFlow.from_pretrained(name, local_files_only=True)
+    except FileNotFoundError as e:
+        raise FileNotFoundError(f"{path}: it was made with the model {name!r}, which "
+                                f"is not here; name or give that model ({e})") from e
     found = weights_digest(model)
     if found != header["digest"]:
-        raise ValueError(f"{path}: it needs the model {header['model']!r} with digest "
+        raise ValueError(f"{path}: it needs the model {name!r} with digest "
                          f"{header['digest']}, and this one has {found}; "
                          "give the one that it was made with")
     return model
+
+# %% ../nbs/course/17_compress.ipynb #c17a0060
+def _read_codec(
+    file: BinaryIO, path: Path, shape: tuple[int, int, int], zone: str,
+) -> Codec:
+    "Reads the tables of a file. Raises `ValueError` that names it."
+    content = _get(file, path, "tables")
+    try:
+        return Codec.from_bytes(content, shape, zone)
+    except ValueError as e:
+        raise ValueError(f"{path}: its tables do not fit: {e}; copy it again") from e
 
 # %% ../nbs/course/17_compress.ipynb #c17a0062
 def decompress(
@@ -509,7 +591,7 @@ def decompress(
         model = _fitting(path, header, model)
         (n, *side), block = header["shape"], header["block"]
         cells = side[0] // SCALE, side[1] // SCALE, model.config["channels"]
-        codec = Codec.from_bytes(_get(file, path, "tables"), cells, header["zone"])
+        codec = _read_codec(file, path, cells, header["zone"])
         about = {"descr": "<f4", "fortran_order": False, "shape": (n, *side)}
         sampling = {"steps": steps, "solver": solver}
         with atomic_path(out) as tmp, tmp.open("wb") as npy:
@@ -654,6 +736,8 @@ def train_for_rate(
     A stopped run goes on. Source: Ballé et al. 2016.
     """
     model.require_flow()
+    check_counts(epochs=epochs, batch_size=batch_size)
+    check_seed(seed)
     training = data.split()[0]
     settings = dict(price=price, epochs=epochs, batch_size=batch_size, lr=lr, ema=ema,
                     seed=seed, step=step, tilt=tilt, means=means)

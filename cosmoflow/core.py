@@ -6,9 +6,9 @@ Docs: https://cosmoflow.github.io/cosmoflow/tools/core.html"""
 
 # %% auto #0
 __all__ = ['BOX', 'SLABS', 'MAPS_PER_SIMULATION', 'Maps', 'Fields', 'release', 'MapView', 'as_stack', 'to_tensor', 'check_counts',
-           'noise_source', 'best_device', 'maps_at_once', 'pieces', 'in_pieces', 'atomic_path', 'check_folder',
-           'write_json', 'read_json', 'check_fetched', 'bars_move', 'progress', 'alone', 'digest', 'differences',
-           'require_same_run', 'standard_error', 'evaluating', 'needs_extra']
+           'check_box', 'check_seed', 'noise_source', 'best_device', 'maps_at_once', 'pieces', 'in_pieces',
+           'atomic_path', 'check_folder', 'write_json', 'read_json', 'check_fetched', 'bars_move', 'progress', 'alone',
+           'digest', 'differences', 'require_same_run', 'standard_error', 'evaluating', 'needs_extra']
 
 # %% ../nbs/tools/core.ipynb #a3c818e9
 import glob
@@ -24,7 +24,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from hashlib import sha256
-from numbers import Integral
+from numbers import Integral, Real
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, Self
@@ -161,6 +161,22 @@ def check_counts(
         if not isinstance(n, Integral) or n < 1:
             raise ValueError(f"{name}={n!r}: expected a whole number of 1 or more")
 
+# %% ../nbs/tools/core.ipynb #5f7bcfc1
+def check_box(
+    box: float,  # side of maps, Mpc/h
+) -> None:
+    "Raises `ValueError` unless it can be the side of a map."
+    if isinstance(box, Real) and math.isfinite(box) and box > 0: return
+    raise ValueError(f"box={box!r}: expected a side in Mpc/h, a finite number above 0")
+
+# %% ../nbs/tools/core.ipynb #5f7bcfc2
+def check_seed(
+    seed: int,  # of a generator
+) -> None:
+    "Raises `ValueError` unless every generator takes it."
+    if isinstance(seed, Integral) and 0 <= seed < 2**63: return
+    raise ValueError(f"seed={seed!r}: expected a whole number from 0 to 2^63 - 1")
+
 # %% ../nbs/tools/core.ipynb #ad57c917
 def noise_source(
     generator: torch.Generator | None,  # one to draw from, or None
@@ -171,8 +187,7 @@ def noise_source(
         raise ValueError(f"generator={generator!r}: expected a torch.Generator or "
                          "None; give a number as seed=")
     if seed is None: return generator
-    if not isinstance(seed, Integral):
-        raise ValueError(f"seed={seed!r}: expected a whole number or None")
+    check_seed(seed)
     if generator is not None:
         raise ValueError(f"seed={seed}: expected None beside a generator; give one")
     return torch.Generator().manual_seed(int(seed))

@@ -38,9 +38,9 @@ from fastcore.basics import patch
 from torch import Tensor
 
 from .core import (BOX, MAPS_PER_SIMULATION, Fields, Maps, MapView, alone,
-                            as_stack, check_counts, check_fetched, check_folder,
-                            in_pieces, maps_at_once, pieces, progress, read_json,
-                            to_tensor, write_json)
+                            as_stack, check_box, check_counts, check_fetched,
+                            check_folder, in_pieces, maps_at_once, pieces, progress,
+                            read_json, to_tensor, write_json)
 
 # %% ../nbs/course/02_data.ipynb #a7a789c7
 HYDRO_SUITES = ("IllustrisTNG", "SIMBA", "Astrid", "EAGLE")
@@ -201,12 +201,6 @@ def _check_pairs(
         raise ValueError("maps: expected the same number for each row of params, "
                          f"found {n} maps and {rows} rows")
 
-# %% ../nbs/course/02_data.ipynb #b0c50002
-def _check_box(box: float) -> None:
-    "Raise `ValueError` unless it can be the side of a map."
-    if isinstance(box, Real) and math.isfinite(box) and box > 0: return
-    raise ValueError(f"box={box!r}: expected a side in Mpc/h, a finite number above 0")
-
 # %% ../nbs/course/02_data.ipynb #2ff0038f
 @dataclass(frozen=True)
 class MapData:
@@ -226,7 +220,7 @@ class MapData:
 
     def __post_init__(self) -> None:
         _check_pairs(self.maps, self.params, self.param_names)
-        _check_box(self.box)
+        check_box(self.box)
         if self.maps.dtype != np.float32:  # converted when they are read
             view = MapView(self.maps, slice(None), np.float32)
             object.__setattr__(self, "maps", view)
@@ -400,7 +394,7 @@ def open_maps(
     each = MAPS_PER_SIMULATION if maps_per_simulation is None else maps_per_simulation
     check_counts(maps_per_simulation=each)
     box = BOX if box is None else box
-    _check_box(box)  # before we read values
+    check_box(box)  # before we read values
     root = _suite_folder(root, suite)
     path = map_path(root, suite, set, field)
     maps = _load_maps(path)

@@ -20,7 +20,7 @@ import torch
 from fastcore.basics import patch
 from torch import Tensor, nn
 
-from .core import check_counts, progress
+from .core import check_counts, check_seed, progress
 from .data import MapData, augment
 from .flow import Timetable, integrate
 from .model import CosmoFlow
@@ -212,6 +212,7 @@ def distill(
     """
     model.require_flow()
     check_counts(steps=steps, epochs=epochs, batch_size=batch_size, fine=fine)
+    check_seed(seed)
     _check_student(model.timetable, steps)
     training, validation, _ = data.split()
     settings = dict(epochs=epochs, batch_size=batch_size, lr=lr, spectral=spectral,

@@ -409,11 +409,18 @@ def read_config(
 def read_weights(
     path: str | Path,     # model.safetensors
 ) -> dict[str, Tensor]:   # by name
-    "Read a model's weights. Raises `ValueError` for a later format than ours."
+    """Read a model's weights.
+
+    Raises `ValueError` for a later format than ours, and for what is not finite.
+    """
     with safe_open(path, "pt") as f:
         found = (f.metadata() or {}).get("format", "0")
         _check_format(path, int(found) if found.isdigit() else 0)  # "pt" is older
-        return {name: f.get_tensor(name) for name in f.keys()}
+        tensors = {name: f.get_tensor(name) for name in f.keys()}
+    for name, value in tensors.items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise ValueError(f"{path}: {name} holds NaN or infinity")
+    return tensors
 
 # %% ../nbs/course/08_model.ipynb #5f0a2d30
 RELEASES = "https://github.com/cosmoflow/cosmoflow/releases/download"

@@ -21,7 +21,8 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure, FigureBase
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-from .core import BOX, MAPS_PER_SIMULATION, Maps, as_stack, to_tensor
+from .core import (BOX, MAPS_PER_SIMULATION, Maps, as_stack, check_box,
+                            to_tensor)
 from .spectra import cross_correlation, power_spectrum, stacked_ratio
 
 # %% ../nbs/tools/plot.ipynb #59ded812
@@ -73,6 +74,7 @@ def _draw(
     rows: Sequence[str] = (),      # one beside each row
 ) -> None:
     "Draw rows of maps on one colour scale."
+    check_box(box)
     axes = fig.subplots(*log.shape[:2], squeeze=False)
     for (i, j), ax in np.ndenumerate(axes):
         image = ax.imshow(log[i, j], extent=(0, box, 0, box))

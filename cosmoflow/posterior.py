@@ -23,8 +23,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from .core import (BOX, MAPS_PER_SIMULATION, Maps, as_stack, atomic_path,
-                            check_counts, check_fetched, needs_extra, read_json,
-                            write_json)
+                            check_counts, check_fetched, check_seed, needs_extra,
+                            read_json, write_json)
 from .inference import parabola, spectrum_features
 from .model import CosmoFlow, find_model, read_weights
 from .plot import OKABE_ITO, styled
@@ -154,6 +154,9 @@ class Posterior(nn.Module):
         super().__init__()
         self.settings = {"features": features, "bins": bins, "pixels": pixels,
                          "hidden": hidden, "transforms": transforms}
+        check_counts(**self.settings)
+        if max(self.settings.values()) > 4096: raise ValueError(
+            f"{self.settings}: expected no number above 4096")
         self.flow = build_flow(features + 1, hidden, transforms)
         self.check = MapCheck(features, bins)
         self.register_buffer("mean", torch.zeros(features))
@@ -316,6 +319,8 @@ def sample(self: Posterior,
 ) -> Tensor:            # Omega_m and sigma_8, (draws, B, 2)
     "Draws universes from the posterior of each simulation."
     check_counts(draws=draws)
+    check_seed(seed)
+    if draws > 10**6: raise ValueError(f"draws={draws}: expected 1 to 1,000,000")
     told = self.tell(x)
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(draws, len(x), 2, generator=generator, dtype=told.dtype)
@@ -348,6 +353,8 @@ def from_pretrained(cls: Posterior,
     try:
         posterior = cls(**settings)
         posterior.load_state_dict(read_weights(paths[1]))
+        if min(posterior.width.min(), posterior.std.min()) <= 0:
+            raise ValueError("a width or a scatter is not above 0")
     except ImportError: raise
     except Exception as e:  # safetensors and torch each raise their own kind
         why = str(e).splitlines()[0]
@@ -380,8 +387,10 @@ class Inferred:
         mass: float = 0.68,        # share of the probability
     ) -> tuple[Tensor, Tensor]:    # lower and upper ends, each (B, 2)
         "The interval of each parameter that leaves as much below as above."
-        ends = [(1 - mass) / 2, (1 + mass) / 2]
-        low, high = self.samples.quantile(self.samples.new_tensor(ends), dim=0)
+        ends = self.samples.new_tensor([(1 - mass) / 2, (1 + mass) / 2])
+        few = max(1, 2**22 // len(self.samples))  # torch sorts no more at a time
+        some = [part.quantile(ends, dim=0) for part in self.samples.split(few, 1)]
+        low, high = torch.cat(some, 1)
         return low, high
 
     def table(self) -> list[tuple]:
@@ -415,6 +424,7 @@ def infer(
     together: int = 1,     # maps of one simulation that follow each other, up to 15
     draws: int = 2000,     # universes drawn from each posterior
     seed: int = 0,         # of these draws
+    check: bool = True,    # refuse maps that cannot be surface density
 ) -> Inferred:             # of n / together simulations
     """Which universes maps are from. Warns of maps that are not like the training maps.
 
@@ -422,6 +432,7 @@ def infer(
     """
     side, features = (posterior.settings[k] for k in ("pixels", "features"))
     check_counts(together=together, draws=draws)
+    check_seed(seed)
     if together > MAPS_PER_SIMULATION:
         raise ValueError(f"together={together}: expected 1 to {MAPS_PER_SIMULATION}")
     maps = as_stack(maps, f"n, {side}, {side}")
@@ -431,7 +442,7 @@ def infer(
     if model.config["channels"] != features:
         raise ValueError(f"the model has {model.config['channels']} channels and the "
                          f"posterior reads {features}")
-    x = model.summarise(maps).cpu()
+    x = model.summarise(maps, check=check).cpu().float()
     power = spectrum_features(maps, box=BOX).float().cpu()
     unlike = posterior.check(x, power).reshape(-1, together)
     _say_unlike(unlike)

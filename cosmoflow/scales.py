@@ -16,7 +16,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from .core import BOX, Fields, Maps, as_stack, in_pieces, to_tensor
+from .core import (BOX, Fields, Maps, as_stack, check_box, check_seed,
+                            in_pieces, to_tensor)
 from .model import CosmoFlow, draw_fields
 from .spectra import cross_correlation, wavenumbers
 
@@ -88,6 +89,8 @@ def swap_changes(
     "What changes at each wavenumber when one channel of A's field is taken from B's."
     maps = as_stack(maps, "n, H, H")
     others = as_stack(others, ", ".join(map(str, maps.shape)), "others")
+    check_box(box)
+    check_seed(seed)
     generator = torch.Generator().manual_seed(seed)
 
     def alike(maps: Tensor, others: Tensor) -> Tensor:  # r(k), (n, C, K)

@@ -14,8 +14,8 @@ import math
 import torch
 from torch import Tensor
 
-from .core import (BOX, MAPS_PER_SIMULATION, Maps, as_stack, in_pieces,
-                            standard_error, to_tensor)
+from .core import (BOX, MAPS_PER_SIMULATION, Maps, as_stack, check_box,
+                            in_pieces, standard_error, to_tensor)
 
 # %% ../nbs/course/03_spectra.ipynb #90c3a85e
 def contrast(
@@ -43,6 +43,7 @@ def modes(
     box: float = BOX,  # side of the map, Mpc/h
 ) -> Tensor:           # complex, Mpc/h, (B, H, H/2 + 1); |modes|^2 is the power
     "Fourier modes of a periodic map; |mode|^2 is power in (Mpc/h)^2."
+    check_box(box)
     return torch.fft.rfft2(delta) * (box / delta.shape[-1] ** 2)
 
 # %% ../nbs/course/03_spectra.ipynb #eaeacacc
@@ -78,6 +79,7 @@ def wavenumbers(
     box: float = BOX,  # side of the map, Mpc/h
 ) -> Tensor:           # (side // 2,) h/Mpc
     "Mean wavenumber of each ring."
+    check_box(box)
     return 2 * math.pi / box * ring_mean(_rings(side, torch.device("cpu"))[2])
 
 # %% ../nbs/course/03_spectra.ipynb #face19de

@@ -37,7 +37,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from .core import (MAPS_PER_SIMULATION, alone, atomic_path, best_device,
-                            check_folder, digest, evaluating, progress,
+                            check_folder, check_seed, digest, evaluating, progress,
                             require_same_run, to_tensor)
 from .data import MapData, Normalizer, augment
 from .encoder import SCALE, summary
@@ -270,6 +270,7 @@ def check_settings(
         value = getattr(config, name)
         if 0 <= value <= 1: continue
         raise ValueError(f"{name}={value}: expected a share from 0 to 1")
+    check_seed(config.seed)
     if config.siblings and config.batch_size % 2:
         raise ValueError(f"batch_size={config.batch_size}: expected an even number of "
                          "maps, for pairs of siblings")

@@ -318,6 +318,7 @@ REFUSED = {  # what is wrong in a command that is right otherwise, and what is s
         "--together 16": "together=16",
         "--together 2": "expected a divisor of the 1 maps",
         "--draws 0": "draws=0",
+        "--draws 1000001": "expected 1 to 1,000,000",
         "--out x.txt": "ends in .csv",
         "--corner x.pdf": "ends in .png",
     },
@@ -325,6 +326,8 @@ REFUSED = {  # what is wrong in a command that is right otherwise, and what is s
         "--model none": "no such folder",
         "--step 0": "step=0.0",
         "--tilt 2": "tilt=2.0",
+        "--step inf": "step=inf",
+        "--box nan": "box=nan",
     },
     "decompress": {
         "--steps 0": "steps=0",
@@ -367,6 +370,40 @@ def test_a_command_that_is_refused_leaves_nothing(tmp_path, shell, command, wron
     assert status == 2 and REFUSED[command][wrong] in errors
     assert errors.count("cosmoflow: error") == 1 and "Traceback" not in errors
     assert holds(tmp_path) == before
+
+
+TAKE_A_SEED = [command for command in COMMANDS
+               if any(action.dest == "seed" for action in cli._command_parser(
+                   cli.COMMANDS[command], command)._actions)]
+
+
+def test_these_commands_take_a_seed():
+    assert TAKE_A_SEED == ["train", "evaluate", "distill", "decode", "infer",
+                           "compress", "export", "demo"]
+
+
+@pytest.mark.parametrize("command", TAKE_A_SEED)
+@pytest.mark.parametrize("seed", (-1, 2**63))
+def test_what_is_no_seed_is_refused_before_a_file_is_read(
+        tmp_path, shell, command, seed):
+    status, _, errors = shell(f"{command} {TO[command].format('out')} --seed={seed}")
+    message = f"cosmoflow: error: seed={seed}: expected a whole number from 0 to"
+    assert status == 2 and errors.startswith(message) and not holds(tmp_path)
+
+
+TAKE_A_FILE = {"encode": "{} x.npy", "decode": "{} x.npy", "infer": "{}",
+               "compress": "{} x.cflow", "decompress": "{} x.npy"}
+
+
+@pytest.mark.parametrize("command", TAKE_A_FILE)
+def test_a_folder_or_an_archive_is_no_file_of_maps(tmp_path, shell, command):
+    (tmp_path / "folder").mkdir()
+    line = f"{command} {TAKE_A_FILE[command]}"
+    assert "error: folder: no such file; expected" in shell(line.format("folder"))[2]
+    np.savez(tmp_path / "two.npz", a=np.ones(3), b=np.ones(3))
+    told = shell(line.format("two.npz"))[2]
+    assert ("save the one you mean" in told) or command == "decompress"
+    assert told.startswith("cosmoflow: error: two.npz: ") and told.count("\n") == 1
 
 
 @pytest.mark.parametrize(("wrong", "launched", "message"), [

@@ -1,5 +1,7 @@
 """Compression: every number comes back, at the rate that theory says, or a clear no."""
+import json
 import math
+import re
 import struct
 import sys
 import zlib
@@ -172,6 +174,76 @@ def test_what_is_cut_damaged_or_foreign_is_refused_in_one_line(model, file):
             decompress(file, out, model, steps=1)
         assert "\n" not in str(e.value) and str(file) in str(e.value)
     assert [p.name for p in file.parent.iterdir()] == [file.name]
+
+
+def chunk(content):
+    return struct.pack("<II", len(content), zlib.crc32(content)) + content
+
+
+HEADERS = {  # what a header may say if a stranger wrote it, with a checksum that fits
+    "format": (None, "1"), "model": (None, "", 5), "digest": (None, 5, "another"),
+    "shape": (None, [2, 64], [0, 64, 64], [2, 0, 0], [2, 60, 64], [10**12, 64, 64],
+              [2, 64, 2**20], [2.5, 64, 64], [2, 128, 128], "abc"),
+    "block": (None, 0, -5, 2**40, "a", 1),
+    "seed": (None, -1, 2**63, "a"),
+    "zone": (None, "x", "NaN", "-3", "0.0", "1e3"),
+}
+
+
+@pytest.mark.parametrize("name, value", [
+    (name, value) for name in HEADERS for value in HEADERS[name]])
+def test_a_header_that_cannot_be_is_refused_in_one_line(model, file, name, value):
+    whole, start = file.read_bytes(), len(module.MAGIC)
+    length = struct.unpack("<I", whole[start : start + 4])[0]
+    rest = start + 8 + length
+    header = json.dumps(read_header(file) | {name: value}).encode()
+    file.write_bytes(whole[:start] + chunk(header) + whole[rest:])
+    with pytest.raises(ValueError, match=f"^{re.escape(str(file))}: ") as e:
+        decompress(file, file.with_name("out.npy"), model, steps=1)
+    assert "\n" not in str(e.value)
+    assert [p.name for p in file.parent.iterdir()] == [file.name]
+
+
+TABLES = {
+    "no zlib": lambda raw: None,
+    "too short": lambda raw: raw[:-5],
+    "too long": lambda raw: raw + b"12345",
+    "a bomb": lambda raw: bytes(2**24),
+    "a level beyond all": lambda raw: raw[:-1] + b"\xc8",
+    "a mean of NaN": lambda raw: struct.pack("<f", np.nan) + raw[4:],
+    "a step beyond all": lambda raw: raw[:-130] + b"\x7f\x7f" + raw[-128:],
+}
+
+
+@pytest.mark.parametrize("kind", TABLES)
+def test_tables_that_cannot_be_are_refused(codec, kind):
+    raw = TABLES[kind](zlib.decompress(codec.to_bytes()))
+    content = b"abc" if raw is None else zlib.compress(raw)
+    with pytest.raises(ValueError, match="^they|^expected 2464 bytes"):
+        Codec.from_bytes(content, codec.levels.shape)
+
+
+def test_a_file_never_makes_us_download(model, file, monkeypatch):
+    asked = []
+
+    def hub(name, **how):
+        asked.append((name, how["local_files_only"]))
+        raise OSError("not in the cache")
+
+    monkeypatch.setattr("cosmoflow.model.snapshot_download", hub)
+    out = file.with_name("out.npy")
+    compress(model, MAPS[:1], file, "hub:some/model")
+    with pytest.raises(FileNotFoundError, match="'hub:some/model', which is not here"):
+        decompress(file, out, steps=1)
+    assert asked == [("some/model", True)]
+    decompress(file, out, model, steps=1)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -1e12])
+def test_a_field_without_whole_numbers_is_refused(codec, value):
+    field = np.zeros((1, 8, 4, 4), np.float32)
+    field[0, 3] = value
+    with pytest.raises(ValueError, match="lies too far"): codec.quantise(field)
 
 
 def test_a_coder_that_reads_otherwise_is_noticed(model, file, monkeypatch):

@@ -127,7 +127,7 @@ def owner(path):
     return makers.get(path.split(".")[0], randomised)()
 
 
-def call(function, path, name, stack):
+def call(function, path, name, stack, more=None):
     "The function on plain stacks, but for this one."
     takes = inspect.signature(function).parameters
     given = {"pixels": 16} if "pixels" in takes else {}
@@ -145,6 +145,7 @@ def call(function, path, name, stack):
         value = stack if other == name else plain().get(other, plain()["maps"])
         several = parameter.annotation == dict[str, Maps]
         given[other] = {other: value} if several else value
+    given |= more or {}
     if "out" not in takes: return numbers(function(**given))
     with TemporaryDirectory() as folder:
         function(**given, out=Path(folder) / "out")
@@ -247,6 +248,32 @@ def test_what_is_no_stack_is_refused_in_our_words(function, path, name, kind):
     array = plain().get(name, plain()["maps"])
     with pytest.raises(ValueError, match=f"^{name}: " + message.format(name=name)):
         call(function, path, name, change(array))
+
+
+# What cannot be, of parameters that many functions have.
+NONSENSE = {"box": (0, -25.0, np.nan, np.inf, "25", None),
+            "seed": (-1, 2**63, 0.5, "0")}
+
+
+def takes(function, name):
+    "Whether a function has a parameter, or hands it on to `decode`."
+    parameters = inspect.signature(function).parameters
+    return name in parameters or (name == "seed" and "kwargs" in parameters)
+
+
+@pytest.mark.parametrize(
+    "function, path, name, parameter",
+    [(function, path, name, parameter) for function, path, name in DOORS
+     for parameter in NONSENSE if takes(function, parameter)])
+def test_a_box_or_a_seed_that_cannot_be_is_refused(function, path, name, parameter):
+    default = getattr(inspect.signature(function).parameters.get(parameter),
+                      "default", None)
+    for value in NONSENSE[parameter]:
+        if value is default: continue  # None: not known
+        with pytest.raises(ValueError, match=f"^{parameter}={value!r}: expected "):
+            call(function, path, name, plain().get(name, plain()["maps"]),
+                 {parameter: value})
+        plt.close("all")
 
 
 @pytest.fixture

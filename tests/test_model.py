@@ -262,6 +262,15 @@ def change_config(folder, **changes):
     path.write_text(json.dumps(config), encoding="utf-8")
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_numbers_are_refused_and_named(tmp_path, value):
+    model = CosmoFlow.from_preset("tiny", Normalizer(11.0, 0.5, 1e8))
+    with torch.no_grad(): next(model.unet.parameters()).fill_(value)
+    model.save_pretrained(tmp_path)
+    message = r"model.safetensors: unet.* holds NaN or infinity"
+    with pytest.raises(ValueError, match=message): CosmoFlow.from_pretrained(tmp_path)
+
+
 def test_weights_say_their_format(tmp_path):
     model = randomised()
     model.save_pretrained(tmp_path)

@@ -15,8 +15,8 @@ from cosmoflow.data import open_maps
 from cosmoflow.inference import spectrum_features
 from cosmoflow.model import find_model
 from cosmoflow.posterior import (
-    MapCheck, Posterior, corner, covered, infer, log_slope, pool, ranks, squash,
-    stretch, tarp)
+    Inferred, MapCheck, Posterior, corner, covered, infer, log_slope, pool, ranks,
+    squash, stretch, tarp)
 
 pytest.importorskip("sbi")
 CV = open_maps("PM", "CV")
@@ -174,7 +174,39 @@ def lost(path):
     save_file(tensors, path)
 
 
-@pytest.mark.parametrize("damage", [cut, no_json, other, strange, lost])
+def said(**settings):
+    "Other settings in the JSON than those of the weights."
+    def change(path):
+        text = path.with_suffix(".json").read_text(encoding="utf-8")
+        text = json.dumps(json.loads(text) | settings)
+        path.with_suffix(".json").write_text(text, encoding="utf-8")
+    return change
+
+
+def filled(part, value):
+    "Weights of which one tensor is this number throughout."
+    def change(path):
+        tensors = load_file(path)
+        name = next(name for name, value in tensors.items()
+                    if part in name and value.is_floating_point())
+        save_file(tensors | {name: torch.full_like(tensors[name], value)}, path)
+    return change
+
+
+HUGE = 10**9
+DAMAGE = {
+    "cut": cut, "no JSON": no_json, "other": other, "strange": strange, "lost": lost,
+    "hidden huge": said(hidden=HUGE), "transforms huge": said(transforms=HUGE),
+    "bins huge": said(bins=HUGE), "pixels 0": said(pixels=0),
+    "pixels huge": said(pixels=HUGE), "features text": said(features="8"),
+    "hidden NaN": said(hidden=float("nan")),
+    "width 0": filled("width", 0.0), "width below": filled("width", -1.0),
+    "width NaN": filled("width", float("nan")), "scatter 0": filled("std", 0.0),
+    "flow NaN": filled("flow", float("nan")), "check NaN": filled("check", math.inf),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
 def test_damaged_files_are_refused_and_named(folder, damage):
     damage(folder / FILES[1])
     with pytest.raises(ValueError, match=str(folder)):
@@ -197,6 +229,8 @@ def test_a_missing_extra_is_named(monkeypatch):
     (dict(together=4), "together=4: expected a divisor"),
     (dict(together=16), "together=16: expected 1 to 15"),
     (dict(draws=0), "draws=0"),
+    (dict(draws=10**9), "draws=1000000000: expected 1 to 1,000,000"),
+    (dict(maps=np.log10(CV.maps[:6])), "are they log10 maps"),
     (dict(maps=CV.maps[:1, :32, :32]), "expected shape"),
 ])
 def test_what_cannot_be_inferred_is_refused(base, shipped, given, message):
@@ -226,6 +260,28 @@ def test_the_command_says_what_the_package_says(
                 assert f"{number:.3f}" in said[b + 1]
     assert said[-2:] == ["x.csv: 2 rows", "x.png"]
     assert (tmp_path / "x.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_maps_that_cannot_be_right_pass_if_told_so(base, shipped):
+    with pytest.warns(UserWarning, match="3 of 3 maps are not like"):
+        found = infer(base, shipped, np.log10(CV.maps[:3]), draws=10, check=False)
+    assert found.samples.shape == (10, 3, 2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_model_in_another_precision_infers(shipped, dtype):
+    single = infer(CosmoFlow.from_pretrained("base"), shipped, CV.maps[:2], draws=200)
+    other = infer(CosmoFlow.from_pretrained("base").to(dtype), shipped, CV.maps[:2],
+                  draws=200)
+    assert (other.mean - single.mean).abs().max() < 0.02
+
+
+def test_intervals_of_more_universes_than_torch_sorts_at_once():
+    n = 2_200_000
+    samples = torch.rand(4, n, 2, generator=torch.Generator().manual_seed(0))
+    low, high = Inferred(samples, torch.zeros(n, 1, dtype=torch.bool)).interval()
+    torch.testing.assert_close(low[-3:], samples[:, -3:].quantile(0.16, 0))
+    assert high.shape == (n, 2)
 
 
 def test_corner_draws_what_it_is_given():
