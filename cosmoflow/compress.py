@@ -565,7 +565,7 @@ def _fitting(path: Path, header: dict, model: CosmoFlow | None) -> CosmoFlow:
                          "give the one that it was made with")
     return model
 
-# %% ../nbs/course/17_compress.ipynb #c17a0060
+# %% ../nbs/course/17_compress.ipynb #42aab74e
 def _read_codec(
     file: BinaryIO, path: Path, shape: tuple[int, int, int], zone: str,
 ) -> Codec:
