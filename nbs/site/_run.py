@@ -17,6 +17,8 @@ from PIL import Image
 
 # Twice as many pixels as a page shows; a picture's width on the page stands beside it.
 DOUBLE = "--InlineBackend.figure_formats={'retina'}"
+# Drawn once, not a second time without its margins, and small: nobody looks at it.
+PLAIN = "--InlineBackend.print_figure_kwargs={'bbox_inches': None, 'dpi': 40}"
 
 
 class SilentOutput(OutputWidget):
@@ -102,7 +104,7 @@ def run(
                             coalesce_streams=True,
                             resources={"metadata": {"path": str(path.parent)}})
     client.widget_registry = {"@jupyter-widgets/output": {"OutputModel": SilentOutput}}
-    if not draft: client.extra_arguments = [DOUBLE]
+    client.extra_arguments = [PLAIN if draft else DOUBLE]
     client.execute()
     still_figures(notebook)
     drop_bars(notebook)
