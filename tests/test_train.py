@@ -20,9 +20,16 @@ from cosmoflow.train import (Objective, TrainConfig, _check_environment, batch_s
                              lr_factor, share_statistics, sibling_loss, train,
                              validation_loss)
 
-ARGS = ["train", "--preset", "tiny", "--sims", "0:10", "--epochs", "4",
+TINY = ["train", "--preset", "tiny", "--pixels", "32"]
+ARGS = [*TINY, "--sims", "0:10", "--epochs", "4",
         "--schedule", "plateau", "--patience", "0", "--lr", "3e-3", "--ema", "0.9",
         "--batch-size", "60"]
+
+
+@pytest.fixture(scope="module")
+def data():
+    "The first ten of the shipped simulations, with a quarter of their pixels."
+    return open_maps("PM", "LH", sims=slice(0, 10), pixels=32)
 
 
 def epochs(out):
@@ -62,7 +69,7 @@ def test_run_is_not_overwritten(tmp_path, data):
     train(fresh(data), data, tmp_path, config)
     with pytest.raises(FileExistsError, match="resume that run"):
         train(fresh(data), data, tmp_path, config)
-    assert CosmoFlow.from_pretrained(tmp_path).generate(2, steps=2).shape == (2, 64, 64)
+    assert CosmoFlow.from_pretrained(tmp_path).generate(2, steps=2).shape == (2, 32, 32)
 
 
 def test_a_model_that_has_been_trained_goes_on(tmp_path, data):
@@ -107,8 +114,8 @@ def test_norm_epochs_fixes_the_running_statistics(tmp_path, data):
     def batches(state):
         return [v.item() for k, v in state.items() if k.endswith("num_batches_tracked")]
 
-    half = batches(run(tmp_path / "a", 4, 0.5))
-    whole = batches(run(tmp_path / "b", 4, 1.0))
+    half = batches(run(tmp_path / "a", 2, 0.5))
+    whole = batches(run(tmp_path / "b", 2, 1.0))
     assert half and {2 * n for n in half} == set(whole)
     start = fresh(data).encoder.state_dict()
     none = run(tmp_path / "c", 1, 0.0)
@@ -144,8 +151,7 @@ def test_a_run_with_a_frozen_encoder_goes_on(tmp_path, data):
 def test_init_starts_from_a_saved_model(tmp_path, data):
     "With a rate of nothing the model is the one it started from, normaliser included."
     train(fresh(data), data, tmp_path / "first", TrainConfig(epochs=1, lr=3e-3))
-    run = [COSMOFLOW, "train", "--preset", "tiny", "--init", tmp_path / "first",
-           "--epochs", "1"]
+    run = [COSMOFLOW, *TINY, "--init", tmp_path / "first", "--epochs", "1"]
     still = ["--sims", "0:20", "--lr", "1e-12", "--norm-epochs", "0"]
     subprocess.run([*run, *still, "--out", tmp_path / "second"], check=True,
                    stderr=subprocess.DEVNULL)
@@ -216,7 +222,7 @@ def test_sibling_loss_against_a_loop():
 
 def test_siblings_learn_the_cosmology(tmp_path, data):
     "Training with siblings lets summaries tell held-out simulations apart."
-    everything = open_maps("PM", "LH", sims=slice(0, 40))
+    everything = open_maps("PM", "LH", sims=slice(0, 40), pixels=32)
     held_out = everything.split()[2]
     unseen = torch.arange(len(held_out)).reshape(4, 15)[:, :14].reshape(4, 7, 2)
     pairs = [unseen[:, i].flatten().numpy() for i in range(7)]
@@ -241,7 +247,7 @@ def test_trains_on_gpu_from_a_model_with_a_prior(tmp_path, data):
     model = fresh(data).fit_prior(data.maps[:30])
     config = TrainConfig(epochs=1, lr=1e-3, precision="bf16", siblings=0.1)
     train(model, data, tmp_path, config)
-    assert CosmoFlow.from_pretrained(tmp_path).generate(2, steps=2).shape == (2, 64, 64)
+    assert CosmoFlow.from_pretrained(tmp_path).generate(2, steps=2).shape == (2, 32, 32)
 
 
 def test_checks_of_every_second_epoch_change_nothing_and_resume(
@@ -317,8 +323,8 @@ def test_two_processes_train_as_one(tmp_path):
     """`accelerate launch` of two against one process with the summed batch.
 
     Batch statistics are fixed: each process would count them for itself."""
-    run = [COSMOFLOW, "train", "--preset", "tiny", "--sims", "0:10", "--epochs", "2",
-           "--batch-size", "40", "--norm-epochs", "0", "--pooled", "0.075", "--out"]
+    run = [COSMOFLOW, *TINY, "--sims", "0:10", "--epochs", "2", "--batch-size", "40",
+           "--norm-epochs", "0", "--pooled", "0.075", "--out"]
     subprocess.run([*run, tmp_path / "one"], check=True, capture_output=True)
     done = launched(*run, tmp_path / "two")
     assert done.returncode == 0, done.stderr[-3000:]
