@@ -286,6 +286,11 @@ LONG = ("test_site", "test_live", "test_notebooks", "test_train", "test_workshop
         "test_workshop_answers", "test_wheel")
 
 
+# What their fixtures make is dear, so one process runs all tests of each.
+TOGETHER = "test_onnx", "test_play", "test_run"
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist looks for the groups
 def pytest_collection_modifyitems(items):
     """Long tests come first, so that no process works alone at the end.
 
@@ -296,3 +301,6 @@ def pytest_collection_modifyitems(items):
     names = [item.name for item in items]
     first = next((i for i, name in enumerate(names) if name.startswith("test_runs")), 0)
     if items: items.insert(0, items.pop(first))
+    for item in items:
+        name = item.path.stem
+        if name in TOGETHER: item.add_marker(pytest.mark.xdist_group(name))
