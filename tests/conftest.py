@@ -283,11 +283,17 @@ def page(browser, site):
 
 
 LONG = ("test_site", "test_live", "test_notebooks", "test_train", "test_workshop",
-        "test_workshop_answers", "test_wheel")
+        "test_workshop_answers", "test_wheel", "test_simulate")
 
 
 # What their fixtures make is dear, so one process runs all tests of each.
-TOGETHER = "test_onnx", "test_play", "test_run"
+TOGETHER = ("test_anomaly", "test_compress", "test_device", "test_onnx", "test_play",
+            "test_posterior", "test_run", "test_simulate", "test_workshop")
+
+
+def pytest_configure(config):
+    "A mark of xdist's, known without it, too."
+    config.addinivalue_line("markers", "xdist_group(name): run by one process")
 
 
 @pytest.hookimpl(tryfirst=True)  # before xdist looks for the groups
