@@ -7,8 +7,9 @@ Docs: https://cosmoflow.github.io/cosmoflow/tools/core.html"""
 # %% auto #0
 __all__ = ['BOX', 'SLABS', 'MAPS_PER_SIMULATION', 'Maps', 'Fields', 'release', 'MapView', 'as_stack', 'to_tensor', 'check_counts',
            'check_box', 'check_seed', 'noise_source', 'best_device', 'maps_at_once', 'pieces', 'in_pieces',
-           'atomic_path', 'check_folder', 'write_json', 'read_json', 'check_fetched', 'bars_move', 'progress', 'alone',
-           'digest', 'differences', 'require_same_run', 'standard_error', 'evaluating', 'needs_extra']
+           'atomic_path', 'check_folder', 'as_json', 'write_json', 'read_json', 'check_fetched', 'bars_move',
+           'progress', 'alone', 'digest', 'differences', 'require_same_run', 'standard_error', 'evaluating',
+           'needs_extra']
 
 # %% ../nbs/tools/core.ipynb #a3c818e9
 import glob
@@ -342,11 +343,11 @@ def check_folder(
                               "choose another folder") from e
 
 # %% ../nbs/tools/core.ipynb #6223889f
-def _plain(value: Any) -> Any:
+def as_json(value: Any) -> Any:
     "A value as JSON can hold it: arrays as lists, what is not finite as None."
     if isinstance(value, (np.ndarray, np.generic, Tensor)): value = value.tolist()
-    if isinstance(value, dict): return {key: _plain(v) for key, v in value.items()}
-    if isinstance(value, (list, tuple)): return [_plain(v) for v in value]
+    if isinstance(value, dict): return {key: as_json(v) for key, v in value.items()}
+    if isinstance(value, (list, tuple)): return [as_json(v) for v in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 # %% ../nbs/tools/core.ipynb #52775ed1
@@ -355,7 +356,7 @@ def write_json(
     value: Any,        # dictionaries, lists, numbers, text, arrays, tensors
 ) -> None:
     "Writes a JSON file, whole or not at all; NaN and infinity become null."
-    text = json.dumps(_plain(value), indent=1, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(as_json(value), indent=1, ensure_ascii=False, allow_nan=False)
     with atomic_path(path) as tmp: tmp.write_text(text + "\n", encoding="utf-8")
 
 # %% ../nbs/tools/core.ipynb #3c1112b0

@@ -1,6 +1,8 @@
 """The live figures in a browser: moved, compared with the package, unplugged."""
 import json
 import time
+from functools import cache
+from itertools import product
 
 import numpy as np
 import pytest
@@ -9,12 +11,14 @@ from conftest import serve, watched
 
 from cosmoflow import CosmoFlow
 from cosmoflow.data import open_maps
+from cosmoflow.scales import selectivity
 from cosmoflow.spectra import cross_correlation, power_spectrum, wavenumbers
 
 PAGES = {"universe": "index.html", "flow": "course/flow.html",
          "scales": "course/scales.html", "summaries": "course/inference.html",
          "paint": "course/model.html", "omega_m": "experiments/omega_m.html",
          "warm": "experiments/warm.html"}
+WIDTHS = 390, 1400  # a phone, where a finger and a screen reader move figures; a desk
 STATE = """figure => {
   const plain = v => v?.length === undefined || typeof v === "string" ? v
     : Array.from(v, plain);
@@ -54,15 +58,19 @@ def answer(page, site, figure):
     return place
 
 
-def after(place, counter, move):
+def until(holds):
+    deadline = time.time() + 60
+    while not holds() and time.time() < deadline: time.sleep(0.02)
+    assert holds(), "nothing happened in a minute"
+
+
+def after(place, move, counter="draws"):
     "What a figure shows once a move has led to a picture: its state."
     shown = "f => [...f.querySelectorAll('canvas')].map(c => c.toDataURL()).join()"
     count = "(f, c) => f.cosmoflow[c]"
     before, drawn = place.evaluate(shown), place.evaluate(count, counter)
     move()
-    deadline = time.time() + 30
-    while place.evaluate(count, counter) == drawn and time.time() < deadline:
-        time.sleep(0.02)
+    until(lambda: place.evaluate(count, counter) != drawn)
     time.sleep(0.3)  # words follow once the hand rests
     assert place.evaluate(shown) != before, "the picture is the same as before"
     return place.evaluate(STATE)
@@ -86,9 +94,13 @@ def point(page, place, name, share, touch):
 def as_field(state): return torch.tensor(state["field"]).reshape(1, 8, 4, 4)
 
 
+@cache
+def loaded(name): return CosmoFlow.from_pretrained(name, device="cpu")
+
+
 def decoded(name, state, **sampling):
     "log10 of the map that the package makes of a figure's field and noise: (64, 64)."
-    model = CosmoFlow.from_pretrained(name, device="cpu")
+    model = loaded(name)
     noise = torch.tensor(state["noise"]).reshape(1, 1, 64, 64)
     made = torch.randn
     torch.randn = lambda *args, **kwargs: noise
@@ -97,22 +109,22 @@ def decoded(name, state, **sampling):
 
 
 def check_universe(page, place, touch):
-    first = after(place, "draws", lambda: point(page, place, "Omega m", 0.1, touch))
+    first = after(place, lambda: point(page, place, "Omega m", 0.1, touch))
     assert first["params"][0] < 0.2
-    state = after(place, "draws", lambda: press(place, "sigma 8", "End"))
+    state = after(place, lambda: press(place, "sigma 8", "End"))
     assert state["params"][1] == 1 and state["params"][0] == first["params"][0]
     log = decoded("mini-fast", state)
     found = np.reshape(state["log"], (64, 64))
     assert np.abs(found - log).max() < 0.01
     power = power_spectrum(10 ** found[None])[1][0].numpy()
     np.testing.assert_allclose(state["power"], power, rtol=1e-4)
-    assert "σ₈ = 1.00" in place.get_by_role("status").inner_text()
+    assert "σ₈ = 1.00" in place.locator(".cf-words").inner_text()
     new = place.get_by_role("button", name="Draw a new universe")
-    drawn = after(place, "draws", new.click)
+    drawn = after(place, new.click)
     assert np.abs(np.subtract(drawn["field"], state["field"])).max() > 0.5
     place.get_by_text("The eight numbers").click()
     number = "number 1, in standard deviations"
-    after(place, "draws", lambda: press(place, number, "Home"))
+    after(place, lambda: press(place, number, "Home"))
 
 
 def check_flow(page, place, touch):
@@ -122,14 +134,20 @@ def check_flow(page, place, touch):
     log = decoded("mini", state, steps=8, solver="midpoint")
     assert np.abs(np.reshape(state["end"], (64, 64)) - log).max() < 0.05
     move = lambda: point(page, place, name, 0.98, touch)
-    state = after(place, "shows", move)
+    state = after(place, move)
     assert state["t"] == 1 and state["live"] == 1
-    state = after(place, "shows", lambda: press(place, name, "ArrowLeft"))
+    state = after(place, lambda: press(place, name, "ArrowLeft"))
     assert state["t"] == 0.875 and place.locator(".cf-off").count() == 7
+    still = page.evaluate("matchMedia('(prefers-reduced-motion: reduce)').matches")
+    play = place.get_by_role("button", name="Play")
+    assert play.count() == 1 - still  # nothing moves by itself for those who ask so
+    if not still:
+        play.click()
+        until(lambda: place.evaluate("f => f.cosmoflow.t") == 1)
     power = power_spectrum(10 ** np.reshape(state["log"], (1, 64, 64)), of="log")[1]
     np.testing.assert_allclose(state["power"], power[0].numpy(), rtol=1e-4)
     steps = place.get_by_role("combobox")
-    after(place, "flows", lambda: steps.select_option("2"))
+    after(place, lambda: steps.select_option("2"), "flows")
 
 
 def check_scales(page, place, touch):
@@ -137,26 +155,37 @@ def check_scales(page, place, touch):
     mixture = "f => f.querySelectorAll('canvas')[1].toDataURL()"
     seen = [place.evaluate(mixture)]
     for move in (a.tap if touch else a.click, lambda: b.press("Space")):
-        drawn = place.evaluate("f => f.cosmoflow.draws")
-        move()
-        now = "document.querySelector('.cosmoflow-live').cosmoflow.draws"
-        page.wait_for_function(f"() => {now} > {drawn}")
+        state = after(place, move)
         seen.append(place.evaluate(mixture))
     assert len(set(seen)) == 3
-    state = place.evaluate(STATE)
-    log = decoded("mini-fast", state)
-    assert np.abs(np.reshape(state["log"], (64, 64)) - log).max() < 0.01
-    maps = [10 ** np.reshape(m, (1, 64, 64)) for m in (state["log"], *state["ends"])]
-    for found, end in zip(state["r"], maps[1:]):
-        r = cross_correlation(maps[0], end, of="log")[0].numpy()
-        np.testing.assert_allclose(found, r, atol=1e-4)
+
+    def check(log):
+        assert np.abs(np.reshape(state["log"], (64, 64)) - log).max() < 0.05
+        maps = [10 ** np.reshape(m, (1, 64, 64))
+                for m in (state["log"], *state["ends"])]
+        r = [cross_correlation(maps[0], end, of="log")[0] for end in maps[1:]]
+        np.testing.assert_allclose(state["r"], torch.stack(r), atol=1e-4)
+        held = torch.stack(r)[:, :state["held"]]
+        assert abs(state["score"] - selectivity(1 - held)) < 1e-3
+        assert f"Score: {state['score']:.2f}" in place.locator(".cf-words").inner_text()
+
+    check(decoded("mini-fast", state))
+    mixed = state["score"]
+    if touch: return  # one width is enough for the second model
+    models = place.get_by_role("combobox")
+    state = after(place, lambda: models.select_option("sorted"))
+    assert state["name"] == "sorted" and state["held"] == 6
+    check(decoded("mini-scales", state, steps=4, solver="midpoint"))
+    state = after(place, b.click)  # channel 0 alone: the longest wave, and no other
+    (a, b), held = state["r"], slice(2, 5)
+    assert b[0] > 0.95 > 0.5 > a[0] and min(a[held]) > 0.95
+    assert state["score"] > mixed + 0.1
 
 
 def check_summaries(page, place, touch):
     name = "walk from the universe before to the chosen one"
-    state = after(place, "draws", lambda: press(place, name, "Home"))
-    model = CosmoFlow.from_pretrained("mini-fast", device="cpu")
-    maps = open_maps("PM", "LH").maps[::15]
+    state = after(place, lambda: press(place, name, "Home"))
+    model, maps = loaded("mini-fast"), open_maps("PM", "LH").maps[::15]
     start, chosen = state["ends"]  # the walk begins at a map of the package
     field = model.encode(maps[start:start + 1])
     np.testing.assert_allclose(state["field"], field.flatten(), atol=1e-4)
@@ -167,18 +196,18 @@ def check_summaries(page, place, touch):
     plane.scroll_into_view_if_needed()
     box = points.nth(7).bounding_box()
     at = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-    drawn = after(place, "draws", lambda: (
+    drawn = after(place, lambda: (
         page.touchscreen.tap if touch else page.mouse.click)(*at))
     assert drawn["ends"] == [chosen, 7]
     universes = place.get_by_role("listbox")
     move = lambda: universes.press("ArrowRight")
-    state = after(place, "draws", move)
+    state = after(place, move)
     assert state["ends"][0] == 7 and state["place"][0] > drawn["place"][0]
     selected = place.locator("[aria-selected=true]")
     assert selected.count() == 1
-    first = after(place, "draws", lambda: press(place, name, "Home"))
+    first = after(place, lambda: press(place, name, "Home"))
     np.testing.assert_allclose(first["field"], drawn["field"], atol=1e-6)
-    half = after(place, "draws", lambda: point(page, place, name, 0.5, touch))
+    half = after(place, lambda: point(page, place, name, 0.5, touch))
     s = as_field(half).mean((2, 3))[0].numpy()  # half-way between both summaries
     ends = [as_field(end).mean((2, 3))[0].numpy() for end in (drawn, state)]
     share = half["walked"]
@@ -189,12 +218,12 @@ def check_summaries(page, place, touch):
 
 def check_paint(page, place, touch):
     back = place.get_by_role("button", name="Back to the start")
-    start = after(place, "draws", back.click) if touch else place.evaluate(STATE)
+    start = after(place, back.click) if touch else place.evaluate(STATE)
     cells = place.get_by_role("button", name="column 3, row 2 from below")
     (cells.tap if touch else cells.click)()
     place.get_by_role("button", name="channel 0").click()
     name = "value of this cell, in standard deviations"
-    state = after(place, "draws", lambda: press(place, name, "End"))
+    state = after(place, lambda: press(place, name, "End"))
     moved = np.flatnonzero(np.subtract(state["field"], start["field"]))
     assert moved.tolist() == [4 + 2]  # of channel 0: row 1, column 2, counted from 0
     log = decoded("mini-fast", state)
@@ -209,22 +238,22 @@ def check_paint(page, place, touch):
     power = [power_spectrum(10**m)[1][0].numpy() for m in (now, before)]
     np.testing.assert_allclose(state["ratio"], power[0] / power[1], rtol=1e-3)
     cells.press("ArrowRight")
-    after(place, "draws", lambda: page.keyboard.press("-"))
+    after(place, lambda: page.keyboard.press("-"))
     assert "column 4, row 2" in page.evaluate(
         "document.activeElement.getAttribute('aria-label')")
-    state = after(place, "draws", back.click)
+    state = after(place, back.click)
     assert state["field"] == start["field"]
 
 
 def check_omega_m(page, place, touch):
     name = "Omega m"
-    state = after(place, "draws", lambda: point(page, place, name, 0.7, touch))
+    state = after(place, lambda: point(page, place, name, 0.7, touch))
     assert 0.35 < state["omega"] < 0.4 and 0.75 < state["share"] < 0.95
-    state = after(place, "draws", lambda: press(place, name, "End"))
+    state = after(place, lambda: press(place, name, "End"))
     assert state["omega"] == 0.5 and state["share"] == 1
     dense = open_maps("PM", "1P").maps[60:61]
-    model = CosmoFlow.from_pretrained("mini-fast", device="cpu")
-    np.testing.assert_allclose(state["field"], model.encode(dense).flatten(), atol=1e-3)
+    field = loaded("mini-fast").encode(dense)
+    np.testing.assert_allclose(state["field"], field.flatten(), atol=1e-3)
     log = decoded("mini-fast", state)
     assert np.abs(np.reshape(state["log"], (64, 64)) - log).max() < 0.01
     steps = np.reshape(state["truth"], (64, 64)) - np.log10(dense[0])
@@ -233,14 +262,14 @@ def check_omega_m(page, place, touch):
     np.testing.assert_allclose(state["simulated"], power, rtol=0.03)
     r = cross_correlation(10 ** log[None], dense, of="log")[0]
     np.testing.assert_allclose(state["r"], r, atol=0.01)
-    after(place, "draws", place.get_by_role("button", name="Another view").click)
+    after(place, place.get_by_role("button", name="Another view").click)
 
 
 def check_warm(page, place, touch):
     name = "mass of the particle"
-    state = after(place, "draws", lambda: point(page, place, name, 0.5, touch))
+    state = after(place, lambda: point(page, place, name, 0.5, touch))
     assert 0.3 < state["keV"] < 0.7
-    state = after(place, "draws", lambda: press(place, name, "ArrowLeft"))
+    state = after(place, lambda: press(place, name, "ArrowLeft"))
     warm, cold = open_maps("PM", "WDM"), open_maps("PM", "CDM")
     (sim,) = np.flatnonzero(np.isclose(warm.params[:, 2], state["keV"], atol=1e-4))
     shown = warm.maps[15 * sim:15 * sim + 1]
@@ -259,7 +288,9 @@ CHECKS = {"universe": check_universe, "flow": check_flow, "scales": check_scales
           "summaries": check_summaries, "paint": check_paint,
           "omega_m": check_omega_m, "warm": check_warm}
 # What an answer to the question before a figure shows.
-REVEALED = {"flow": lambda state: state["t"] == 0.5,
+REVEALED = {"universe": lambda state: state["params"][0] == 0.1 and 0.3 < np.median(
+                np.divide(state["power"], state["before"])) < 0.7,
+            "flow": lambda state: state["t"] == 0.5,
             "scales": lambda state: np.mean(state["r"][1][:3]) > 0.9,
             "omega_m": lambda state: abs(state["share"] - 0.5) < 0.03,
             "summaries": lambda state: state["walked"] == 0.5 > state["read"][0] + 0.22,
@@ -267,7 +298,7 @@ REVEALED = {"flow": lambda state: state["t"] == 0.5,
             "warm": lambda state: state["keV"] < 0.27}
 
 
-@pytest.mark.parametrize("width, scheme", [(390, "dark"), (1400, "light")])
+@pytest.mark.parametrize("width, scheme", [*zip(WIDTHS, ("dark", "light"))])
 @pytest.mark.parametrize("figure", CHECKS)
 def test_moves_by_hand_and_key_and_its_numbers_are_right(
         live, site, browser, figure, width, scheme):
@@ -280,19 +311,30 @@ def test_moves_by_hand_and_key_and_its_numbers_are_right(
     page.on("request", lambda r: asked.append(r.url))
     page.goto(f"{site}/{PAGES[figure]}", wait_until="networkidle")
     assert not [url for url in asked if "/engine/" in url or "/models/" in url]
-    if touch and figure in REVEALED:
+    if touch:
         place = answer(page, site, figure)
         assert REVEALED[figure](place.evaluate(STATE))
         back = place.get_by_role("button", name="All from A")
-        if back.count(): after(place, "draws", back.tap)
+        if back.count(): after(place, back.tap)
     else: place = awaken(page, site, figure)
+    spoken = "f => [...f.querySelectorAll('[role=img]')].map(e => e.ariaLabel)"
+    said = place.evaluate(spoken)
     CHECKS[figure](page, place, touch)
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-    axed = Axe().run(page, context=".cosmoflow-live",
-                     options={"resultTypes": ["violations"]})
-    bad = [(v["id"], v["nodes"][0]["html"][:120]) for v in axed.response["violations"]
-           if v["impact"] in ("serious", "critical")]
-    assert not bad and not page.trouble
+    now = place.evaluate(spoken)
+    assert all(now) and now != said, "who cannot see the pictures hears nothing new"
+    is_dark = "dark => document.querySelector(':root.quarto-dark') ? dark : !dark"
+    for size, colours in product(WIDTHS, ("light", "dark")):
+        page.set_viewport_size({"width": size, "height": 844})
+        page.emulate_media(color_scheme=colours)
+        page.wait_for_function(is_dark, arg=colours == "dark")
+        assert page.evaluate("document.documentElement.scrollWidth") <= size
+        axed = Axe().run(page, context=".cosmoflow-live",
+                         options={"resultTypes": ["violations"]})
+        bad = [(v["id"], v["nodes"][0]["html"][:120])
+               for v in axed.response["violations"]
+               if v["impact"] in ("serious", "critical")]
+        assert not bad, (size, colours)
+    assert not page.trouble
     page.close()
 
 
@@ -350,7 +392,7 @@ def test_mathematics_is_that_of_the_package(live, site, page):
 
 def test_the_widget_answers_what_its_figure_asks():
     from cosmoflow.live import LiveFigure, live, networks
-    model = CosmoFlow.from_pretrained("mini-fast", device="cpu")
+    model = loaded("mini-fast")
     field = model.encode(open_maps("PM", "LH").maps[:1])
     noise = torch.randn(1, 1, 64, 64, generator=torch.Generator().manual_seed(3))
     widget, sent = LiveFigure("paint", {}, networks(model)), []
@@ -370,13 +412,18 @@ def test_the_widget_answers_what_its_figure_asks():
 
 
 def test_lives_without_a_network_after_the_first_visit(live, built_site, browser):
+    "One figure for each kind of file: decoder, flow, maps."
     context = browser.new_context()
-    page = context.new_page()
+    page, sliders = context.new_page(), {
+        "universe": "Omega m", "flow": "flow time t, from noise to map",
+        "warm": "mass of the particle"}
     with serve(built_site) as site:
-        awaken(page, site, "universe")
-        page.wait_for_selector("[data-kept]", state="attached")
-    place = awaken(page, site, "universe")  # the server is gone
-    after(place, "draws", lambda: press(place, "Omega m", "Home"))
+        for figure in sliders:
+            awaken(page, site, figure)
+            page.wait_for_selector("[data-kept]", state="attached")
+    for figure, slider in sliders.items():  # the server is gone
+        place = awaken(page, site, figure)
+        after(place, lambda: press(place, slider, "Home"))
     context.close()
 
 

@@ -11,8 +11,8 @@ from conftest import full_disk, randomised
 from cosmoflow import CosmoFlow, cli
 from cosmoflow.data import Normalizer, open_maps, split_simulations
 from cosmoflow.export import (
-    LIMIT, SETS, _Decode, _halve, _halved, _prepared, _trace, _write, export,
-    fit_regressors, graphs, open_sets, runner)
+    LIMIT, SETS, _Decode, _prepared, _trace, _write, export, fit_regressors, graphs,
+    halved, halved_safely, open_sets, runner)
 from cosmoflow.spectra import power_spectrum
 from cosmoflow.vae import VAE
 
@@ -180,9 +180,9 @@ def test_a_decoder_holds_all_steps_of_euler():
 
 def test_weights_that_err_too_much_stay_float32(fast, found, monkeypatch):
     monkeypatch.setattr("cosmoflow.export.LIMIT", 1e-9)
-    half, about = _halve(found, fast.normalizer(MAPS[:1]), fast.normalizer.std)
+    half, about = halved_safely(found, fast.normalizer(MAPS[:1]), fast.normalizer.std)
     assert about["max_dex"] == 0 and about["smallest_tensor"] == np.inf
-    assert half["decoder"].ByteSize() > 1.9 * _halved(found["decoder"]).ByteSize()
+    assert half["decoder"].ByteSize() > 1.9 * halved(found["decoder"]).ByteSize()
 
 
 def test_what_cannot_be_exported_is_refused(fast):

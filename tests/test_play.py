@@ -1,4 +1,4 @@
-"""Explorers and a live figure in JupyterLab, in a browser: the kernel answers them."""
+"""Explorers and live figures in JupyterLab, in a browser: the kernel answers them."""
 import os
 import socket
 import subprocess
@@ -8,22 +8,24 @@ from pathlib import Path
 from urllib.request import urlopen
 
 import nbformat
-import numpy as np
 import pytest
 from conftest import ROOT
-from test_live import STATE, decoded
+from test_live import CHECKS
 
-FIGURE = "from cosmoflow.live import live\nlive('paint')"
+FIGURES = """
+from cosmoflow.live import FIGURES, live
+for figure in FIGURES: display(live(figure))
+"""
 
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
-    "The address of a JupyterLab with the explorers, without outputs, and a figure."
+    "The address of a JupyterLab with the explorers, without outputs, and all figures."
     tmp_path = tmp_path_factory.mktemp("lab")
     notebook = nbformat.read(ROOT / "nbs" / "tools" / "play.ipynb", 4)
     for cell in notebook.cells:
         if cell.cell_type == "code": cell.outputs = []
-    notebook.cells.append(nbformat.v4.new_code_cell(FIGURE))
+    notebook.cells.append(nbformat.v4.new_code_cell(FIGURES))
     nbformat.write(notebook, tmp_path / "play.ipynb")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -50,7 +52,7 @@ def lab(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def explorers(browser, lab):
-    "The page of explorers, with every cell run, and a live figure at its end."
+    "The page of explorers, with every cell run, and all live figures at its end."
     page = browser.new_page(viewport={"width": 1400, "height": 900})
     page.set_default_timeout(120_000)
     page.goto(f"{lab}/lab/tree/play.ipynb")
@@ -109,26 +111,13 @@ def test_explorers_follow_the_hand(explorers):
     assert label > 30, "beside the axes the cross stops at their edge"
 
 
-def test_a_live_figure_asks_the_kernel(explorers):
-    place = explorers.locator(".cosmoflow-live[data-state=live]")
+@pytest.mark.parametrize("figure", CHECKS)
+def test_live_figures_ask_the_kernel(explorers, figure):
+    kind = f".cosmoflow-live[data-figure={figure}][data-state=live]"
+    place = explorers.locator(kind)
     place.wait_for(state="attached")
-    cell = place.get_by_role("button", name="column 1, row 4 from below")
-    cell.scroll_into_view_if_needed()
-    cell.click()
-    before = place.evaluate(STATE)
-    place.get_by_role("slider").press("End")
-    drawn = "f => f.cosmoflow.draws"
-    deadline = time.time() + 60
-    while place.evaluate(drawn) == before["draws"] and time.time() < deadline:
-        time.sleep(0.05)
-    state = place.evaluate(STATE)
-    assert np.flatnonzero(np.subtract(state["field"], before["field"])).size == 1
-    log = np.reshape(state["log"], (64, 64))
-    assert np.abs(log - decoded("mini-fast", state)).max() < 1e-4
-    assert np.abs(log - np.reshape(before["log"], (64, 64))).max() > 0.1
-    cell.press("ArrowRight")  # an arrow moves in the figure, and not to another cell
-    focus = "document.activeElement.getAttribute('aria-label')"
-    assert explorers.evaluate(focus).startswith("column 2, row 4")
+    place.scroll_into_view_if_needed()
+    CHECKS[figure](explorers, place, touch=False)
 
 
 def test_simulations_of_the_sliders_share_their_waves():

@@ -7,10 +7,12 @@ import { MAGMA, normals, paint } from "./maths.js";
 /**
  * @typedef {import("./maths.js").Network} Network
  * @typedef {{run: Function, flow: Function, load: Function}} Engine
- * @typedef {{side: number, box: number, field: number[], mean: number, std: number,
- *   params: string[], toParams: Network, toSummary: Network, prior: number[], spreads: number[][],
+ * @typedef {{mean: number, std: number, prior: number[]}} Units of maps and fields of a model
+ * @typedef {Units & {side: number, box: number, field: number[],
+ *   params: string[], toParams: Network, toSummary: Network, spreads: number[][],
  *   starts: Record<string, {field: number[], noise: string, params: number[]}[]>,
  *   plane: {mean: number[], std: number[], directions: number[][], share: number[]},
+ *   sorted?: Units & {steps: number, fields: number[][]},
  *   models: Record<string, string>, bytes: Record<string, number>, sets?: Record<string, any>}} About
  */
 
@@ -19,6 +21,10 @@ const LABELS = /** @type {Record<string, string>} */ ({ Omega_m: "Ω", sigma_8: 
 const INDEX = /** @type {Record<string, string>} */ ({ Omega_m: "m", sigma_8: "8" });
 export const RANGES = /** @type {Record<string, number[]>} */ ({
   Omega_m: [0.1, 0.5], sigma_8: [0.6, 1],
+});
+/** Where the arrow keys lead: to the right, and up. */
+export const ARROWS = /** @type {Record<string, number[]>} */ ({
+  ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1],
 });
 
 // ---------------------------------------------------------------- small tools
@@ -49,6 +55,12 @@ export const symbol = name => make("span", { class: "cf-symbol" }, LABELS[name],
 /** The same in plain text, for those who listen. @param {string} name */
 export const spoken = name => name.replace("_", " ");
 
+/** What is spoken, with symbols for those who read. @param {string} text */
+export const written = text => text.replaceAll("Omega m", "Ωₘ").replaceAll("sigma 8", "σ₈");
+
+/** With a sign, and one digit behind the point. @param {number} v */
+export const signed = v => (v < 0 ? "−" : "+") + Math.abs(v).toFixed(1);
+
 /**
  * Runs a job for the newest request only: what comes while it runs waits, the last wins.
  * @param {() => Promise<void>} job
@@ -70,25 +82,37 @@ export function newest(job) {
   };
 }
 
+/** @param {string} text in base64 */
+const bytesOf = text => Uint8Array.from(atob(text), c => c.charCodeAt(0));
+
 /** Numbers from base64 of float32. @param {string} text */
-export function floats(text) {
-  const bytes = Uint8Array.from(atob(text), c => c.charCodeAt(0));
-  return new Float32Array(bytes.buffer);
-}
+export const floats = text => new Float32Array(bytesOf(text).buffer);
 
 // ---------------------------------------------------------------- parts of a figure
 
 /**
- * A map in magma, or a channel of a field in cividis.
- * @param {string} label what it shows, for those who do not see it
- * @param {{low?: number, high?: number, colours?: Uint8ClampedArray, side: number}} how
+ * The whole of a figure. It takes the focus once it lives.
+ * @param {string} name for its style: `cf-name`
+ * @param {string} label
+ * @param {...HTMLElement} children
+ * @returns {HTMLElement}
  */
-export function picture(label, { low = 10, high = 13, colours = MAGMA, side }) {
-  const canvas = make("canvas", { width: side, height: side, role: "img", "aria-label": label });
+export const figureOf = (name, label, ...children) => make("div",
+  { tabindex: -1, class: `cf-figure cf-${name}`, role: "group", "aria-label": label }, ...children);
+
+/**
+ * A map in magma, or a channel of a field in cividis.
+ * @param {{low?: number, high?: number, colours?: Uint8ClampedArray, side: number,
+ *   decorates?: boolean}} how `decorates`: a label beside it says all, so that nobody need
+ *   hear of it
+ */
+export function picture({ low = 10, high = 13, colours = MAGMA, side, decorates = false }) {
+  const canvas = make("canvas", { width: side, height: side,
+    ...decorates ? { "aria-hidden": "true" } : { role: "img", "aria-label": "" } });
   const context = canvas.getContext("2d");
   return {
     element: canvas,
-    /** @param {ArrayLike<number>} values @param {string} [says] */
+    /** @param {ArrayLike<number>} values @param {string} [says] to those who do not see it */
     show(values, says) {
       context.putImageData(new ImageData(paint(values, low, high, colours), side), 0, 0);
       if (says) canvas.setAttribute("aria-label", says);
@@ -113,11 +137,11 @@ export function colourBar() {
 
 /**
  * Curves over wavenumber.
- * @param {{label: string, y: string, k: ArrayLike<number>, range: [number, number],
+ * @param {{y: string, k: ArrayLike<number>, range: [number, number],
  *   ticks: number[], log?: boolean, names: Record<string, string>, over?: [string, number]}} how
  *   `over`: a curve, and the height above which the area below it is filled
  */
-export function plot({ label, y, k, range, ticks, log = true, names, over }) {
+export function plot({ y, k, range, ticks, log = true, names, over }) {
   const [width, height, left, right, top, bottom] = [360, 330, 52, 8, 34, 46];
   const [k0, k1] = [k[0], k[k.length - 1]], place = log ? Math.log10 : (/** @type {number} */ v) => v;
   const px = (/** @type {number} */ v) =>
@@ -125,7 +149,7 @@ export function plot({ label, y, k, range, ticks, log = true, names, over }) {
   const py = (/** @type {number} */ v) => height - bottom
     - (place(v) - place(range[0])) / (place(range[1]) - place(range[0])) * (height - bottom - top);
   const svg = make("svg", {
-    viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label, class: "cf-plot",
+    viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": "", class: "cf-plot",
   });
   const text = (/** @type {number} */ x, /** @type {number} */ at, /** @type {string} */ what,
     /** @type {string} */ anchor) => make("text", { x, y: at, "text-anchor": anchor }, what);
@@ -161,7 +185,7 @@ export function plot({ label, y, k, range, ticks, log = true, names, over }) {
         `${px(k[i]).toFixed(1)} ${Math.min(base, clip(v)).toFixed(1)}`);
       area.setAttribute("d", `M${px(k0)} ${base}L${above.join("L")}L${px(k1)} ${base}Z`);
     },
-    /** @param {string} says */
+    /** @param {string} says to those who do not see it */
     describe(says) { svg.setAttribute("aria-label", says); },
   };
 }
@@ -169,7 +193,7 @@ export function plot({ label, y, k, range, ticks, log = true, names, over }) {
 /**
  * A slider with its name and its value.
  * @param {{name: Node | string, spoken: string, min: number, max: number, step: number,
- *   value: number, format?: (v: number) => string, act: (v: number) => void}} how
+ *   value: number, format?: (v: number) => string, act: (v: number) => void | Promise<void>}} how
  */
 export function slider({ name, spoken, min, max, step, value, format = v => v.toFixed(2), act }) {
   const input = make("input", { type: "range", min, max, step, "aria-label": spoken });
@@ -182,8 +206,10 @@ export function slider({ name, spoken, min, max, step, value, format = v => v.to
   const part = {
     element: make("label", { class: "cf-slider" }, make("span", {}, name), input, output),
     input,
-    /** @param {number} v */
+    /** Shows a value. @param {number} v */
     set(v) { input.value = String(v); show(); },
+    /** Shows a value and acts on it, as a hand would. @param {number} v */
+    move(v) { part.set(v); return act(v); },
   };
   part.set(value);
   return part;
@@ -191,6 +217,33 @@ export function slider({ name, spoken, min, max, step, value, format = v => v.to
 
 /** @param {string} says @param {() => void} act */
 export const push = (says, act) => make("button", { type: "button", class: "cf-button", onclick: act }, says);
+
+/**
+ * A choice from a short list.
+ * @param {string} label
+ * @param {Record<string, string>} options what each value is called
+ * @param {string} value
+ * @param {(value: string) => void} act
+ * @returns {HTMLSelectElement}
+ */
+export function choice(label, options, value, act) {
+  const select = make("select", { class: "cf-button", "aria-label": label, onchange: () => act(select.value) },
+    ...Object.entries(options).map(([v, says]) => make("option", { value: v, selected: v === value }, says)));
+  return select;
+}
+
+/** How far a computation has got: hidden while there is none. @param {string} label */
+export function progressBar(label) {
+  const element = make("progress", { max: 1, value: 0, "aria-label": label, hidden: true });
+  return {
+    element,
+    /** @param {number} share */
+    show(share) {
+      element.value = share;
+      element.hidden = share >= 1;
+    },
+  };
+}
 
 /** What changed, in words: seen by all, read out once it rests. */
 export function words() {
@@ -211,36 +264,47 @@ export function words() {
 /**
  * The networks in physical terms.
  * @param {Engine} engine @param {About} about
+ * @param {Units} units of the model whose networks are asked
  */
-function physics(engine, about) {
-  const shape = [1, ...about.field], map = [1, 1, about.side, about.side];
-  const log = (/** @type {Float32Array} */ x) => x.map(v => v * about.std + about.mean);
+function physics(engine, about, { mean, std } = about) {
+  const pixels = about.side ** 2, shape = [1, ...about.field], map = [1, 1, about.side, about.side];
   return {
-    log,
-    noise: (/** @type {number} */ seed) => normals(about.side ** 2, seed),
-    /** log10 of the map that a field and noise become */
-    async decode(/** @type {Float32Array} */ field, /** @type {Float32Array} */ noise) {
+    /** log10 of surface density, of what a network made @param {Float32Array} x */
+    log: x => x.map(v => v * std + mean),
+    /** @param {number} seed */
+    noise: seed => normals(pixels, seed),
+    /** log10 of the map that a field and noise become in one evaluation
+     * @param {Float32Array} field @param {Float32Array} noise
+     * @returns {Promise<Float32Array>} */
+    async decode(field, noise) {
       const { x } = await engine.run(about.models.decoder,
         { noise: [noise, map], field: [field, shape] });
-      return log(x);
+      return this.log(x);
     },
-    async flow(/** @type {Float32Array} */ field, /** @type {Float32Array} */ noise,
-      /** @type {number} */ steps, /** @type {(share: number) => void} */ progress) {
-      return engine.flow({
-        model: about.models.velocity, field, noise, fieldShape: shape, steps, side: about.side,
-      }, progress);
-    },
+    /** The way from noise to a map; null where a newer one was asked for meanwhile
+     * @param {Float32Array} field @param {Float32Array} noise @param {number} steps
+     * @param {(share: number) => void} progress @param {string} network
+     * @returns {Promise<{states: Float32Array, ends: Float32Array} | null>} */
+    flow: (field, noise, steps, progress, network = "velocity") => engine.flow({
+      model: about.models[network], field, noise, fieldShape: shape, steps, side: about.side,
+    }, progress),
   };
 }
 
 // ---------------------------------------------------------------- the table of figures
 
 /**
+ * What a figure is built from. `sorted` is the second model of those figures that offer it,
+ * `load` gets a network that only some readers want, and `report` keeps what is shown now,
+ * for tests, and counts.
  * @typedef {{params: number[], log: Float32Array, field: Float32Array<ArrayBuffer>}} Shipped
- * @typedef {{about: About, model: ReturnType<typeof physics>, state: any,
+ * @typedef {ReturnType<typeof physics>} Model
+ * @typedef {{about: About, model: Model, sorted: Model | null,
+ *   load: (name: string, progress: (share: number) => void) => Promise<void>,
+ *   report: (shown: Record<string, any>) => void,
  *   progress: (share: number) => void, maps: Record<string, Shipped[][]>}} Setting
- * @typedef {{needs: string[], maps?: string[],
- *   build: (setting: Setting) => {element: HTMLElement, ready: Promise<void>, reveal?: () => void | Promise<void>}}} Figure
+ * @typedef {{needs: string[], maps?: string[], later?: string[],
+ *   build: (setting: Setting) => {element: HTMLElement, ready: Promise<void>, reveal: () => void | Promise<void>}}} Figure
  */
 
 /** Each figure puts itself in here, from a file of its own. @type {Record<string, Figure>} */
@@ -290,8 +354,8 @@ const engines = new Map();
  * @returns {Shipped[][]}
  */
 function unpack({ each, range: [low, high], params, maps, fields }) {
-  const bytes = Uint8Array.from(atob(maps), c => c.charCodeAt(0)), field = floats(fields);
-  const log = Float32Array.from(bytes, v => low + v / 255 * (high - low));
+  const field = floats(fields);
+  const log = Float32Array.from(bytesOf(maps), v => low + v / 255 * (high - low));
   const count = each * params.length;
   const part = (/** @type {Float32Array<ArrayBuffer>} */ all, /** @type {number} */ i) =>
     all.slice(i * all.length / count, (i + 1) * all.length / count);
@@ -338,14 +402,23 @@ export async function mount(place, {
     maps[name] = unpack(told);
     count(sizes[paths[name]] ?? 0);
   })]);
-  const state = {};
   const progress = (/** @type {number} */ share) => {
     [bar.max, bar.value] = [1, share];
     if (bar.nextSibling) bar.nextSibling.textContent = "following the flow";
   };
-  const { element, ready, reveal = () => {} } = figure.build({ about, model: physics(engine, about), state, progress, maps });
+  const running = engine, shown = { draws: 0 };
+  const { element, ready, reveal } = figure.build({
+    about, maps, progress, model: physics(engine, about),
+    sorted: about.sorted ? physics(engine, about, about.sorted) : null,
+    async load(name, progress) {
+      let got = 0;
+      await running.load([paths[name]], (/** @type {number} */ bytes) =>
+        progress((got += bytes) / sizes[paths[name]]));
+    },
+    report(now) { Object.assign(shown, now, { draws: shown.draws + 1 }); },
+  });
   await ready;
   put(element);
-  Object.assign(place, { cosmoflow: state });
+  Object.assign(place, { cosmoflow: shown });
   return reveal;
 }

@@ -1,32 +1,29 @@
 // The flow from noise to a map, step by step, with the channels that are live.
 // @ts-check
 import {
-  colourBar, figures, floats, framed, make, newest, picture, plot, push, slider,
-  words,
+  choice, colourBar, figureOf, figures, floats, framed, make, newest, picture, plot,
+  progressBar, push, slider, words,
 } from "./figure.js";
 import { CIVIDIS, drawField, powerSpectrum, wavenumbers } from "./maths.js";
 
 figures.flow = {
   needs: ["velocity"],
-  build({ about, model, state, progress }) {
+  build({ about, model, report, progress }) {
     const [start] = about.starts.flow, channels = about.field[0];
     const k = wavenumbers(about.side, about.box);
-    const now = picture("", { side: about.side }), end = picture("", { side: about.side });
+    const now = picture({ side: about.side }), end = picture({ side: about.side });
     const spectrum = plot({
-      label: "", k, y: "P(k)/t² of the log map [(Mpc/h)²]", range: [0.0005, 5],
+      k, y: "P(k)/t² of the log map [(Mpc/h)²]", range: [0.0005, 5],
       ticks: [0.001, 0.01, 0.1, 1], names: { now: "state at t", end: "map at t = 1" },
     });
-    const told = words();
-    const bar = make("progress", { max: 1, value: 0, "aria-label": "steps of the flow" });
-    let seed = 1, steps = 8, field = Float32Array.from(start.field), noise = floats(start.noise);
+    const told = words(), bar = progressBar("steps of the flow");
+    let seed = 1, flows = 0, steps = 8, field = Float32Array.from(start.field), noise = floats(start.noise);
     /** @type {{states: Float32Array, ends: Float32Array} | null} */
     let path = null;
 
     const cells = field.length / channels, lights = Array.from({ length: channels }, (_, c) => {
-      const light = picture("", { low: -2, high: 2, colours: CIVIDIS, side: Math.sqrt(cells) });
+      const light = picture({ low: -2, high: 2, colours: CIVIDIS, side: Math.sqrt(cells), decorates: true });
       const element = make("div", { class: "cf-light" }, light.element, make("span", { "aria-hidden": "true" }, String(c)));
-      light.element.removeAttribute("role");
-      light.element.setAttribute("aria-hidden", "true");
       return { element, show: light.show };
     });
     const showField = () => lights.forEach((light, c) => {
@@ -55,18 +52,16 @@ figures.flow = {
       spectrum.describe("The power spectrum of the state, over t squared, " +
         `and that of the map it becomes. Where they agree, the scale has settled. ${says}`);
       told.say(says);
-      Object.assign(state, { log, power, k, t, live, field, noise, steps, end: part(path.states, steps), shows: (state.shows ?? 0) + 1 });
+      report({ log, power, k, t, live, field, noise, steps, flows, end: part(path.states, steps) });
     };
     const compute = newest(async () => {
-      bar.hidden = false;
       const found = await model.flow(field, noise, steps, share => {
-        bar.value = share;
+        bar.show(share);
         progress(share);
       });
-      bar.hidden = true;
       if (!found) return;
       path = found;
-      state.flows = (state.flows ?? 0) + 1;
+      flows++;
       show();
     });
     const still = () => window.matchMedia?.("(prefers-reduced-motion: reduce)").matches;
@@ -84,21 +79,19 @@ figures.flow = {
       }, Math.max(120, 2400 / steps));
     });
     time.input.addEventListener("pointerdown", stop);
-    const chosen = make("select", {
-      "aria-label": "steps of the solver",
-      onchange: () => {
-        stop();
-        const t = Number(time.input.value);
-        [path, steps] = [null, Number(chosen.value)];
-        time.input.step = String(1 / steps);
-        time.set(Math.round(t * steps) / steps);
-        compute();
-      },
-    }, ...[1, 2, 4, 8, 16].map(n => make("option", { value: n, selected: n === steps }, `${n} step${n > 1 ? "s" : ""}`)));
+    const counts = Object.fromEntries([1, 2, 4, 8, 16].map(n => [n, `${n} step${n > 1 ? "s" : ""}`]));
+    const chosen = choice("steps of the solver", counts, String(steps), value => {
+      stop();
+      const t = Number(time.input.value);
+      [path, steps] = [null, Number(value)];
+      time.input.step = String(1 / steps);
+      time.set(Math.round(t * steps) / steps);
+      compute();
+    });
 
     showField();
     time.set(0.5);
-    const element = make("div", { tabindex: -1, class: "cf-figure cf-flow", role: "group", "aria-label": "From noise to a map" },
+    const element = figureOf("flow", "From noise to a map",
       make("div", { class: "cf-panels cf-three" },
         framed("state at t", now.element, about.box),
         framed("denoised map", end.element, about.box), spectrum.element),
@@ -113,7 +106,7 @@ figures.flow = {
           showField();
           path = null;
           compute();
-        }), bar),
+        }), bar.element),
       told.element);
     const reveal = () => {
       stop();

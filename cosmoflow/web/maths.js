@@ -159,6 +159,20 @@ export function crossCorrelation(one, other) {
 }
 
 /**
+ * How little two changes share, however large each is.
+ * @param {Float64Array} one 0 or more, at each wavenumber
+ * @param {Float64Array} other the same
+ * @returns {number} 0: both are at the same wavenumbers; 1: they share none
+ */
+export function selectivity(one, other) {
+  const [p, q] = [one, other].map(change => {
+    const total = change.reduce((a, b) => a + b, 0);
+    return change.map(v => v / total);
+  });
+  return p.reduce((sum, v, i) => sum + Math.abs(v - q[i]), 0) / 2;
+}
+
+/**
  * Mean of a curve over a range of wavenumbers.
  * @param {ArrayLike<number>} k h/Mpc
  * @param {ArrayLike<number>} curve

@@ -1,7 +1,7 @@
 // More and more matter at the same phases: simulations beside fields between two of them.
 // @ts-check
 import {
-  colourBar, figures, framed, make, newest, picture, plot, push, slider, symbol, words,
+  colourBar, figureOf, figures, framed, make, newest, picture, plot, push, slider, symbol, words,
 } from "./figure.js";
 import {
   apply, channelMeans, crossCorrelation, meanBetween, powerSpectrum, wavenumbers,
@@ -13,13 +13,13 @@ const STEP = 0.1;
 figures.omega_m = {
   needs: ["decoder"],
   maps: ["1P"],
-  build({ about, model, state, maps }) {
+  build({ about, model, report, maps }) {
     const simulations = maps["1P"].slice(0, OMEGAS.length);  // they differ in Omega_m alone
     const k = wavenumbers(about.side, about.box), noise = model.noise(2);
-    const shown = picture("", { side: about.side }), between = picture("", { side: about.side });
+    const shown = picture({ side: about.side }), between = picture({ side: about.side });
     const title = make("span"), told = words();
     const spectrum = plot({
-      label: "", k, y: "P(k) of the log map [(Mpc/h)²]", range: [0.0005, 5],
+      k, y: "P(k) of the log map [(Mpc/h)²]", range: [0.0005, 5],
       ticks: [0.001, 0.01, 0.1, 1], names: { now: "between the fields", end: "simulated" },
     });
     let view = 0, omega = OMEGAS[0];
@@ -52,32 +52,27 @@ figures.omega_m = {
       const power = powerSpectrum(log, about.box, "log");
       const simulated = powerSpectrum(truth, about.box, "log");
       const r = crossCorrelation(log, truth), exact = Math.abs(OMEGAS[i] - omega) < 0.001;
-      const name = `${exact ? "simulated" : "nearest simulation"}, Ωₘ = ${OMEGAS[i].toFixed(1)}`;
+      const name = `simulated, Ωₘ = ${OMEGAS[i].toFixed(1)}`;
       const way = `Ωₘ = ${omega.toFixed(2)} is ${w.toFixed(2)} of the way from the field of 0.1 to that of 0.5.`;
       const alike = exact ? ` Likeness to the simulation at k < 1: ${meanBetween(k, r, 0, 1).toFixed(2)}.` : "";
       title.textContent = name;
-      shown.show(truth, `A simulated map of dark matter, 25 Mpc/h wide: ${name}.`);
+      shown.show(truth, `The nearest map of dark matter that was ${name}. It is ${about.box} Mpc/h wide.`);
       between.show(log, `The map of a field between two fields. ${way}`);
       spectrum.draw("now", power);
       spectrum.draw("end", simulated);
       spectrum.describe(`Power spectra of the two maps. ${way}${alike}`);
       told.say(way + alike);
-      Object.assign(state, { field: now, noise, log, truth, power, simulated, r, k, omega, share: w, draws: (state.draws ?? 0) + 1 });
+      report({ field: now, noise, log, truth, power, simulated, r, k, omega, share: w });
     });
     const knob = slider({
       name: symbol("Omega_m"), spoken: "Omega m", min: OMEGAS[0], max: OMEGAS[4], step: 0.01,
-      value: omega, act(v) { omega = v; draw(); },
+      value: omega, act(v) { omega = v; return draw(); },
     });
-    const set = (/** @type {number} */ v) => {
-      omega = v;
-      knob.set(v);
-      return draw();
-    };
     const halfWay = () => {
       const stops = Array.from({ length: 41 }, (_, i) => OMEGAS[0] + i / 100);
-      return set(stops[nearest(stops.map(v => at(known.simulated, v)), known.line[100])]);
+      return knob.move(stops[nearest(stops.map(v => at(known.simulated, v)), known.line[100])]);
     };
-    const element = make("div", { tabindex: -1, class: "cf-figure cf-omega", role: "group", "aria-label": "From a thin universe to a dense one" },
+    const element = figureOf("omega", "From a thin universe to a dense one",
       make("div", { class: "cf-panels cf-three" },
         framed(title, shown.element, about.box),
         framed("between two fields", between.element, about.box), spectrum.element),

@@ -31,8 +31,10 @@ async function awaken(place, button, say) {
   button.disabled = true;
   try {
     const { mount } = await import("./figure.js");
-    const put = (/** @type {HTMLElement} */ figure) => "keep" in place.dataset
-      ? button.parentElement?.replaceWith(figure) : place.replaceChildren(figure);
+    const put = (/** @type {HTMLElement} */ figure) => {
+      button.parentElement?.replaceWith(figure);
+      if (!("keep" in place.dataset)) place.querySelector(".wide, .still")?.remove();
+    };
     const reveal = await mount(place, { base: here.href, say, put });
     place.dataset.state = "live";
     keep().catch(() => {});  // without it the figure lives as long as the network does

@@ -1,20 +1,18 @@
 // Paint in the compressed field: change a cell of a channel, and see what follows.
 // @ts-check
 import {
-  colourBar, figures, floats, framed, make, newest, picture, plot, push, slider, words,
+  ARROWS, colourBar, figureOf, figures, floats, framed, make, newest, picture, plot, push,
+  signed, slider, words,
 } from "./figure.js";
 import {
   channelMeans, CIVIDIS, DIFFERENCE, paint, powerSpectrum, stretches, wavenumbers,
 } from "./maths.js";
 
-const ARROWS = /** @type {Record<string, number[]>} */ ({
-  ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [1, 0], ArrowDown: [-1, 0],
-});
 const MOST = 3, CHANGE = 0.5;  // standard deviations; dex
 
 figures.paint = {
   needs: ["decoder"],
-  build({ about, model, state }) {
+  build({ about, model, report }) {
     const [start] = about.starts.paint, [channels, rows, columns] = about.field, cells = rows * columns;
     const k = wavenumbers(about.side, about.box), noise = floats(start.noise);
     const first = Float32Array.from(start.field), field = first.slice();
@@ -29,19 +27,18 @@ figures.paint = {
 
     const value = (/** @type {number} */ channel, /** @type {number} */ i) =>
       (field[channel * cells + i] - mean[channel]) / std[channel];
-    const signed = (/** @type {number} */ v) => (v < 0 ? "−" : "+") + Math.abs(v).toFixed(1);
-    const map = picture("", { side: about.side });
-    const change = picture("", { low: -CHANGE, high: CHANGE, colours: DIFFERENCE, side: about.side });
+    const map = picture({ side: about.side });
+    const change = picture({ low: -CHANGE, high: CHANGE, colours: DIFFERENCE, side: about.side });
     const ratio = plot({
-      label: "", k, y: "P(k) over P(k) at the start", range: [0.25, 4], ticks: [0.25, 0.5, 1, 2, 4],
+      k, y: "P(k) over P(k) at the start", range: [0.25, 4], ticks: [0.25, 0.5, 1, 2, 4],
       names: { now: "after your change" },
     });
     const told = words();
 
     const lights = Array.from({ length: channels }, (_, i) => {
-      const light = picture("", { low: -MOST / 2, high: MOST / 2, colours: CIVIDIS, side: columns });
-      light.element.removeAttribute("role");
-      light.element.setAttribute("aria-hidden", "true");
+      const light = picture({
+        low: -MOST / 2, high: MOST / 2, colours: CIVIDIS, side: columns, decorates: true,
+      });
       const button = make("button", {
         type: "button", class: "cf-light", "aria-label": `channel ${i}`, onclick: () => { c = i; show(); },
       }, light.element, make("span", { "aria-hidden": "true" }, String(i)));
@@ -106,7 +103,7 @@ figures.paint = {
       ratio.draw("now", share);
       ratio.describe(`The power spectrum over that at the start. ${says}`);
       told.say(says);
-      Object.assign(state, { field: now, noise, log, difference, ratio: share, rms, draws: (state.draws ?? 0) + 1 });
+      report({ field: now, noise, log, difference, ratio: share, rms });
     });
     const grid = make("div", {
       class: "cf-cells", role: "group", "aria-label": "cells; arrow keys go on, plus and minus change one",
@@ -118,8 +115,8 @@ figures.paint = {
           put(value(c, cell) + by);
           return;
         }
-        const row = (Math.floor(cell / columns) + arrow[0] + rows) % rows;  // the box is periodic
-        cell = row * columns + (cell % columns + arrow[1] + columns) % columns;
+        const row = (Math.floor(cell / columns) + arrow[1] + rows) % rows;  // the box is periodic
+        cell = row * columns + (cell % columns + arrow[0] + columns) % columns;
         show();
         buttons[cell].focus();
       },
@@ -127,7 +124,7 @@ figures.paint = {
     const panels = [framed("the map", map.element, about.box), framed("what changed", change.element, about.box)];
     panels.forEach((panel, i) => panel.lastChild?.appendChild(frames[i]));
     show();
-    const element = make("div", { tabindex: -1, class: "cf-figure cf-paint", role: "group", "aria-label": "Paint in the compressed field" },
+    const element = figureOf("paint", "Paint in the compressed field",
       make("div", { class: "cf-lights", role: "group", "aria-label": "channel to paint in" },
         make("span", {}, "channel"), ...lights.map(light => light.button)),
       make("div", { class: "cf-panels cf-three" },

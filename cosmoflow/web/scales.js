@@ -1,77 +1,115 @@
 // Two universes, mixed channel by channel: which channel is for which scale?
 // @ts-check
 import {
-  colourBar, figures, floats, framed, make, newest, picture, plot, push, words,
+  choice, colourBar, figureOf, figures, floats, framed, make, newest, picture, plot,
+  progressBar, push, words,
 } from "./figure.js";
-import { crossCorrelation, drawField, meanBetween, wavenumbers } from "./maths.js";
+import { crossCorrelation, drawField, meanBetween, selectivity, wavenumbers } from "./maths.js";
+
+const MEGABYTE = 1e6;
 
 figures.scales = {
   needs: ["decoder"],
-  build({ about, model, state }) {
-    const channels = about.field[0], k = wavenumbers(about.side, about.box);
-    const maps = ["A", "mixture", "B"].map(() => picture("", { side: about.side }));
+  later: ["sorted"],
+  build({ about, model, sorted, load, report }) {
+    const channels = about.field[0], cells = about.field[1] * about.field[2];
+    const k = wavenumbers(about.side, about.box);
+    // A field has room for as many waves as it has numbers. They fill a disc in the plane
+    // of waves, and this is its radius.
+    const most = 2 * Math.PI / about.box * Math.sqrt(channels * cells / Math.PI);
+    const held = k.filter(v => v < most).length;
+    const maps = ["A", "mixture", "B"].map(() => picture({ side: about.side }));
     const alike = plot({
-      label: "", k, y: "r(k): 1 where the waves are the same", range: [-0.2, 1], log: false,
+      k, y: "r(k): 1 where the waves are the same", range: [-0.2, 1], log: false,
       ticks: [0, 0.5, 1],
       names: { a: "mixture and A", b: "mixture and B", before: "A and B" },
     });
-    const told = words();
-    let seed = 1, noise = floats(about.starts.scales[0].noise), choice = new Array(channels).fill(0);
-    let fields = about.starts.scales.map(start => Float32Array.from(start.field));
+    const told = words(), bar = progressBar("the second model");
+    let seed = 1, noise = floats(about.starts.scales[0].noise);
+    let fromB = new Array(channels).fill(0), name = "mixed";
+
+    const mixed = {
+      prior: about.prior, fields: about.starts.scales.map(start => start.field),
+      decode: (/** @type {Float32Array} */ field) => model.decode(field, noise),
+    };
+    // The second model draws in several steps. It is loaded when a reader first chooses it.
+    const second = sorted && about.sorted ? {
+      prior: about.sorted.prior, fields: about.sorted.fields,
+      async decode(/** @type {Float32Array} */ field) {
+        const steps = about.sorted?.steps ?? 1;
+        const found = await sorted.flow(field, noise, steps, bar.show, "sorted");
+        return sorted.log(found?.states.slice(-noise.length) ?? noise);
+      },
+    } : mixed;
+    /** @type {Record<string, typeof mixed>} */
+    const kinds = { mixed, sorted: second };
+    const start = () => kinds[name].fields.map(field => Float32Array.from(field));
+    let fields = start();
     /** @type {Float32Array[]} */
     let ends = [];
 
-    const field = () => Float32Array.from(fields[0], (v, i) =>
-      choice[Math.floor(i * channels / fields[0].length)] ? fields[1][i] : v);
     const draw = newest(async () => {
-      if (!ends.length) for (const f of fields) ends.push(await model.decode(f, noise));
-      const now = field(), log = await model.decode(now, noise);
-      const [a, b] = ends.map(end => crossCorrelation(log, end));
-      maps[0].show(ends[0], "Universe A.");
+      const { decode } = kinds[name], [a, b] = fields, chosen = [...fromB];
+      if (!ends.length) ends = [await decode(a), await decode(b)];
+      const [one, other] = ends, now = a.map((v, i) => chosen[Math.floor(i / cells)] ? b[i] : v);
+      const log = await decode(now), r = ends.map(end => crossCorrelation(log, end));
+      maps[0].show(one, "Universe A.");
       maps[1].show(log, "A universe with some channels from A and some from B.");
-      maps[2].show(ends[1], "Universe B.");
-      alike.draw("a", a);
-      alike.draw("b", b);
-      alike.draw("before", crossCorrelation(ends[0], ends[1]));
-      const from = choice.map((v, c) => v ? c : -1).filter(c => c >= 0);
-      const large = meanBetween(k, b, 0, 1), fine = meanBetween(k, b, 3, 9);
-      const says = `${from.length ? `From B: channels ${from.join(", ")}` : "All channels are from A"}. ` +
-        `Likeness to B: ${large.toFixed(2)} on large scales (k < 1), ${fine.toFixed(2)} on fine ones (k > 3).`;
+      maps[2].show(other, "Universe B.");
+      alike.draw("a", r[0]);
+      alike.draw("b", r[1]);
+      alike.draw("before", crossCorrelation(one, other));
+      const exchanged = chosen.map((v, c) => v ? c : -1).filter(c => c >= 0);
+      // What the exchanged channels change is what is no longer A's, and the others' the same.
+      const both = exchanged.length && exchanged.length < channels;
+      const [yours, others] = r.map(curve => curve.slice(0, held).map(v => 1 - v));
+      const score = both ? selectivity(yours, others) : null;
+      const large = meanBetween(k, r[1], 0, 1), fine = meanBetween(k, r[1], 3, 9);
+      const says = `${exchanged.length ? `From B: channels ${exchanged.join(", ")}` : "All channels are from A"}. ` +
+        `Likeness to B: ${large.toFixed(2)} on large scales (k < 1), ${fine.toFixed(2)} on fine ones (k > 3).` +
+        (score === null ? "" : ` Score: ${score.toFixed(2)}.`);
       alike.describe(`How alike the mixture and the two universes are. ${says}`);
       told.say(says);
-      Object.assign(state, { field: now, noise, log, r: [a, b], k, ends, draws: (state.draws ?? 0) + 1 });
+      report({ field: now, noise, log, r, k, ends, score, held, name });
     });
-    const switches = choice.map((_, c) => {
-      const button = make("button", {
-        type: "button", class: "cf-switch", "aria-pressed": "false",
-        "aria-label": `channel ${c} from B`,
-        onclick: () => set(c, 1 - choice[c]),
-      }, make("b", {}, String(c)), make("span", {}, "A"), make("span", {}, "B"));
-      return button;
-    });
-    const mark = () => switches.forEach((button, c) =>
-      button.setAttribute("aria-pressed", String(Boolean(choice[c]))));
-    const set = (/** @type {number} */ c, /** @type {number} */ v) => { choice[c] = v; mark(); draw(); };
-    const all = (/** @type {(c: number) => boolean} */ rule) => {
-      choice = choice.map((_, c) => Number(rule(c)));
-      mark();
+    const switches = fromB.map((_, c) => make("button", {
+      type: "button", class: "cf-switch", "aria-pressed": "false",
+      "aria-label": `channel ${c} from B`,
+      onclick: () => choose(i => i === c ? 1 - fromB[c] : fromB[i]),
+    }, make("b", {}, String(c)), make("span", {}, "A"), make("span", {}, "B")));
+    const choose = (/** @type {(c: number) => number | boolean} */ rule) => {
+      fromB = fromB.map((_, c) => Number(rule(c)));
+      switches.forEach((button, c) => button.setAttribute("aria-pressed", String(Boolean(fromB[c]))));
       return draw();
     };
-    const firstHalf = () => all(c => c < channels / 2);
-    const element = make("div", { tabindex: -1, class: "cf-figure cf-scales", role: "group", "aria-label": "Which channel for which scale?" },
+    const firstHalf = () => choose(c => c < channels / 2);
+    const size = (about.bytes[about.models.sorted] ?? 0) / MEGABYTE;
+    const chosen = choice("model", {
+      mixed: "mini-fast: channels as training left them",
+      sorted: `mini-scales: sorted by scale${size ? ` (${size.toFixed(0)} MB more)` : ""}`,
+    }, name, async value => {
+      if (value === "sorted") await load("sorted", bar.show);
+      bar.show(1);
+      [name, ends] = [value, []];
+      fields = start();
+      draw();
+    });
+    const element = figureOf("scales", "Which channel for which scale?",
       make("div", { class: "cf-panels cf-three cf-maps" }, ...maps.map((map, i) =>
         framed(["A", "the mixture", "B"][i], map.element, about.box))),
       colourBar(),
       make("div", { class: "cf-switches", role: "group", "aria-label": "each channel from A or B" }, ...switches),
       make("div", { class: "cf-buttons" },
-        push("All from A", () => all(() => false)), push("First half from B", firstHalf),
-        push("Last half from B", () => all(c => c >= channels / 2)),
+        push("All from A", () => choose(() => false)), push("First half from B", firstHalf),
+        push("Last half from B", () => choose(c => c >= channels / 2)),
         push("Two other universes", () => {
-          fields = [0, 1].map(() => drawField(about.prior, about.field, 2 * ++seed + 1));
+          fields = [0, 1].map(() => drawField(kinds[name].prior, about.field, 2 * ++seed + 1));
           ends = [];
           draw();
-        })),
-      make("div", { class: "cf-under" }, alike.element, told.element));
+        }), ...second === mixed ? [] : [chosen, bar.element]),
+      make("div", { class: "cf-under" }, alike.element, make("div", {}, told.element,
+        make("p", { class: "cf-note" }, "The score compares what your channels move with what the others move, " +
+          `on the scales that a field can hold (k < ${most.toFixed(1)}). It is 0 if both move the same scales, and 1 if they share none.`))));
     return { element, ready: draw(), reveal: firstHalf };
   },
 };

@@ -1,15 +1,12 @@
 // The plane of universes: choose one, look at its map, and walk back to the one before.
 // @ts-check
 import {
-  colourBar, figures, floats, framed, make, newest, picture, push, RANGES, slider, spoken,
-  words,
+  ARROWS, colourBar, figureOf, figures, floats, framed, make, newest, picture, push, RANGES,
+  slider, spoken, words, written,
 } from "./figure.js";
 import { apply, channelMeans, CIVIDIS } from "./maths.js";
 
 const [WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM] = [360, 320, 46, 8, 8, 42];
-const ARROWS = /** @type {Record<string, number[]>} */ ({
-  ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1],
-});
 const ENDS = ["before", "chosen"];
 
 /**
@@ -99,7 +96,7 @@ function chart({ places, colours, says, titles, choose }) {
 figures.summaries = {
   needs: ["decoder"],
   maps: ["LH"],
-  build({ about, model, state, maps }) {
+  build({ about, model, report, maps }) {
     const channels = about.field[0], cells = about.field[1] * about.field[2];
     const universes = maps.LH.map(([first]) => first), { mean, std, directions, share } = about.plane;
     const place = (/** @type {ArrayLike<number>} */ field) => {
@@ -115,7 +112,7 @@ figures.summaries = {
     });
     const titles = ["first", "second"].map((order, i) =>
       `${order} direction (${Math.round(100 * share[i])} % of the variance)`);
-    const told = words(), seen = picture("", { side: about.side }), drawn = picture("", { side: about.side });
+    const told = words(), seen = picture({ side: about.side }), drawn = picture({ side: about.side });
     let noise = floats(about.starts.summaries[0].noise), seed = 1, at = 1;
     const omegas = universes.map(({ params }) => params[0]);
     let ends = [Math.min, Math.max].map(end => omegas.indexOf(end(...omegas)));
@@ -142,24 +139,23 @@ figures.summaries = {
       const near = walked < 0.5 ? from : to;
       seen.show(universes[near].log, `The simulated map of the nearer end. ${says[near]}.`);
       plane.walk(place(now));
-      told.say(story.replaceAll("Omega m", "Ωₘ").replaceAll("sigma 8", "σ₈"));
-      Object.assign(state, { field: now, noise, log, read, ends: [...ends], walked, place: place(now), draws: (state.draws ?? 0) + 1 });
+      told.say(written(story));
+      report({ field: now, noise, log, read, ends: [...ends], walked, place: place(now) });
     });
     const walk = slider({
       name: "walk", spoken: "walk from the universe before to the chosen one", min: 0, max: 1,
       step: 0.02, value: 1, format: v => `${Math.round(100 * v)} %`,
-      act(v) { at = v; draw(); },
+      act(v) { at = v; return draw(); },
     });
     const choose = (/** @type {number} */ i) => {
       if (i === ends[1]) return;
-      [ends, at] = [[ends[1], i], 1];
-      walk.set(1);
+      ends = [ends[1], i];
       plane.mark(ends);
-      draw();
+      walk.move(1);
     };
     const plane = chart({ places: universes.map(u => place(u.field)), colours, says, titles, choose });
     plane.mark(ends);
-    const element = make("div", { tabindex: -1, class: "cf-figure cf-summaries", role: "group", "aria-label": "The plane of universes" },
+    const element = figureOf("summaries", "The plane of universes",
       make("div", { class: "cf-panels cf-beside" },
         make("div", {}, plane.element,
           make("div", { class: "cf-bar", "aria-hidden": "true" },
@@ -174,10 +170,6 @@ figures.summaries = {
           framed("decoded here", drawn.element, about.box))),
       colourBar(),
       told.element);
-    const reveal = () => {
-      walk.set(at = 0.5);
-      return draw();
-    };
-    return { element, ready: draw(), reveal };
+    return { element, ready: draw(), reveal: () => walk.move(0.5) };
   },
 };

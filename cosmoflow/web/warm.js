@@ -1,22 +1,22 @@
 // Warm dark matter, shown to a model that has only seen cold: what comes back?
 // @ts-check
 import {
-  colourBar, figures, framed, make, newest, picture, plot, push, slider, words,
+  colourBar, figureOf, figures, framed, make, newest, picture, plot, push, slider, words,
 } from "./figure.js";
 import { meanBetween, powerSpectrum, wavenumbers } from "./maths.js";
 
 figures.warm = {
   needs: ["decoder"],
   maps: ["WDM", "CDM"],
-  build({ about, model, state, maps }) {
+  build({ about, model, report, maps }) {
     const k = wavenumbers(about.side, about.box), noise = model.noise(2);
     const last = 0.8 * k[k.length - 1];
     const pairs = maps.WDM.map((warm, i) => ({ warm, cold: maps.CDM[i] }));
     const weight = (/** @type {typeof pairs[0]} */ pair) => pair.warm[0].params[2];
     pairs.sort((a, b) => weight(a) - weight(b));
-    const pictures = [0, 1, 2].map(() => picture("", { side: about.side }));
+    const pictures = [0, 1, 2].map(() => picture({ side: about.side }));
     const ratios = plot({
-      label: "", k, y: "ratio of powers, log maps", range: [0, 2.5], log: false,
+      k, y: "ratio of powers, log maps", range: [0, 2.5], log: false,
       ticks: [0.5, 1, 1.5, 2], over: ["now", 1],
       names: { now: "warm: comes back / shown", before: "cold: comes back / shown",
         b: "warm / cold, simulated" },
@@ -51,14 +51,14 @@ figures.warm = {
         `cold twin. What comes back has ${small(excess)} times the power that was shown. For the twin: ${small(usual)}.`;
       ratios.describe(`Ratios of power spectra, with what comes back in excess in red. ${says}`);
       told.say(says);
-      Object.assign(state, { field: warm.field, noise, log, shown: warm.log, excess, lost, usual, k, keV, draws: (state.draws ?? 0) + 1 });
+      report({ field: warm.field, noise, log, shown: warm.log, excess, lost, usual, k, keV });
     });
     const knob = slider({
       name: "mass", spoken: "mass of the particle", min: 0, max: pairs.length - 1, step: 1,
       value: which, format: v => `${weight(pairs[v]).toFixed(2)} keV`,
-      act(v) { which = v; draw(); },
+      act(v) { which = v; return draw(); },
     });
-    const element = make("div", { tabindex: -1, class: "cf-figure cf-warm", role: "group", "aria-label": "Warm dark matter through cold eyes" },
+    const element = figureOf("warm", "Warm dark matter through cold eyes",
       make("div", { class: "cf-panels cf-three cf-maps" }, ...pictures.map((map, i) =>
         framed(["cold twin", "warm", "comes back"][i], map.element, about.box))),
       colourBar(),
@@ -68,11 +68,6 @@ figures.warm = {
         draw();
       })),
       make("div", { class: "cf-under" }, ratios.element, told.element));
-    const reveal = () => {
-      which = 0;
-      knob.set(which);
-      return draw();
-    };
-    return { element, ready: draw(), reveal };
+    return { element, ready: draw(), reveal: () => knob.move(0) };
   },
 };

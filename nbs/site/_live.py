@@ -57,8 +57,8 @@ def fetch_engine() -> Path:  # folder with ort.mjs and ort.wasm.gz
     return folder
 
 
-def export_models() -> Path:  # folder: decoder.onnx, velocity.onnx, about.json, maps
-    """Exports the decoder of `mini-fast`, the flow of `mini` and maps, once for all.
+def export_models() -> Path:  # folder: *.onnx, about.json, maps
+    """Exports the decoder of `mini-fast`, the flows of two other models and maps, once.
 
     Raises `RuntimeError` without what an export needs.
     """
@@ -67,7 +67,7 @@ def export_models() -> Path:  # folder: decoder.onnx, velocity.onnx, about.json,
     digest = hashlib.sha256()
     for file in (export.__file__, live.__file__, __file__):
         digest.update(Path(file).read_bytes())
-    for name in ("mini", "mini-fast"):
+    for name in ("mini-fast", *live.FLOWS.values()):
         digest.update((find_model(name) / "model.safetensors").read_bytes())
     folder = KEPT / f"models-{digest.hexdigest()[:12]}"
     if folder.exists(): return folder
@@ -75,16 +75,20 @@ def export_models() -> Path:  # folder: decoder.onnx, velocity.onnx, about.json,
     fast, some = load("mini-fast"), open_maps("PM", "LH").split()[2].maps[::30]
     try: graphs = export.graphs(fast)
     except ImportError as e: raise RuntimeError(str(e)) from None
-    halved, _ = export._halve(graphs, fast.normalizer(some), fast.normalizer.std)
-    flow = export._halved(export.graphs(load("mini"))["velocity"])
+    x, std = fast.normalizer(some), fast.normalizer.std
+    small = {"decoder": export.halved_safely(graphs, x, std)[0]["decoder"]}
+    for name, of in live.FLOWS.items():
+        small[name] = export.halved(export.graphs(load(of))["velocity"])
+    about = live.about(fast)
+    about["sorted"] = live.about_sorted(load(live.FLOWS["sorted"]))
     KEPT.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=KEPT) as tmp:
         made = Path(tmp) / "made"
         (made / "maps").mkdir(parents=True)
-        (made / "decoder.onnx").write_bytes(halved["decoder"].SerializeToString())
-        (made / "velocity.onnx").write_bytes(flow.SerializeToString())
+        for name, graph in small.items():
+            (made / f"{name}.onnx").write_bytes(graph.SerializeToString())
         texts = {f"maps/{name}": live.shipped(fast, name) for name in live.MAPS}
-        for name, text in (texts | {"about": live.about(fast)}).items():
+        for name, text in (texts | {"about": about}).items():
             (made / f"{name}.json").write_text(json.dumps(text), encoding="utf-8")
         shutil.move(made, folder)
     return folder
@@ -95,9 +99,9 @@ def told(
     folder: Path,  # _docs/live, with engine and models in it
 ) -> dict:         # what figure.js reads first
     "The model in numbers, and where its files are, under addresses that say which."
-    files = {"engine": "engine/ort.wasm.gz", "decoder": "models/decoder.onnx",
-             "velocity": "models/velocity.onnx",
-             **{path.stem: f"maps/{path.name}" for path in folder.glob("maps/*.json")}}
+    files = {"engine": "engine/ort.wasm.gz"}
+    for path in (*folder.glob("models/*.onnx"), *folder.glob("maps/*.json")):
+        files[path.stem] = path.relative_to(folder).as_posix()
     models, sizes = {}, {}
     for name, path in files.items():
         content = (folder / path).read_bytes()
