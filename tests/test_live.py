@@ -39,7 +39,7 @@ def awaken(page, site, figure):
     page.goto(f"{site}/{PAGES[figure]}")
     place = page.locator(".cosmoflow-live")
     place.get_by_role("button", name="Bring this picture to life").click()
-    page.wait_for_selector("[data-state=live]", timeout=60_000)
+    page.wait_for_selector("[data-state=live]", timeout=120_000)
     return place
 
 
@@ -51,7 +51,7 @@ def answer(page, site, figure):
     assert not [p for p in place.locator("fieldset p").all() if p.is_visible()]
     place.get_by_role("radio").first.press("Space")
     place.get_by_role("button", name="Answer, and see").press("Enter")
-    page.wait_for_selector("[data-state=live] .cf-right", timeout=60_000)
+    page.wait_for_selector("[data-state=live] .cf-right", timeout=120_000)
     assert all(p.is_visible() for p in place.locator("fieldset p").all())
     verdict = place.locator(".cf-predict [role=status]")
     assert "Below each answer" in verdict.inner_text()

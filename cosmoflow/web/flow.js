@@ -1,8 +1,8 @@
 // The flow from noise to a map, step by step, with the channels that are live.
 // @ts-check
 import {
-  choice, colourBar, figureOf, figures, floats, framed, make, newest, picture, plot,
-  progressBar, push, slider, words,
+  choice, colourBar, figureOf, figures, floats, framed, make, picture, plot, progressBar,
+  push, slider, words,
 } from "./figure.js";
 import { CIVIDIS, drawField, powerSpectrum, wavenumbers } from "./maths.js";
 
@@ -17,7 +17,7 @@ figures.flow = {
       ticks: [0.001, 0.01, 0.1, 1], names: { now: "state at t", end: "map at t = 1" },
     });
     const told = words(), bar = progressBar("steps of the flow");
-    let seed = 1, flows = 0, steps = 8, field = Float32Array.from(start.field), noise = floats(start.noise);
+    let seed = 1, asked = 0, flows = 0, steps = 8, field = Float32Array.from(start.field), noise = floats(start.noise);
     /** @type {{states: Float32Array, ends: Float32Array} | null} */
     let path = null;
 
@@ -54,16 +54,17 @@ figures.flow = {
       told.say(says);
       report({ log, power, k, t, live, field, noise, steps, flows, end: part(path.states, steps) });
     };
-    const compute = newest(async () => {
+    const compute = async () => {
+      const mine = ++asked;
       const found = await model.flow(field, noise, steps, share => {
-        bar.show(share);
         progress(share);
+        if (mine === asked) bar.show(share);
       });
-      if (!found) return;
+      if (!found || mine !== asked) return;  // another flow was asked for meanwhile
       path = found;
       flows++;
       show();
-    });
+    };
     const still = () => window.matchMedia?.("(prefers-reduced-motion: reduce)").matches;
     let playing = 0;
     const stop = () => { clearInterval(playing); playing = 0; play.textContent = "Play"; };

@@ -38,20 +38,21 @@ figures.scales = {
       async decode(/** @type {Float32Array} */ field) {
         const steps = about.sorted?.steps ?? 1;
         const found = await sorted.flow(field, noise, steps, bar.show, "sorted");
-        return sorted.log(found?.states.slice(-noise.length) ?? noise);
+        if (!found) throw new Error("another flow came first");
+        return sorted.log(found.states.slice(-noise.length));
       },
     } : mixed;
     /** @type {Record<string, typeof mixed>} */
     const kinds = { mixed, sorted: second };
     const start = () => kinds[name].fields.map(field => Float32Array.from(field));
     let fields = start();
-    /** @type {Float32Array[]} */
-    let ends = [];
+    /** The maps of both fields. @type {{of?: typeof fields, ends: Float32Array[]}} */
+    let decoded = { ends: [] };
 
     const draw = newest(async () => {
-      const { decode } = kinds[name], [a, b] = fields, chosen = [...fromB];
-      if (!ends.length) ends = [await decode(a), await decode(b)];
-      const [one, other] = ends, now = a.map((v, i) => chosen[Math.floor(i / cells)] ? b[i] : v);
+      const { decode } = kinds[name], of = fields, [a, b] = of, chosen = [...fromB];
+      if (decoded.of !== of) decoded = { of, ends: [await decode(a), await decode(b)] };
+      const { ends } = decoded, [one, other] = ends, now = a.map((v, i) => chosen[Math.floor(i / cells)] ? b[i] : v);
       const log = await decode(now), r = ends.map(end => crossCorrelation(log, end));
       maps[0].show(one, "Universe A.");
       maps[1].show(log, "A universe with some channels from A and some from B.");
@@ -90,7 +91,7 @@ figures.scales = {
     }, name, async value => {
       if (value === "sorted") await load("sorted", bar.show);
       bar.show(1);
-      [name, ends] = [value, []];
+      name = value;
       fields = start();
       draw();
     });
@@ -104,7 +105,6 @@ figures.scales = {
         push("Last half from B", () => choose(c => c >= channels / 2)),
         push("Two other universes", () => {
           fields = [0, 1].map(() => drawField(kinds[name].prior, about.field, 2 * ++seed + 1));
-          ends = [];
           draw();
         }), ...second === mixed ? [] : [chosen, bar.element]),
       make("div", { class: "cf-under" }, alike.element, make("div", {}, told.element,

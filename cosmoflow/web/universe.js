@@ -24,8 +24,8 @@ figures.universe = {
     // `base` is of the cosmology `anchor`. `shift` and `stretch` lead from there to `params`.
     let anchor = [...start.params], params = [...anchor], shift = new Array(channels).fill(0);
     let stretch = new Array(channels).fill(1);
-    /** @type {Float64Array | null} */
-    let before = null;
+    /** The spectrum at the start; `anew`: the next one is. @type {Float64Array | null} */
+    let before = null, anew = true;
 
     // Of another cosmology: the means move, and what varies about them is stretched.
     const field = () => {
@@ -36,9 +36,10 @@ figures.universe = {
       });
     };
     const draw = newest(async () => {
-      const now = field(), log = await model.decode(now, noise);
-      const power = powerSpectrum(log, about.box);
-      before ??= power;
+      const starts = anew, now = field();
+      anew = false;
+      const log = await model.decode(now, noise), power = powerSpectrum(log, about.box);
+      if (starts || !before) before = power;
       const at = about.params.map((name, i) => `${spoken(name)} = ${params[i].toFixed(2)}`).join(", ");
       const one = k.findIndex(v => v > 0.9), times = power[one] / before[one];
       const says = `${at}. Power at 1 h/Mpc: ${times.toFixed(2)} times that at the start.`;
@@ -88,7 +89,7 @@ figures.universe = {
       knobs.forEach((knob, i) => knob.set(params[i]));
     };
     const begin = (/** @type {Float32Array<ArrayBuffer>} */ newField, /** @type {number[] | null} */ known = null) => {
-      [base, before] = [newField, null];
+      [base, anew] = [newField, true];
       settle(known);
       showNumbers();
       return draw();
