@@ -8,6 +8,9 @@ import { crossCorrelation, drawField, meanBetween, selectivity, wavenumbers } fr
 
 const MEGABYTE = 1e6;
 
+/** Two digits, and no minus before a zero. @param {number} v */
+const decimal = v => (Math.round(100 * v) / 100 || 0).toFixed(2).replace("-", "−");
+
 figures.scales = {
   needs: ["decoder"],
   later: ["sorted"],
@@ -67,7 +70,7 @@ figures.scales = {
       const score = both ? selectivity(yours, others) : null;
       const large = meanBetween(k, r[1], 0, 1), fine = meanBetween(k, r[1], 3, 9);
       const says = `${exchanged.length ? `From B: channels ${exchanged.join(", ")}` : "All channels are from A"}. ` +
-        `Likeness to B: ${large.toFixed(2)} on large scales (k < 1), ${fine.toFixed(2)} on fine ones (k > 3).` +
+        `Likeness to B: ${decimal(large)} on large scales (k < 1), ${decimal(fine)} on fine ones (k > 3).` +
         (score === null ? "" : ` Score: ${score.toFixed(2)}.`);
       alike.describe(`How alike the mixture and the two universes are. ${says}`);
       told.say(says);
