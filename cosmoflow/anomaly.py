@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import Tensor
 
-from .core import BOX, MAPS_PER_SIMULATION, Maps, as_stack, in_pieces
+from .core import (BOX, MAPS_PER_SIMULATION, Maps, as_stack, check_kind,
+                            in_pieces)
 from .data import MapData
 from .inference import Scaler, parabola, spectrum_features
 from .model import CosmoFlow
@@ -170,6 +171,8 @@ def fit(cls: Detector,
     data: MapData,     # cold maps, of which the fingerprint is to be known
 ) -> Detector:
     "Learns what cold maps look like. Raises `ValueError` for too few simulations."
+    check_kind("model", model, CosmoFlow)
+    check_kind("data", data, MapData)
     each, bins = data.maps_per_simulation, data.pixels // 2 + 3 + len(HEIGHTS)
     if data.n_sims < 2 * bins:
         raise ValueError(f"data: expected {2 * bins} simulations or more for the "

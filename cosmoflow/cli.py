@@ -445,7 +445,8 @@ def _load_array(path: Path, ndim: int, what: str) -> "np.ndarray":
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError, BadZipFile) as e:
-        raise ValueError(f"{path}: expected a .npy file with {what} ({e})") from e
+        why = "it holds no numbers" if "pickle" in str(e) else e
+        raise ValueError(f"{path}: expected a .npy file with {what} ({why})") from e
     if not isinstance(array, np.ndarray):
         raise ValueError(f"{path}: expected a .npy file with {what}, found an archive "
                          "of arrays (.npz); save the one you mean with np.save")

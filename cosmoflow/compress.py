@@ -34,8 +34,8 @@ from torch import Tensor, nn
 
 import cosmoflow
 from .core import (Fields, Maps, MapView, as_stack, atomic_path, check_box,
-                            check_counts, check_seed, digest, in_pieces, maps_at_once,
-                            needs_extra, pieces, progress, to_tensor)
+                            check_counts, check_kind, check_seed, digest, in_pieces,
+                            maps_at_once, needs_extra, pieces, progress, to_tensor)
 from .data import MapData
 from .encoder import SCALE
 from .flow import flow_matching_loss
@@ -255,6 +255,7 @@ def to_symbols(
     check: bool = True,  # refuse maps that cannot be surface density
 ) -> np.ndarray:         # int32, (n, h w C + 1)
     "All whole numbers of maps: those of their fields, and the mean of their logs."
+    check_kind("model", model, CosmoFlow)
     field = codec.quantise(model.encode(maps, check=check))
     mean = _to_whole((_mean_log(model, maps) / BRIGHT[0]).round())
     return np.concatenate([field, mean[:, None]], 1)
@@ -416,6 +417,7 @@ def make_codec(
     **options: Any,    # as `Codec.from_prior` takes them
 ) -> Codec:
     "A codec for these maps, from the model's prior or, for other sizes, their own."
+    check_kind("model", model, CosmoFlow)
     maps = as_stack(maps, "n, H, W")
     h, w = (side // SCALE for side in maps.shape[1:])
     options = {"rotate": not model.config["waves"]} | options
@@ -466,6 +468,7 @@ def compress(
     **options: float,           # of `make_codec`: step, tilt, means
 ) -> dict:                      # the header
     "Writes maps as a .cflow file, block by block. Raises `ValueError` for other maps."
+    check_kind("model", model, CosmoFlow)
     maps = as_stack(maps, "n, H, W")
     check_seed(seed)
     if box is not None: check_box(box)
@@ -558,6 +561,7 @@ def _fitting(path: Path, header: dict, model: CosmoFlow | None) -> CosmoFlow:
     except FileNotFoundError as e:
         raise FileNotFoundError(f"{path}: it was made with the model {name!r}, which "
                                 f"is not here; name or give that model ({e})") from e
+    check_kind("model", model, CosmoFlow)
     found = weights_digest(model)
     if found != header["digest"]:
         raise ValueError(f"{path}: it needs the model {name!r} with digest "
@@ -735,6 +739,8 @@ def train_for_rate(
 
     A stopped run goes on. Source: Ballé et al. 2016.
     """
+    check_kind("model", model, CosmoFlow)
+    check_kind("data", data, MapData)
     model.require_flow()
     check_counts(epochs=epochs, batch_size=batch_size)
     check_seed(seed)

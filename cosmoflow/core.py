@@ -6,10 +6,10 @@ Docs: https://cosmoflow.github.io/cosmoflow/tools/core.html"""
 
 # %% auto #0
 __all__ = ['BOX', 'SLABS', 'MAPS_PER_SIMULATION', 'Maps', 'Fields', 'release', 'MapView', 'as_stack', 'to_tensor', 'check_counts',
-           'check_box', 'check_seed', 'noise_source', 'best_device', 'maps_at_once', 'pieces', 'in_pieces',
-           'atomic_path', 'check_folder', 'as_json', 'write_json', 'read_json', 'check_fetched', 'bars_move',
-           'progress', 'alone', 'digest', 'differences', 'require_same_run', 'standard_error', 'evaluating',
-           'needs_extra']
+           'check_box', 'check_seed', 'check_kind', 'noise_source', 'best_device', 'maps_at_once', 'pieces',
+           'in_pieces', 'atomic_path', 'check_folder', 'as_json', 'write_json', 'read_json', 'check_fetched',
+           'bars_move', 'progress', 'alone', 'digest', 'differences', 'require_same_run', 'standard_error',
+           'evaluating', 'needs_extra']
 
 # %% ../nbs/tools/core.ipynb #a3c818e9
 import glob
@@ -177,6 +177,20 @@ def check_seed(
     "Raises `ValueError` unless every generator takes it."
     if isinstance(seed, Integral) and 0 <= seed < 2**63: return
     raise ValueError(f"seed={seed!r}: expected a whole number from 0 to 2^63 - 1")
+
+# %% ../nbs/tools/core.ipynb #5f7bcfc4
+def check_kind(
+    name: str,   # of an argument
+    value: Any,  # what was given
+    kind: type,  # what is expected, with a method `from_pretrained`, or without
+) -> None:
+    "Raises `ValueError` for an argument of another class, say a model's name."
+    if isinstance(value, kind): return
+    how = ""
+    if isinstance(value, str | Path) and hasattr(kind, "from_pretrained"):
+        how = f"; load it first: {kind.__name__}.from_pretrained({str(value)!r})"
+    raise ValueError(f"{name}: expected a {kind.__name__}, found "
+                     f"{type(value).__name__}{how}")
 
 # %% ../nbs/tools/core.ipynb #ad57c917
 def noise_source(

@@ -20,7 +20,7 @@ import torch
 from fastcore.basics import patch
 from torch import Tensor, nn
 
-from .core import check_counts, check_seed, progress
+from .core import check_counts, check_kind, check_seed, progress
 from .data import MapData, augment
 from .flow import Timetable, integrate
 from .model import CosmoFlow
@@ -210,6 +210,8 @@ def distill(
     `FloatingPointError` if a loss is not a number: the folder keeps the epoch before.
     Source: Salimans and Ho 2022; Geng et al. 2025.
     """
+    check_kind("model", model, CosmoFlow)
+    check_kind("data", data, MapData)
     model.require_flow()
     check_counts(steps=steps, epochs=epochs, batch_size=batch_size, fine=fine)
     check_seed(seed)

@@ -18,8 +18,8 @@ import torch
 from fastcore.basics import patch
 from torch import Tensor
 
-from .core import (BOX, MAPS_PER_SIMULATION, Maps, as_stack, check_seed,
-                            in_pieces, maps_at_once, standard_error)
+from .core import (BOX, MAPS_PER_SIMULATION, Maps, as_stack, check_kind,
+                            check_seed, in_pieces, maps_at_once, standard_error)
 from .data import MapData, batches
 from .inference import fit_cnn, fit_mlp, relative_error, spectrum_features
 from .model import CosmoFlow
@@ -174,6 +174,8 @@ def evaluate(
     solver: str | None = None,  # of `decode`; None: the model's own
 ) -> Evaluation:
     "Measure all that we claim of a model, on simulations that training did not see."
+    check_kind("model", model, CosmoFlow)
+    check_kind("data", data, MapData)
     check_seed(seed)
     train, val, test = data.split()
     sampling = model.sampling(steps, solver)

@@ -25,8 +25,8 @@ import torch
 from torch import Tensor, nn
 
 import cosmoflow
-from .core import (atomic_path, check_counts, check_folder, check_seed,
-                            needs_extra, write_json)
+from .core import (atomic_path, check_counts, check_folder, check_kind,
+                            check_seed, needs_extra, write_json)
 from .data import MapData, open_maps, split_simulations
 from .encoder import SCALE, summary, unfold
 from .inference import Regressor, fit_mlp, relative_error
@@ -497,6 +497,8 @@ def export(
 
     Raises `ValueError` for what cannot be exported, `ImportError` without `export`.
     """
+    check_kind("model", model, CosmoFlow)
+    check_kind("data", data, MapData)
     if maps: check_counts(maps=maps)
     check_seed(seed)
     check_folder(out)

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .core import as_json, needs_extra, noise_source
+from .core import as_json, check_kind, needs_extra, noise_source
 from .data import MapData, open_maps, split_simulations
 from .encoder import summary
 from .export import as_lists, fit_regressors
@@ -257,6 +257,7 @@ def live(
     """
     if figure not in FIGURES:
         raise ValueError(f"figure={figure!r}: expected one of {', '.join(FIGURES)}")
+    if model is not None: check_kind("model", model, CosmoFlow)
     asked = needs(figure) if model else needs(figure) + needs(figure, "later")
     fast = model or _site_model("mini-fast")
     flows = {} if model else {

@@ -23,8 +23,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from .core import (BOX, MAPS_PER_SIMULATION, Maps, as_stack, atomic_path,
-                            check_counts, check_fetched, check_seed, needs_extra,
-                            read_json, write_json)
+                            check_counts, check_fetched, check_kind, check_seed,
+                            needs_extra, read_json, write_json)
 from .inference import parabola, spectrum_features
 from .model import CosmoFlow, find_model, read_weights
 from .plot import OKABE_ITO, styled
@@ -430,6 +430,8 @@ def infer(
 
     Raises `ValueError` for maps of another size than the posterior was trained for.
     """
+    check_kind("model", model, CosmoFlow)
+    check_kind("posterior", posterior, Posterior)
     side, features = (posterior.settings[k] for k in ("pixels", "features"))
     check_counts(together=together, draws=draws)
     check_seed(seed)

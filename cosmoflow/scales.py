@@ -16,8 +16,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from .core import (BOX, Fields, Maps, as_stack, check_box, check_seed,
-                            in_pieces, to_tensor)
+from .core import (BOX, Fields, Maps, as_stack, check_box, check_kind,
+                            check_seed, in_pieces, to_tensor)
 from .model import CosmoFlow, draw_fields
 from .spectra import cross_correlation, wavenumbers
 
@@ -87,6 +87,7 @@ def swap_changes(
     box: float = BOX,  # side of the maps, Mpc/h
 ) -> tuple[Tensor, Tensor]:  # k (K,) in h/Mpc; 1 - r(k), (C, K), mean over the maps
     "What changes at each wavenumber when one channel of A's field is taken from B's."
+    check_kind("model", model, CosmoFlow)
     maps = as_stack(maps, "n, H, H")
     others = as_stack(others, ", ".join(map(str, maps.shape)), "others")
     check_box(box)

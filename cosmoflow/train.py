@@ -37,8 +37,8 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from .core import (MAPS_PER_SIMULATION, alone, atomic_path, best_device,
-                            check_folder, check_seed, digest, evaluating, progress,
-                            require_same_run, to_tensor)
+                            check_folder, check_kind, check_seed, digest, evaluating,
+                            progress, require_same_run, to_tensor)
 from .data import MapData, Normalizer, augment
 from .encoder import SCALE, summary
 from .flow import flow_matching_loss
@@ -702,6 +702,8 @@ def train(
     training is at work in `out`, `FloatingPointError` if the loss is not a number any
     more: the folder keeps what it held before.
     """
+    check_kind("model", model, CosmoFlow)
+    check_kind("data", data, MapData)
     model.require_flow()
     check_training(config, data)
     training, validation, _ = data.split()  # what is held out once is held out always

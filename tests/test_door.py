@@ -19,12 +19,16 @@ from torch import Tensor
 import cosmoflow
 from cosmoflow import CosmoFlow
 from cosmoflow.anomaly import Detector, Expectation
-from cosmoflow.compress import Codec
+from cosmoflow.compress import Codec, train_for_rate
 from cosmoflow.core import Fields, Maps, MapView
 from cosmoflow.data import Normalizer, lower_resolution, open_maps
+from cosmoflow.distill import distill
+from cosmoflow.evaluate import evaluate
+from cosmoflow.export import export
 from cosmoflow.inference import relative_error
 from cosmoflow.model import field_prior
 from cosmoflow.posterior import Posterior
+from cosmoflow.train import train
 from cosmoflow.vae import VAE
 
 NORM = Normalizer(11.0, 0.5, 1e8)
@@ -428,3 +432,27 @@ def test_a_figure_of_nothing_says_so():
     message = r"no pixel above 0; log10 maps are drawn as 10\*\*maps"
     with pytest.raises(ValueError, match=message):
         cosmoflow.plot.show_maps(np.zeros((1, 4, 4)))
+
+
+def users_of_models():
+    "Public functions that take a model and either maps or data, by name."
+    for function in {function: None for function, _, _ in DOORS if
+                     inspect.isfunction(function)}:
+        if takes(function, "model"): yield function
+    yield from (train, evaluate, distill, export, train_for_rate)
+
+
+@pytest.mark.parametrize("function", users_of_models(), ids=lambda f: f.__name__)
+def test_a_name_or_another_network_is_no_model(function, tmp_path):
+    given = {"maps": plain()["maps"], "others": plain()["maps"], "codec": codec(),
+             "posterior": None, "data": open_maps("PM", "CV"), "out": tmp_path / "out"}
+    given = {k: v for k, v in given.items() if takes(function, k)}
+    message = r"^model: expected a CosmoFlow, found str; load .*from_pretrained\('mini'"
+    with pytest.raises(ValueError, match=message): function(model="mini", **given)
+    with pytest.raises(ValueError, match="^model: expected a CosmoFlow, found VAE$"):
+        function(model=VAE(NORM, pixels=32, width=8), **given)
+    if "data" in given:
+        message = "^data: expected a MapData, found ndarray"
+        with pytest.raises(ValueError, match=message):
+            function(model=model(), **given | {"data": plain()["maps"]})
+    assert not list(tmp_path.iterdir())
