@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from cosmoflow import CosmoFlow
 from cosmoflow.data import Normalizer, open_maps
-from cosmoflow.encoder import SCALE, fold, unfold, wavelengths
+from cosmoflow.encoder import SCALE, Encoder, fold, unfold, wavelengths
 from cosmoflow.flow import flow_matching_loss, integrate
 from cosmoflow.layers import PeriodicConv, between, periodic_pad
 from cosmoflow.model import find_model
@@ -565,6 +565,9 @@ def test_waves_are_saved_and_sorted(tmp_path):
     change = field - waves
     mean = change.mean((2, 3), keepdim=True).expand_as(change)
     torch.testing.assert_close(change, mean, atol=1e-4, rtol=0)
+    with torch.no_grad(): plain = Encoder.forward(again.encoder, NORM(maps))
+    torch.testing.assert_close(again.summarise(maps), plain.mean((2, 3)),
+                               atol=1e-4, rtol=0)
     assert not CosmoFlow.from_pretrained("mini").config["waves"]
     with pytest.raises(ValueError, match="waves='no': expected True or False"):
         CosmoFlow(NORM, waves="no")

@@ -91,6 +91,8 @@ def test_pooling_is_the_mean_of_as_many_different_maps():
     some = pool(x, torch.tensor([15, 4]), torch.Generator().manual_seed(0))
     torch.testing.assert_close(some[0, 0], x[0].mean())
     torch.testing.assert_close(some[:, 1], torch.tensor([15.0, 4.0]).log())
+    ones = pool(torch.ones_like(x), torch.tensor([15, 4]), torch.Generator())
+    torch.testing.assert_close(ones[:, 0], torch.ones(2))
     fours = x[1, :, 0].unique()
     assert (4 * some[1, 0]).round() != 4 * x[1, :4].mean()  # not the first ones
     assert fours.min() <= some[1, 0] <= fours.max()
