@@ -151,15 +151,20 @@ def test_every_model_has_a_card_that_readme_links():
     assert sorted(linked) == sorted(folder.name for folder in models)
 
 
-@pytest.mark.parametrize("name", ["mini", "base", "vae"])
-def test_card_counts_the_weights(name):
+COUNTED = [ROOT / "cosmoflow/weights" / name
+           for name in ("mini", "mini-scales", "base", "vae")]
+COUNTED += sorted((ROOT / ".github/release").glob("*"))
+
+
+@pytest.mark.parametrize("folder", COUNTED, ids=lambda folder: folder.name)
+def test_card_counts_the_weights(folder):
     from cosmoflow import CosmoFlow
     from cosmoflow.vae import VAE
-    card = page(f"cosmoflow/weights/{name}/README.md")
+    card = page(folder / "README.md")
     said = re.search(r"([\d.]+) million weights", card)[1]
-    model = (VAE if name == "vae" else CosmoFlow).from_pretrained(name)
+    model = (VAE if folder.name == "vae" else CosmoFlow).from_pretrained(folder)
     assert said == f"{millions(model):.2f}"
-    size = (ROOT / f"cosmoflow/weights/{name}/model.safetensors").stat().st_size
+    size = (folder / "model.safetensors").stat().st_size
     for said in re.findall(r"on disk, (\d+) MB", card):
         assert said == f"{size / 1e6:.0f}"
 

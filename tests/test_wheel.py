@@ -22,6 +22,7 @@ def test_sizes(wheel):
         assert abs(sum(within) / 1e6 - float(size)) < 0.2, part
     for name in ("camels/CosmoAstroSeed_Astrid_L25n256_LH.txt",
                  "weights/mini/config.json", "style.mplstyle", "solutions.json",
+                 "released.json",
                  "py.typed", "records/11_paper.npz", "web/notebook.js", "web/live.css"):
         assert f"cosmoflow/{name}" in sizes
 
