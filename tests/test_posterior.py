@@ -259,7 +259,7 @@ def test_the_command_says_what_the_package_says(
             numbers = found.mean[b, p], low[b, p], high[b, p]
             for end, number in zip(("mean", "low", "high"), numbers):
                 assert abs(float(row[f"{name}_{end}"]) - number) < 6e-5
-                assert f"{number:.3f}" in said[b + 1]
+                assert f"{float(row[f'{name}_{end}']):.3f}" in said[b + 1]
     assert said[-2:] == ["x.csv: 2 rows", "x.png"]
     assert (tmp_path / "x.png").read_bytes()[:4] == b"\x89PNG"
 
