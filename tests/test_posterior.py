@@ -9,14 +9,16 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from scipy.stats import f as f_law
+from scipy.stats import kstest, multivariate_t
 
 from cosmoflow import CosmoFlow, cli
 from cosmoflow.data import open_maps
 from cosmoflow.inference import spectrum_features
 from cosmoflow.model import find_model
 from cosmoflow.posterior import (
-    Inferred, MapCheck, Posterior, corner, covered, infer, log_slope, pool, ranks,
-    squash, stretch, tarp)
+    Inferred, MapCheck, Posterior, corner, covered, draw_bell, fit_bell, infer,
+    log_bell, log_slope, pool, ranks, squash, stretch, tarp)
 
 pytest.importorskip("sbi")
 CV = open_maps("PM", "CV")
@@ -84,6 +86,20 @@ def test_width_is_what_the_held_out_truth_scatters_by(taught):
         density = found.log_prob(theta, x[:1].expand(len(theta), -1, -1))
         share = (density - bell - log_slope(theta)).exp().mean()
         assert abs(share - 1) < 0.03
+
+
+def test_noise_with_heavy_tails_is_drawn_weighed_and_found_again():
+    width, freedom = torch.tensor([0.8, 1.5]), torch.tensor([3.0, 12.0])
+    z = draw_bell(20_000, width, freedom, torch.Generator().manual_seed(0))
+    for i, (w, f) in enumerate(zip(width.tolist(), freedom.tolist())):
+        exact = multivariate_t(shape=w**2 * np.eye(2), df=f).logpdf(z[:, i].numpy())
+        found = log_bell(z[:, i], width[i], freedom[i])
+        np.testing.assert_allclose(found, exact, rtol=1e-4, atol=1e-4)
+        radius = kstest(z[:, i].norm(dim=1) ** 2 / (2 * w**2), f_law(2, f).cdf)
+        angle = kstest(torch.atan2(*z[:, i].T) / (2 * math.pi) + 0.5, "uniform")
+        assert min(radius.pvalue, angle.pvalue) > 0.001
+        wide, free = fit_bell(z[:, i])
+        assert abs(wide / w - 1) < 0.03 and abs(free / f - 1) < 0.2
 
 
 def test_pooling_is_the_mean_of_as_many_different_maps():
