@@ -181,7 +181,7 @@ class MapCheck(nn.Module):
         super().__init__()
         self.usual = Expectation(0, features)        # of summaries, given nothing
         self.expected = Expectation(features, bins)  # of spectra, given summaries
-        self.register_buffer("limits", torch.full((2,), torch.inf).double())
+        self.register_buffer("limits", torch.full((3,), torch.inf).double())
 
 # %% ../nbs/course/16_posterior.ipynb #5b150020
 @patch
@@ -199,11 +199,14 @@ def learn(self: MapCheck,
     x: Tensor, power: Tensor,  # of training maps, (n, F) and (n, S)
     x_held: Tensor, power_held: Tensor,  # of maps that the encoder never saw
     rate: float = 0.01,        # share of good maps that are called unlike
+    each: int = MAPS_PER_SIMULATION,  # maps of one simulation, which follow each other
 ) -> MapCheck:                 # itself
     "Learns what training maps look like, and how far held-out ones are from that."
     self.usual = Expectation.fit(x[:, :0], x, each=1)
-    self.expected = Expectation.fit(x, power, each=1)
-    self.limits = self.distances(x_held, power_held).quantile(1 - rate / 2, dim=0)
+    self.expected = Expectation.fit(x, power, each)
+    one = self.distances(x_held, power_held).quantile(1 - rate / 2, dim=0)
+    mean = self.expected.surprise(x_held, power_held, each).quantile(1 - rate)
+    self.limits = torch.cat([one, mean[None]])
     return self
 
 # %% ../nbs/course/16_posterior.ipynb #5b150023
@@ -213,7 +216,17 @@ def forward(self: MapCheck,
     power: Tensor,  # their spectra, (n, S)
 ) -> Tensor:        # True: not like the training maps, (n,)
     "Whether maps lie beyond the limits."
-    return (self.distances(x, power) > self.limits).any(1)
+    return (self.distances(x, power) > self.limits[:2]).any(1)
+
+# %% ../nbs/course/16_posterior.ipynb #5b150069
+@patch
+def whole(self: MapCheck,
+    x: Tensor,      # summaries of maps, whole simulations in a row, (n, F)
+    power: Tensor,  # their spectra, (n, S)
+    each: int = MAPS_PER_SIMULATION,  # maps of one simulation
+) -> Tensor:        # True: not like the training simulations, (n / each,)
+    "Whether the mean residual of each simulation lies beyond its limit."
+    return self.expected.surprise(x, power, each) > self.limits[2]
 
 # %% ../nbs/course/16_posterior.ipynb #5b150060
 @patch
@@ -482,6 +495,8 @@ def infer(
     x = model.summarise(maps, check=check).cpu().float()
     power = spectrum_features(maps, box=BOX).float().cpu()
     unlike = posterior.check(x, power).reshape(-1, together)
+    if together == MAPS_PER_SIMULATION:
+        unlike |= posterior.check.whole(x, power)[:, None]
     _say_unlike(unlike)
     x = x.reshape(-1, together, features)
     return Inferred(posterior.sample(x, draws, seed), unlike)

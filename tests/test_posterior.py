@@ -174,6 +174,17 @@ def test_warm_maps_are_told_apart_and_cold_ones_pass(base, shipped):
         infer(base, shipped, warm.maps[warmest:warmest + 3], draws=10)
 
 
+def test_fifteen_maps_find_a_stranger_that_one_map_may_not_be(base, shipped):
+    warm = open_maps("PM", "WDM")
+    heaviest = 15 * int(np.argmax(warm.params[:, 2]))
+    maps = warm.maps[heaviest:heaviest + 15]
+    alone = infer(base, shipped, maps, draws=10).unlike
+    assert alone.float().mean() < 0.7
+    with pytest.warns(UserWarning, match="15 of 15 maps"):
+        assert infer(base, shipped, maps, 15, draws=10).unlike.all()
+    assert not infer(base, shipped, CV.maps[:15], 15, draws=10).unlike.all()
+
+
 def test_it_comes_back_from_disk(shipped, folder, tmp_path):
     shipped.save(tmp_path / "new")
     again = Posterior.from_pretrained(tmp_path / "new")
