@@ -14,8 +14,8 @@ from cosmoflow import data, model
 
 ORDER = (
     "core", "data", "layers", "spectra", "plot", "simulate", "encoder", "unet", "flow",
-    "model", "train", "inference", "evaluate", "vae", "distill", "scales", "posterior",
-    "anomaly",
+    "model", "train", "inference", "evaluate", "vae", "distill", "scales", "anomaly",
+    "posterior",
     "compress",
     "export", "live", "results",
     "demo", "bench", "lessons", "cli")
