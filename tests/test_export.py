@@ -16,7 +16,7 @@ ORDER = (
     "core", "data", "layers", "spectra", "plot", "simulate", "encoder", "unet", "flow",
     "model", "train", "inference", "evaluate", "vae", "distill", "scales", "anomaly",
     "posterior",
-    "compress",
+    "compress", "points",
     "export", "live", "results",
     "demo", "bench", "lessons", "cli")
 

@@ -1,0 +1,356 @@
+"""Points: counts as by hand, noise that is noise, a network that keeps its rules."""
+import math
+from itertools import permutations, product
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import kstest
+from torch import Tensor
+
+from cosmoflow import points as module
+from cosmoflow.points import (BOX, PARTICLES, RANKS, PointData, PointFlow, PointLayer,
+                              couple, look_around, nearest_image, neighbours,
+                              open_points, pair_counts, point_loss,
+                              spread_summaries, train_points, walk, wavevectors)
+
+DICE = torch.Generator().manual_seed(0)
+POINTS = BOX * torch.rand(2, 150, 3, generator=DICE)
+U = torch.tensor([0.3, 0.8])
+WAVES = wavevectors(3)
+
+
+@pytest.fixture(scope="module")
+def model():
+    "Small, and told something: fresh weights ignore what they are told."
+    torch.manual_seed(0)
+    model = PointFlow(channels=4, width=12, charges=6, layers=2, reach=3)
+    for layer in (*model.encoder.layers, *model.decoder.layers):
+        torch.nn.init.normal_(layer.film.weight, std=0.1)
+    return model
+
+
+@pytest.fixture(scope="module")
+def data(): return open_points()
+
+
+def every_way(points):
+    "All differences of points, by trying all 27 images of the box."
+    shifts = BOX * torch.tensor(list(product((-1, 0, 1), repeat=3)))
+    ways = points[:, None, :, None] - points[:, :, None, None] + shifts
+    nearest = ways.square().sum(-1).argmin(-1)[..., None, None].expand(-1, -1, -1, 1, 3)
+    return ways.gather(3, nearest)[:, :, :, 0]
+
+
+def test_the_nearest_image_is_the_nearest_of_27():
+    few = POINTS[:, :30]
+    ways = nearest_image(few[:, None] - few[:, :, None])
+    torch.testing.assert_close(ways.norm(dim=-1), every_way(few).norm(dim=-1))
+    assert (ways.abs() <= BOX / 2).all()
+
+
+def test_pairs_are_counted_as_by_hand():
+    edges = torch.tensor([0.5, 2, 5, 12])
+    r = every_way(POINTS).norm(dim=-1)
+    bins = zip(edges, edges[1:])
+    found = torch.stack([((r > a) & (r <= b)).sum((1, 2)) for a, b in bins])
+    shell = 4 / 3 * math.pi * (edges[1:] ** 3 - edges[:-1] ** 3) / BOX**3
+    expected = found.T / (150 * 149 * shell)
+    torch.testing.assert_close(pair_counts(POINTS, edges).float(), expected)
+    moved = (POINTS + torch.tensor([20.0, 3, 11])) % BOX
+    torch.testing.assert_close(pair_counts(moved, edges), pair_counts(POINTS, edges),
+                               rtol=2e-3, atol=0)
+
+
+def test_random_points_have_as_many_pairs_as_random_points():
+    many = BOX * torch.rand(60, 200, 3, generator=torch.Generator().manual_seed(1))
+    counted = pair_counts(many, torch.tensor([1.0, 3, 6, 12.5]))
+    error = counted.std(0) / len(many) ** 0.5
+    assert ((counted.mean(0) - 1).abs() < 4 * error).all() and (error < 0.03).all()
+
+
+@pytest.mark.parametrize("edges", ([0.0, 1], [1, 13], [5, 1]))
+def test_distances_beyond_half_the_box_are_refused(edges):
+    with pytest.raises(ValueError, match="edges: expected distances above 0"):
+        pair_counts(POINTS, torch.tensor(edges))
+
+
+@pytest.mark.parametrize("kind", (np.asarray, Tensor.double, Tensor.requires_grad_))
+def test_any_array_is_the_plain_array(kind, model):
+    edges = torch.tensor([0.5, 2, 5])
+    given = kind(POINTS.clone())
+    torch.testing.assert_close(pair_counts(given, edges), pair_counts(POINTS, edges))
+    torch.testing.assert_close(model.summarise(given), model.summarise(POINTS))
+    assert torch.equal(neighbours(given), neighbours(POINTS))
+
+
+@pytest.mark.parametrize("wrong, message", [
+    (POINTS[0], r"points: expected shape \(n, N, 3\), found \(150, 3\)"),
+    (list(POINTS), "points: expected an array .*found list"),
+    (POINTS[:, :40], "points: expected more than 48 of each universe, found 40")])
+def test_what_are_no_points_is_refused(wrong, message, model):
+    with pytest.raises(ValueError, match=message): model.summarise(wrong)
+
+
+def test_neighbours_are_those_of_a_sorted_list():
+    order = every_way(POINTS).norm(dim=-1).argsort(-1)
+    assert torch.equal(neighbours(POINTS), order[:, :, list(RANKS)])
+
+
+def test_waves_fill_half_a_ball():
+    n = wavevectors(5)
+    both = {tuple(v) for v in (*n.tolist(), *(-n).tolist())}
+    cube = product(range(-5, 6), repeat=3)
+    ball = {v for v in cube if 0 < sum(i * i for i in v) <= 25}
+    assert both == ball and len(both) == 2 * len(n)
+
+
+def test_noise_is_uniform_and_knows_nothing_of_the_universe(data):
+    generator = torch.Generator().manual_seed(0)
+    noise, way = couple(*data.draw(range(len(data)), generator=generator),
+                        generator=generator)
+    for axis in range(3):
+        assert kstest(noise[..., axis].flatten() / BOX, "uniform").pvalue > 1e-3
+    fine = noise / (BOX / PARTICLES) + 0.5  # where in its cell
+    assert kstest((fine % 1).flatten(), "uniform").pvalue > 1e-3
+    counted = pair_counts(noise, torch.tensor([0.5, 2, 6]))
+    error = counted.std(0) / len(noise) ** 0.5
+    assert ((counted.mean(0) - 1).abs() < 4 * error).all()
+    assert 0.5 < way.square().mean().sqrt() < 4 and (way.abs() <= BOX / 2).all()
+
+
+def test_a_way_ends_where_the_particle_is(data):
+    start, end = data.draw([0, 3], 500, seed=1)
+    noise, way = couple(start, end, seed=1)
+    ones = torch.ones(2)
+    off = nearest_image(walk(noise, way, ones) - end)
+    assert off.abs().max() < 1e-4
+    assert torch.equal(walk(noise, way, 0 * ones), noise)
+    half = walk(noise, way, 0.5 * ones) - noise
+    torch.testing.assert_close(half, way / 4, atol=1e-5, rtol=1e-4)
+
+
+def rules():
+    "Some of the 48 symmetries of a cube, a shift, and another order."
+    turns = product(permutations(range(3)), product((1, -1), repeat=3))
+    for axes, signs in list(turns)[::5]:
+        turn = torch.eye(3)[list(axes)] * torch.tensor(signs)
+        yield lambda x, turn=turn: x @ turn.T
+    yield lambda x: x + torch.tensor([3.0, 20, 7]) * (x.abs().max() > 12.5)
+    order = torch.randperm(150, generator=torch.Generator().manual_seed(0))
+    yield lambda x: x[:, order]
+
+
+@pytest.mark.parametrize("rule", list(rules()))
+def test_the_network_keeps_the_rules(rule, model):
+    summary = model.encode(POINTS)
+    moved = rule(POINTS) % BOX
+    torch.testing.assert_close(model.encode(moved), summary, atol=1e-5, rtol=1e-4)
+    way = model.way(POINTS, U, summary)
+    small = way / way.abs().max()  # an arrow is turned, but not shifted
+    found = model.way(moved, U, summary) / way.abs().max()
+    torch.testing.assert_close(found, rule(small), atol=1e-4, rtol=1e-3)
+
+
+def test_every_point_and_number_matters(model):
+    summary = model.encode(POINTS)
+    other = POINTS.clone()
+    other[:, 0] += 3
+    assert not torch.allclose(model.encode(other), summary, atol=1e-6)
+    way = model.way(POINTS, U, summary)
+    assert way.std() > 0 and not torch.allclose(model.way(other, U, summary)[:, 1:],
+                                                way[:, 1:], atol=1e-6)
+
+
+def test_channels_go_dark_on_the_way(model):
+    summary = torch.randn(2, 4, generator=torch.Generator().manual_seed(0))
+    last = summary + torch.tensor([0.0, 0, 0, 1])
+    for u, live in ((0.1, True), (0.3, False), (1.0, False)):
+        times = torch.full((2,), u)
+        same = torch.equal(model.way(POINTS, times, summary),
+                           model.way(POINTS, times, last))
+        assert same != live
+    first = summary + torch.tensor([1.0, 0, 0, 0])
+    assert not torch.equal(model.way(POINTS, torch.ones(2), summary),
+                           model.way(POINTS, torch.ones(2), first))
+
+
+@pytest.fixture(scope="module")
+def layer():
+    torch.manual_seed(1)
+    return PointLayer(width=5, charges=2, told=3).double().requires_grad_(False)
+
+
+def test_neighbours_are_summed_as_by_hand(layer):
+    points, told = POINTS.double(), torch.randn(2, 3).double()
+    charge = torch.randn(2, 150, 2).double()
+    around = look_around(points, WAVES)
+    found = layer.look_near(charge, around, told)
+    law = layer.near(told).view(2, 8, 2)
+    bins = torch.linspace(math.log(0.08), math.log(6), 8)
+    for b, i in ((0, 0), (1, 77)):
+        total = torch.zeros(4, 2).double()
+        for rank, j in enumerate(neighbours(points)[b, i]):
+            way = nearest_image(points[b, j] - points[b, i])
+            soft = (-0.5 * ((way.norm().log() - bins) / 0.6) ** 2).exp().double()
+            pull = soft @ law[b] * charge[b, j] * layer.rank[rank]
+            total += torch.cat([torch.ones(1), way / way.norm()])[:, None] * pull
+        torch.testing.assert_close(found[b, i], total / 4, rtol=1e-5, atol=1e-7)
+
+
+def test_waves_are_summed_as_by_hand(layer):
+    points, told = POINTS.double(), torch.randn(2, 3).double()
+    charge = torch.randn(2, 150, 2).double()
+    found = layer.look_far(charge, look_around(points, WAVES), WAVES, told)
+    i, square = 5, WAVES.square().sum(1).double()
+    for b in range(2):
+        scale = torch.stack([square.log() / 2, square.sqrt() / 4], 1)
+        even, odd = layer.far(torch.cat([scale, told[b].expand(len(WAVES), -1)], 1)
+                              ).split(2, 1)
+        phase = (points[b, i] - points[b]) @ WAVES.double().T * (2 * math.pi / BOX)
+        number = torch.einsum("jm,mc,jc->c", phase.cos(), even, charge[b])
+        slope = 4 * WAVES / square[:, None]
+        arrow = -torch.einsum("jm,mx,mc,jc->xc", phase.sin(), slope, odd, charge[b])
+        expected = torch.cat([number[None], arrow]) / (150 * len(WAVES)) ** 0.5
+        torch.testing.assert_close(found[b, i], expected, rtol=1e-5, atol=1e-7)
+
+
+def test_the_loss_is_the_mean_square_of_what_is_missed(data):
+    noise, way = couple(*data.draw([0, 1], 60, seed=0), seed=0)
+    seen = {}
+
+    def knows(points, u, summary):
+        seen["points"] = points
+        return way + torch.tensor([0.0, 0.3, 0])
+
+    loss = point_loss(knows, noise, way, U, torch.zeros(2, 4))
+    torch.testing.assert_close(loss, torch.tensor(0.03))
+    assert torch.equal(seen["points"], walk(noise, way, U))
+
+
+def test_a_seed_is_a_generator_and_points_lie_in_the_box(model):
+    summary = torch.zeros(2, 4)
+    draw = lambda **noise: model.generate(summary, 60, steps=2, **noise)
+    three = draw(seed=3)
+    assert three.shape == (2, 60, 3) and (three >= 0).all() and (three < BOX).all()
+    assert torch.equal(three, draw(generator=torch.Generator().manual_seed(3)))
+    assert not torch.equal(three, draw(seed=4))
+    path = model.generate(summary, 60, steps=2, seed=3, trajectory=True)
+    assert torch.equal(path[-1], three)
+    noise = BOX * torch.rand(2, 60, 3, generator=torch.Generator().manual_seed(3))
+    torch.testing.assert_close(path[0], noise)
+
+
+def test_a_network_that_knows_the_way_arrives():
+    torch.manual_seed(0)
+    model, way = PointFlow(channels=4), torch.tensor([2.0, -1, 0.5])
+    model.way = lambda x, u, summary: way.expand_as(x)
+    path = model.generate(torch.zeros(1, 4), 60, steps=4, seed=0, trajectory=True)
+    off = nearest_image(path - path[0])
+    parts = torch.linspace(0, 1, 5)[:, None, None, None] ** 2
+    torch.testing.assert_close(off, (parts * way).expand_as(off), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("wrong", (dict(count=0), dict(steps=0), dict(count=1.5)))
+def test_counts_are_one_or_more(wrong, model):
+    with pytest.raises(ValueError, match="expected a whole number of 1 or more"):
+        model.generate(torch.zeros(1, 4), **wrong)
+
+
+def test_the_caller_s_default_dtype_changes_nothing(model):
+    summary = model.summarise(POINTS)
+    made = model.generate(summary, 60, steps=1, seed=0)
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert {p.dtype for p in PointFlow(layers=1).parameters()} == {torch.float32}
+        assert torch.equal(model.summarise(POINTS), summary)
+        assert torch.equal(model.generate(summary, 60, steps=1, seed=0), made)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_no_universe_is_in_two_parts(data):
+    train, test = data.split()
+    assert len(train) and len(test)
+    assert not set(train.sims.tolist()) & set(test.sims.tolist())
+    assert data.end.min() >= 0 and data.end.max() < BOX
+    off = data.start / (BOX / PARTICLES)
+    assert torch.equal(off, off.round())
+
+
+def test_what_is_drawn_belongs_together(data):
+    start, end = data.draw([4, 1], 300, seed=0)
+    for row, universe in enumerate((4, 1)):
+        whole = torch.cat([data.start[universe], data.end[universe]], 1)
+        kept = {tuple(place) for place in whole.tolist()}
+        some = torch.cat([start[row], end[row]], 1).tolist()
+        assert len({tuple(place) for place in some}) == 300 <= len(kept)
+        assert kept >= {tuple(place) for place in some}
+
+
+def test_spread_summaries_are_principal_components(data):
+    torch.manual_seed(0)
+    model = PointFlow(4, 8, 4, 1, 2)
+    few = data.draw(range(len(data)), 150, seed=0)[1]
+    assert model.summarise(few).std(0).max() < 0.1
+    spread_summaries(model, data, 150)
+    seen = [data.draw(range(len(data)), 150, seed=seed)[1] for seed in (0, 1)]
+    found = torch.cat([model.summarise(points) for points in seen])
+    assert found.mean(0).abs().max() < 0.02
+    covariance = found.mT @ found / len(found)
+    size = covariance.diag()
+    assert size[0] == pytest.approx(1, rel=0.05) and (size < 1.05).all()
+    assert (size.diff() < 0.05).all()
+    assert (covariance - size.diag()).abs().max() < 0.05
+
+
+def test_a_stopped_training_goes_on_to_the_same_weights(data, tmp_path, monkeypatch):
+    few = PointData(**{k: v[:8] for k, v in vars(data).items()})
+    monkeypatch.setattr(module, "PointFlow", lambda: PointFlow(4, 8, 4, 1, 2))
+    run = dict(steps=5, count=60, every=2)
+    whole = train_points(few, tmp_path / "whole", **run)
+    kept = module._keep
+
+    def stop(out, state, dice, log):
+        kept(out, state, dice, log)
+        if len(log) == 2: raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "_keep", stop)
+    with pytest.raises(KeyboardInterrupt): train_points(few, tmp_path / "two", **run)
+    monkeypatch.setattr(module, "_keep", kept)
+    again = train_points(few, tmp_path / "two", **run)
+    for a, b in zip(whole.parameters(), again.parameters()): assert torch.equal(a, b)
+    logs = [(tmp_path / name / "log.csv").read_text() for name in ("whole", "two")]
+    assert [len(log.splitlines()) for log in logs] == [4, 4]
+
+
+def test_a_saved_model_is_the_same_model(model, tmp_path):
+    model.save_pretrained(tmp_path)
+    again = PointFlow.from_pretrained(tmp_path)
+    assert torch.equal(again.summarise(POINTS), model.summarise(POINTS))
+    assert not again.training
+
+
+def test_a_folder_without_points_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="that simulate_points wrote"):
+        open_points(tmp_path)
+
+
+def test_parts_come_back(tmp_path):
+    from safetensors.numpy import save_file
+
+    from cosmoflow.simulate import simulation_table
+    end = np.random.default_rng(0).uniform(0, BOX, (PARTICLES**3, 3)).astype(np.float32)
+    end[5] = 25.0 - 1e-6  # rounds to the other side
+    kept, table = np.array([5, 70_000]), simulation_table("LH")
+    for i in (3, 12):
+        part = module._part(i, kept, end, table)
+        save_file(part, tmp_path / f"Points_PM_LH_{i:04d}.safetensors")
+    data = open_points(tmp_path)
+    assert data.sims.tolist() == [3, 12]
+    np.testing.assert_array_equal(data.params, table.params[[3, 12]])
+    cell = BOX / PARTICLES
+    expected = torch.tensor([[0, 0, 5], [17, 5, 48]]) * cell
+    torch.testing.assert_close(data.start[0], expected)
+    off = nearest_image(data.end[0] - torch.from_numpy(end[kept]))
+    assert off.abs().max() < 2e-4 and data.end.max() < BOX
