@@ -35,7 +35,7 @@ with needs_extra("viz", "live figures need"):
 
 # %% ../nbs/tools/live.ipynb #1f000009
 def networks(
-    model: CosmoFlow,   # decodes in its own steps
+    model: CosmoFlow,    # decodes in its own steps
     **flows: CosmoFlow,  # more models whose velocities are asked for, by name
 ) -> dict[str, Callable]:  # by name; normalised maps in and out
     "What a live figure can ask for: `decoder`, a whole map, and `velocity`."
