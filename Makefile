@@ -25,7 +25,7 @@ demo: env  ## train briefly, reconstruct held-out maps, write demo/
 # Three on two cores: while one waits for a browser or a disk, the others compute.
 PROCESSES = $(shell $(PYTHON) -c "import os; print(max(3, os.cpu_count()))")
 test: env  ## run every notebook and test, one process a core, and three at least
-	OMP_NUM_THREADS=1 $(BIN)/pytest tests -n $(PROCESSES) --dist loadgroup --no-loadscope-reorder --durations 25
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests -n $(PROCESSES) --durations 25
 
 docs: env  ## build the documentation site into _docs and test it in Chromium or Chrome, where there is one (QUARTO=1: Quarto's pages instead, untested)
 	$(BIN)/python nbs/site/_build.py $(if $(QUARTO),--quarto)

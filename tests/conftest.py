@@ -291,12 +291,20 @@ TOGETHER = ("test_anomaly", "test_compress", "test_device", "test_onnx", "test_p
             "test_posterior", "test_run", "test_simulate", "test_workshop")
 
 
-def pytest_configure(config):
-    "A mark of xdist's, known without it, too."
-    config.addinivalue_line("markers", "xdist_group(name): run by one process")
+@pytest.hookimpl(optionalhook=True)  # of xdist
+def pytest_xdist_make_scheduler(config, log):
+    "Test by test, in the order below, but for the files of `TOGETHER`."
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid):
+            name = Path(nodeid.partition("::")[0]).stem
+            return name if name in TOGETHER else nodeid
+
+    config.option.loadscopereorder = False
+    return Scheduling(config, log)
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks for the groups
 def pytest_collection_modifyitems(items):
     """Long tests come first, so that no process works alone at the end.
 
@@ -307,6 +315,3 @@ def pytest_collection_modifyitems(items):
     names = [item.name for item in items]
     first = next((i for i, name in enumerate(names) if name.startswith("test_runs")), 0)
     if items: items.insert(0, items.pop(first))
-    for item in items:
-        name = item.path.stem
-        if name in TOGETHER: item.add_marker(pytest.mark.xdist_group(name))
