@@ -621,6 +621,7 @@ class Noise(nn.Module):
     ):
         super().__init__()
         scatter, axes = principal_axes(prior, rotate)
+        choose_steps(scatter, step, tilt, means)  # refuses what cannot be
         fixed = {"scatter": scatter, "axes": axes, "mean": prior[0, 0, 0, :, 0]}
         for name, value in fixed.items():
             self.register_buffer(name, value.float().to(prior.device), persistent=False)
@@ -737,13 +738,15 @@ def train_for_rate(
 ) -> tuple[CosmoFlow, dict]:  # averaged weights, and the options of their codec
     """Teaches a model to draw from coarse fields, and its codec what a bit is worth.
 
-    A stopped run goes on. Source: Ballé et al. 2016.
+    A stopped run goes on. Raises `ValueError` for counts below 1, a price below 0, a
+    model without a prior, and another run's folder. Source: Ballé et al. 2016.
     """
     check_kind("model", model, CosmoFlow)
     check_kind("data", data, MapData)
     model.require_flow()
     check_counts(epochs=epochs, batch_size=batch_size)
     check_seed(seed)
+    if not price >= 0: raise ValueError(f"price={price}: expected 0 or more")
     training = data.split()[0]
     settings = dict(price=price, epochs=epochs, batch_size=batch_size, lr=lr, ema=ema,
                     seed=seed, step=step, tilt=tilt, means=means)

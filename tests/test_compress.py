@@ -333,6 +333,9 @@ def test_training_for_rate_stops_and_goes_on_to_the_same_end(tmp_path, monkeypat
     model.fit_prior(MAPS)
     with pytest.raises(ValueError, match="noise is for .4, 4. cells, found .1, 1."):
         train_for_rate(model, data, tmp_path / "none")
+    for wrong in ({"price": -1.0}, {"epochs": 0}, {"batch_size": 0}, {"tilt": 2.0}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            train_for_rate(model, data, tmp_path / "none", **wrong)
     model.fit_prior(data.maps)
     teach = lambda out, **k: train_for_rate(model, data, tmp_path / out, batch_size=60,
                                             epochs=2, **k)
