@@ -401,9 +401,9 @@ def from_pretrained(cls: Posterior,
     try:
         posterior = cls(**settings)
         posterior.load_state_dict(read_weights(paths[1]))
-        for name, part in posterior.state_dict().items():
-            if name.split(".")[-1] in ("width", "freedom", "std") and part.min() <= 0:
-                raise ValueError(f"{name} is not above 0")
+        for key, part in posterior.state_dict().items():
+            if key.split(".")[-1] in ("width", "freedom", "std") and part.min() <= 0:
+                raise ValueError(f"{key} is not above 0")
     except ImportError: raise
     except Exception as e:  # safetensors and torch each raise their own kind
         why = str(e).splitlines()[0]
