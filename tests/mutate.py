@@ -134,6 +134,9 @@ MUTANTS = [  # module, old text, new text, tests of which one must fail
      "t = 0.5 * torch.rand(len(x1),", "steps: times"),
     ("flow", "t = torch.rand(len(x1),", "t = torch.rand(1,", "steps: times"),
 
+    ("model", '(size, sha) != (told["bytes"], told["sha256"])',
+     'size != told["bytes"]', "hub: damaged"),
+    ("model", 'name in released(): return', 'False: return', "hub: name"),
     ("model", ".repeat_interleave(samples, 0)",
      ".repeat(samples, 1, 1, 1)", "pairing: samples"),
     ("model", "field * live.to(field.dtype)", "field", "values: live_channels"),
@@ -320,6 +323,9 @@ MUTANTS = [  # module, old text, new text, tests of which one must fail
     ("anomaly", "if together and len(maps) % self.each:", "if False:",
      "anomaly: cannot_be_judged"),
 
+    ("compress", "local_files_only=True", "local_files_only=False",
+     "compress: download"),
+    ("compress", "if len(found) != size:", "if len(found) < size:", "compress: tables"),
     ("compress", "modes.real - modes.imag", "modes.real", "compress: keep_the_length"),
     ("compress", "step * largest ** (1 - tilt) * scatter", "step * largest * scatter",
      "compress: tilt"),
