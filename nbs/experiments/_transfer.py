@@ -78,8 +78,8 @@ def corrected(old: Regressor, x: Tensor, y: Tensor, x_new: Tensor) -> Tensor:
     return with_one(x_new) @ fit
 
 
-def by_siblings(model: CosmoFlow, part: MapData, seen: int, lr: float,
-                seed: int) -> None:
+def by_siblings(model: CosmoFlow, part: MapData, seen: int, lr: float, seed: int,
+                fresh: bool) -> None:
     "Teaches the encoder alone: of two maps each of some universes, which belong?"
     each, n = part.maps_per_simulation, part.n_sims
     generator = torch.Generator().manual_seed(seed)
@@ -88,7 +88,8 @@ def by_siblings(model: CosmoFlow, part: MapData, seen: int, lr: float,
     adamw = torch.optim.AdamW(model.encoder.parameters(), lr=lr, fused=True)
     steps = max(1, seen // (2 * pairs))
     for step in range(steps):
-        model.encoder.train(step < steps / 2)  # then BatchNorm's statistics rest
+        # BatchNorm's statistics rest: in a trained model, and in the second half
+        model.encoder.train(fresh and step < steps / 2)
         adamw.param_groups[0]["lr"] = lr * lr_factor(step, steps)
         sims = torch.randperm(n, generator=generator)[:pairs]
         two = torch.rand(pairs, each, generator=generator).argsort(1)[:, :2]
@@ -235,7 +236,7 @@ class Study:
         if kind == "siblings":
             learn = some(self.second, chosen(n, seed, self.given.pool)[halves(n)[0]])
             lr = 1e-3 if start == "scratch" else self.given.lr
-            by_siblings(model, learn, seen, lr, seed)
+            by_siblings(model, learn, seen, lr, seed, start == "scratch")
         if kind == "statistics":
             by_statistics(model, part, seed)
         if kind == "flow":
