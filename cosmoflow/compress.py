@@ -721,6 +721,22 @@ def step(self: RateLearner,
     ema_update(self.average, self.model, decay)
     return losses.detach()
 
+# %% ../nbs/course/17_compress.ipynb #c17d0018
+@patch
+def epoch(self: RateLearner,
+    maps: MapLoader,    # of the training maps
+    number: int,        # of the epoch, from 0
+) -> Iterator[Tensor]:  # losses of each update, as `step` returns them
+    "Goes once through the maps, update by update."
+    asked = self.settings
+    each = max(1, len(maps) // asked.batch_size)
+    shuffle = epoch_generator(asked.seed, number, 1, torch.device("cpu"))
+    order = torch.randperm(len(maps), generator=shuffle).split(asked.batch_size)
+    generator = epoch_generator(asked.seed, number, 0, maps.device)
+    for i, which in enumerate(order[:each], number * each):
+        batch = draw_batch(maps, which, generator)
+        yield self.step(i, asked.epochs * each, batch, generator)
+
 # %% ../nbs/course/17_compress.ipynb #c17d0015
 def train_for_rate(
     model: CosmoFlow,         # trained, with its prior; it stays as it is
@@ -759,12 +775,8 @@ def train_for_rate(
                        unit="update", desc="training for rate")
         for epoch in range(run.epoch, epochs):
             start, losses = time.time(), []
-            shuffle = epoch_generator(seed, epoch, 1, torch.device("cpu"))
-            order = torch.randperm(len(maps), generator=shuffle)
-            generator = epoch_generator(seed, epoch, 0, model.device)
-            for i, which in enumerate(order.split(batch_size)[:each], epoch * each):
-                batch = draw_batch(maps, which, generator)
-                losses.append(learner.step(i, epochs * each, batch, generator))
+            for both in learner.epoch(maps, epoch):
+                losses.append(both)
                 bar.update()
             flow, rate = torch.stack(losses).mean(0).tolist()
             row = {"epoch": epoch + 1, "flow": flow, "bits": rate * data.pixels**2,
