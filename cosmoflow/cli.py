@@ -299,7 +299,7 @@ def _released() -> str:
 
 
 @_command
-@_takes("model.fetch_weights", "cache_dir", {"cache_dir": "cache"})
+@_takes("releases.fetch_weights", "cache_dir", {"cache_dir": "cache"})
 def _fetch(
     name: Annotated[str, f"which model of a release: {_released()}"],
     **options: Any,
@@ -310,7 +310,7 @@ def _fetch(
 
     What has come is kept, and the same command goes on from there.
     """
-    from cosmoflow.model import fetch_weights
+    from cosmoflow.releases import fetch_weights
     print(f"{name} is in {fetch_weights(name, **options)}")
 
 # %% ../nbs/tools/cli.ipynb #6413a76b

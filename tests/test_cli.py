@@ -88,7 +88,7 @@ def test_its_example_parses(command):
 
 
 @pytest.mark.parametrize("path", [
-    "simulate.simulate", "data.open_maps", "data.download", "model.fetch_weights",
+    "simulate.simulate", "data.open_maps", "data.download", "releases.fetch_weights",
     "train.TrainConfig", "train.train",
     "model.find_model", "model.CosmoFlow.__init__", "model.CosmoFlow.decode",
     "evaluate.evaluate", "distill.distill", "export.export", "compress.compress",

@@ -20,7 +20,9 @@ from test_data import Server, address, half
 
 from cosmoflow import CosmoFlow, cli
 from cosmoflow import model as models
-from cosmoflow.model import fetch_weights, find_model, released, released_folder
+from cosmoflow import releases
+from cosmoflow.model import find_model
+from cosmoflow.releases import fetch_weights, released, released_folder
 
 
 class Hub(BaseHTTPRequestHandler):
@@ -231,7 +233,7 @@ def test_the_table_says_what_the_files_are_and_where(tmp_path):
         assert there >= {f"{name}.{file}" for file in entry["files"]}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     repository = project["project"]["urls"]["Repository"]
-    assert models.RELEASES == f"{repository}/releases/download"
+    assert releases.RELEASES == f"{repository}/releases/download"
 
 
 MINE, URL = "mine", "/v9/mine.{}"
@@ -246,7 +248,8 @@ def release(tmp_path, monkeypatch):
     CosmoFlow.from_preset("tiny", norm).save_pretrained(source)
     files = release_script().describe(source)
     table = {MINE: {"about": "Ours.", "tag": "v9", "files": files}}
-    monkeypatch.setattr(models, "released", lambda: table)
+    for module in (releases, models):  # the model has the name, too
+        monkeypatch.setattr(module, "released", lambda: table)
     monkeypatch.setenv("COSMOFLOW_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     httpd = ThreadingHTTPServer(("127.0.0.1", 0), Server)
@@ -415,7 +418,7 @@ def test_a_second_fetch_waits_for_the_first(release, monkeypatch):
 
 def test_the_command_fetches_what_other_commands_name(release, monkeypatch, capsys):
     fetch = functools.partial(fetch_weights, base=address(release), wait=0)
-    monkeypatch.setattr(models, "fetch_weights", fetch)
+    monkeypatch.setattr(releases, "fetch_weights", fetch)
     line = "evaluate --model mine --sims 0:10"
     with pytest.raises(SystemExit): cli.main(shlex.split(line))
     told = capsys.readouterr().err
