@@ -13,11 +13,9 @@ import cosmoflow
 from cosmoflow import data, model
 
 ORDER = (
-    "core", "data", "layers", "spectra", "plot", "simulate", "encoder", "unet", "flow",
-    "model", "train", "inference", "evaluate", "vae", "distill", "scales", "anomaly",
-    "posterior",
-    "compress", "points",
-    "export", "live", "results",
+    "core", "data", "releases", "layers", "spectra", "plot", "simulate", "encoder",
+    "unet", "flow", "model", "train", "inference", "evaluate", "vae", "distill",
+    "scales", "anomaly", "posterior", "compress", "points", "export", "live", "results",
     "demo", "bench", "lessons", "cli")
 
 
