@@ -10,7 +10,6 @@ __all__ = ['Points', 'PARTICLES', 'COUNT', 'RANKS', 'PointData', 'open_points', 
            'point_loss', 'spread_summaries', 'train_step', 'train_points', 'simulate_points']
 
 # %% ../nbs/course/18_points.ipynb #c18a0005
-import csv
 import math
 import time
 from collections.abc import Callable
@@ -28,11 +27,15 @@ from safetensors.numpy import load_file, save_file
 from safetensors.torch import save_file as save_tensors
 from torch import Tensor, nn
 
-from .core import (BOX, alone, atomic_path, check_counts, evaluating,
-                            noise_source, progress, to_tensor, write_json)
+from .core import (BOX, alone, atomic_path, check_counts, check_folder, digest,
+                            evaluating, noise_source, progress, require_same_run,
+                            to_tensor, write_json)
 from .data import split_simulations
 from .flow import channel_mask, integrate
 from .model import check_sizes, find_model, read_config, read_weights
+from .simulate import SimulationTable, particle_mesh, simulation_table
+from .train import (epoch_generator, fill, read_checkpoint, save_checkpoint,
+                             write_log)
 
 # %% ../nbs/course/18_points.ipynb #c18a0009
 Points = np.ndarray | Tensor  # what a user may bring: (n, N, 3), Mpc/h
@@ -235,7 +238,8 @@ class PointLayer(nn.Module):
         self.film = nn.Linear(told, 2 * hidden)
         self.hidden = nn.Linear(width + 3 * charges, hidden)
         self.out = nn.Linear(hidden, width)
-        nn.init.zeros_(self.film.weight), nn.init.zeros_(self.film.bias)
+        nn.init.zeros_(self.film.weight)
+        nn.init.zeros_(self.film.bias)
     if TYPE_CHECKING:  # methods come below, by @patch
         look_near: Any
         look_far: Any
@@ -506,102 +510,95 @@ def train_step(
     optimizer.step()
     return loss.item(), way.square().mean().item()
 
-# %% ../nbs/course/18_points.ipynb #c18a0082
-def _resume(out: Path, state: dict[str, Any], dice: torch.Generator) -> list[dict]:
-    "Goes on from a checkpoint, if there is one; the rows of its log."
-    path = out / "checkpoint.pt"
-    if not path.exists(): return []
-    kept = torch.load(path, weights_only=True)
-    for name, part in state.items(): part.load_state_dict(kept[name])
-    dice.set_state(kept["dice"])
-    return kept["log"]
-
-# %% ../nbs/course/18_points.ipynb #c18a0083
-def _keep(out: Path, state: dict[str, Any], dice: torch.Generator, log: list) -> None:
-    "Writes checkpoint, weights and log."
-    kept = {name: part.state_dict() for name, part in state.items()}
-    with atomic_path(out / "checkpoint.pt") as tmp:
-        torch.save(kept | {"dice": dice.get_state(), "log": log}, tmp)
-    state["model"].save_pretrained(out)
-    with atomic_path(out / "log.csv") as tmp, tmp.open("w", encoding="utf-8") as file:
-        rows = csv.DictWriter(file, log[0].keys(), lineterminator="\n")
-        rows.writeheader()
-        rows.writerows(log)
-
-# %% ../nbs/course/18_points.ipynb #c18a0085
-def _several(
-    state: dict[str, Any], data: PointData, dice: torch.Generator, n: int, count: int
-) -> dict[str, float]:
-    "Some steps, and what the log tells of them."
-    start, losses = time.process_time(), []
-    for _ in range(n):
-        losses.append(train_step(state["model"], data, state["optimizer"], dice,
-                                 count=count))
-        state["schedule"].step()
-    loss, still = np.mean(losses, 0).tolist()
-    seconds = round(time.process_time() - start, 1)
-    return {"loss": round(loss, 4), "still": round(still, 4), "seconds": seconds,
-            "universes": len(data)}
-
 # %% ../nbs/course/18_points.ipynb #c18a008a
-def _groups(model: PointFlow, lr: float) -> list[dict]:
-    "The encoder learns at a tenth of the rate, so that the decoder can follow."
+def _groups(model: PointFlow) -> list[dict]:
+    "What learns fast, and what learns slowly."
     slow = [*model.encoder.parameters(), *model.head.parameters()]
     rest = [model.tell, model.decoder, model.gate]
     fast = [weight for part in rest for weight in part.parameters()]
-    return [{"params": fast, "lr": lr}, {"params": slow, "lr": lr / 10}]
+    return [{"params": fast, "scale": 1.0}, {"params": slow, "scale": 0.1}]
+
+# %% ../nbs/course/18_points.ipynb #c18a0082
+def _rate(step: int, total: int) -> float:
+    "Share of the largest rate: it climbs for fifty steps, and falls to a hundredth."
+    return min(1, (step + 1) / 50) * max(0.01, 1 - step / total)
+
+# %% ../nbs/course/18_points.ipynb #c18a0087
+def _several(
+    model: PointFlow, data: PointData,  # what learns, and from which universes
+    optimizer: torch.optim.Optimizer,   # of `_groups`
+    steps: range,                       # their numbers, of the whole run
+    settings: dict[str, Any],           # of the run, as `train_points` has them
+) -> dict[str, float]:
+    "Some steps, and what the log tells of them."
+    start, losses = time.process_time(), []
+    for step in steps:
+        for group in optimizer.param_groups:
+            share = _rate(step, settings["steps"])
+            group["lr"] = settings["lr"] * group["scale"] * share
+        dice = epoch_generator(settings["seed"], step, 0, torch.device("cpu"))
+        losses.append(train_step(model, data, optimizer, dice, count=settings["count"]))
+    loss, still = np.mean(losses, 0).tolist()
+    if not math.isfinite(loss):
+        raise FloatingPointError(f"step {steps.stop}: the loss is {loss}. The folder "
+                                 "keeps what it held before; try a lower lr")
+    seconds = round(time.process_time() - start, 1)
+    return {"step": steps.stop, "loss": round(loss, 4), "still": round(still, 4),
+            "seconds": seconds}
+
+# %% ../nbs/course/18_points.ipynb #c18a0088
+def _resume(
+    path: Path,                         # of the checkpoint
+    model: PointFlow, optimizer: torch.optim.Optimizer,  # filled from there
+    run: dict[str, dict],               # what this run is
+) -> list[dict]:                        # rows of its log
+    "Goes on from a checkpoint. Raises `ValueError` if it is of another run."
+    state, tensors = read_checkpoint(path)
+    require_same_run(path, state, run)
+    fill({"model": model}, optimizer, tensors)
+    return state["history"]
 
 # %% ../nbs/course/18_points.ipynb #c18a0084
 def train_points(
     data: PointData,      # all universes; split as `PointData.split` does
     out: str | Path,      # folder of weights, log and checkpoint; a run there goes on
-    steps: int = 1200,    # of the optimiser
+    steps: int = 6000,    # of the optimiser
     lr: float = 2e-3,     # largest learning rate of the decoder
     count: int = COUNT,   # particles of each universe
     every: int = 100,     # steps from checkpoint to checkpoint
     seed: int = 0,        # of weights, and of all that is drawn
-) -> PointFlow:
-    "Trains a flow of points; a stopped run goes on."
+) -> PointFlow:           # ready to use
+    """Trains a flow of points; the same call goes on with a run that was stopped.
+
+    Raises `ValueError` for another run's folder, `BlockingIOError` if another training
+    is at work there, `FloatingPointError` if the loss is not a number any more.
+    """
     check_counts(steps=steps, count=count, every=every)
-    out = Path(out)
+    out, training = Path(out), data.split()[0]
+    settings = dict(steps=steps, lr=lr, count=count, every=every, seed=seed)
+    universes = {"universes": len(training), "parameters": digest([training.params])}
+    run = {"settings": settings, "data": universes}
+    path = out / "checkpoint.safetensors"
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = PointFlow()
+    optimizer = torch.optim.AdamW(_groups(model), weight_decay=1e-4)
+    check_folder(out)
     out.mkdir(parents=True, exist_ok=True)
-    training, dice = data.split()[0], torch.Generator().manual_seed(seed)
-    torch.manual_seed(seed)
-    model = PointFlow()
-    optimizer = torch.optim.AdamW(_groups(model, lr), weight_decay=1e-4)
-    rate = lambda i: min(1, (i + 1) / 50) * max(0.01, 1 - i / steps)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate)
-    state = {"model": model, "optimizer": optimizer, "schedule": schedule}
-    with alone(out / "run", "training"):
-        log = _resume(out, state, dice)
+    with alone(out, "training"):
+        log = _resume(path, model, optimizer, run) if path.exists() else []
         if not log: spread_summaries(model, training, count)
-        bar = progress(range(len(log) * every, steps, every), desc="training on points")
-        for done in bar:
-            n = min(every, steps - done)
-            log.append(_several(state, training, dice, n, count))
-            _keep(out, state, dice, log)
+        starts = range(log[-1]["step"] if log else 0, steps, every)
+        for start in progress(starts, desc="training on points"):
+            part = range(start, min(start + every, steps))
+            log.append(_several(model, training, optimizer, part, settings))
+            write_log(out / "log.csv", log)
+            model.save_pretrained(out)
+            save_checkpoint(path, {"model": model}, optimizer,
+                            {"run": run, "history": log})
     return model.eval()
 
-# %% ../nbs/course/18_points.ipynb #c18a0087
-def _particle_run() -> Callable:
-    "A compiled simulation: (omega_m, sigma_8, seed) -> places of particles, Mpc/h."
-    from cosmoflow import simulate
-
-    simulate._need_pmpp()
-    import jax
-    from pmpp.initial_conditions import lpt
-    from pmpp.nbody import nbody
-
-    conf = simulate._configuration(PARTICLES)
-
-    def run(omega_m, sigma_8, seed):
-        cosmo = simulate._cosmology(conf, omega_m, sigma_8)
-        start = lpt(simulate._modes(conf, cosmo, seed), cosmo, conf)
-        return nbody(start, cosmo, conf).pos()
-
-    return jax.jit(run)
-
-# %% ../nbs/course/18_points.ipynb #c18a0088
+# %% ../nbs/course/18_points.ipynb #c18a0092
 def simulate_points(
     out: str | Path,            # folder that receives a file for each simulation
     sims: slice = slice(None),  # which simulations of the set LH
@@ -611,20 +608,19 @@ def simulate_points(
 
     A stopped run goes on. Raises `ImportError` without the extra `sim`.
     """
-    from cosmoflow.simulate import simulation_table
-
-    out, table, run = Path(out), simulation_table("LH"), _particle_run()
+    out, table = Path(out), simulation_table("LH")
+    places = particle_mesh(PARTICLES).places
     out.mkdir(parents=True, exist_ok=True)
     for i in progress(range(len(table))[sims], desc="simulating points"):
         path = out / f"Points_PM_LH_{i:04d}.safetensors"
         if path.exists(): continue
-        end = np.asarray(run(*table.params[i], table.seeds[i]), np.float32)
+        end = np.asarray(places(*table.params[i], table.seeds[i]), np.float32)
         dice = np.random.default_rng(int(table.seeds[i]))
         kept = dice.choice(PARTICLES**3, keep, replace=False)
         with atomic_path(path) as tmp: save_file(_part(i, kept, end, table), tmp)
 
 # %% ../nbs/course/18_points.ipynb #c18a0089
-def _part(i: int, kept: np.ndarray, end: np.ndarray, table: Any) -> dict:
+def _part(i: int, kept: np.ndarray, end: np.ndarray, table: SimulationTable) -> dict:
     "What a file holds of one universe: small whole numbers."
     start = np.stack(np.unravel_index(kept, (PARTICLES,) * 3), -1)
     today = (end[kept] * (2**16 / BOX)).round().astype(np.int64) % 2**16

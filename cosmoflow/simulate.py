@@ -135,6 +135,21 @@ def paint_slabs(
         maps.append(counts)
     return jnp.concatenate(maps)
 
+# %% ../nbs/course/01_simulate.ipynb #3fb311e5
+def _particles(
+    conf: Any,             # of the box
+    omega_m: float,        # matter density parameter
+    sigma_8: float,        # amplitude of the linear power spectrum at 8 Mpc/h
+    seed: int,             # of the random phases
+    mass: float = np.inf,  # of the dark particle, keV
+) -> Any:                  # pmpp's particles
+    "Particles of one universe today, from its noise."
+    from pmpp.initial_conditions import lpt
+    from pmpp.nbody import nbody
+
+    cosmo = _cosmology(conf, omega_m, sigma_8)
+    return nbody(lpt(_modes(conf, cosmo, seed, mass), cosmo, conf), cosmo, conf)
+
 # %% ../nbs/course/01_simulate.ipynb #3fb311e7
 def _maps(
     conf: Any,             # of the box
@@ -146,17 +161,20 @@ def _maps(
     mass: float = np.inf,  # of the dark particle, keV
 ) -> Any:                  # (15, pixels, pixels), (Msun/h)/(Mpc/h)^2
     "Surface density of the slabs of one universe, from its noise to today."
-    from pmpp.initial_conditions import lpt
-    from pmpp.nbody import nbody
-
-    cosmo = _cosmology(conf, omega_m, sigma_8)
-    ptcl = nbody(lpt(_modes(conf, cosmo, seed, mass), cosmo, conf), cosmo, conf)
+    ptcl = _particles(conf, omega_m, sigma_8, seed, mass)
     spacing = box / conf.ptcl_grid_shape[0]
     particle_mass = (omega_m - OMEGA_B) * RHO_CRIT * spacing**3
     # Devices keep room for particles to come.
     count = 1.0 if ptcl.unused_index is None else ~ptcl.unused_index
     counts = paint_slabs(ptcl.pos(), pixels, box, count)
     return counts * (particle_mass / (box / pixels) ** 2)
+
+# %% ../nbs/course/01_simulate.ipynb #61c00373
+def _places(
+    *universe: Any,  # as `_particles` takes it
+) -> Any:            # (particles^3, 3), Mpc/h, as the lattice has them
+    "Places of the particles today."
+    return _particles(*universe).pos()
 
 # %% ../nbs/course/01_simulate.ipynb #61c00375
 def _linear(
@@ -190,6 +208,7 @@ class ParticleMesh:
     `omega_m` and `sigma_8` are the cosmology, `seed` draws the phases, and `mass` is
     that of the dark particle in keV, infinite unless you say otherwise.
     """
+    places: Callable  # (omega_m, sigma_8, seed, mass) -> particles, (N, 3), Mpc/h
     linear: Callable  # (omega_m, sigma_8, seed, mass) -> linear modes today, (Mpc/h)^3
     maps: Callable    # (omega_m, sigma_8, seed, mass) -> (15, pixels, pixels) density
     power: Callable   # (k, omega_m, sigma_8) -> linear power spectrum today, (Mpc/h)^3
@@ -216,7 +235,8 @@ def particle_mesh(
         raise ValueError(f"devices={devices}: JAX finds {len(jax.devices())} here "
                          f"({jax.default_backend()})")
     conf = _configuration(particles, steps, devices, box)
-    stages = {"linear": partial(_linear, conf), "power": partial(_power, conf),
+    stages = {"places": partial(_places, conf), "linear": partial(_linear, conf),
+              "power": partial(_power, conf),
               "maps": partial(_maps, conf, pixels, box)}
     return ParticleMesh(**{name: jax.jit(f) for name, f in stages.items()})
 

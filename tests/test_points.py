@@ -309,16 +309,23 @@ def test_a_stopped_training_goes_on_to_the_same_weights(data, tmp_path, monkeypa
     monkeypatch.setattr(module, "PointFlow", lambda: PointFlow(4, 8, 4, 1, 2))
     run = dict(steps=5, count=60, every=2)
     whole = train_points(few, tmp_path / "whole", **run)
-    kept = module._keep
+    save = module.save_checkpoint
 
-    def stop(out, state, dice, log):
-        kept(out, state, dice, log)
-        if len(log) == 2: raise KeyboardInterrupt
+    def stop(path, models, optimizer, state):
+        save(path, models, optimizer, state)
+        if len(state["history"]) == 2: raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "_keep", stop)
+    monkeypatch.setattr(module, "save_checkpoint", stop)
     with pytest.raises(KeyboardInterrupt): train_points(few, tmp_path / "two", **run)
-    monkeypatch.setattr(module, "_keep", kept)
+    monkeypatch.setattr(module, "save_checkpoint", save)
+    before = torch.random.get_rng_state()
     again = train_points(few, tmp_path / "two", **run)
+    assert torch.equal(torch.random.get_rng_state(), before)  # torch's own dice
+    with pytest.raises(ValueError, match="seed is 0 there and 1 here"):
+        train_points(few, tmp_path / "two", **run, seed=1)
+    fewer = PointData(**{k: v[:7] for k, v in vars(data).items()})
+    with pytest.raises(ValueError, match="parameters is"):
+        train_points(fewer, tmp_path / "two", **run)
     for a, b in zip(whole.parameters(), again.parameters()): assert torch.equal(a, b)
     logs = [(tmp_path / name / "log.csv").read_text() for name in ("whole", "two")]
     assert [len(log.splitlines()) for log in logs] == [4, 4]
