@@ -181,7 +181,8 @@ class MapCheck(nn.Module):
         super().__init__()
         self.usual = Expectation(0, features)        # of summaries, given nothing
         self.expected = Expectation(features, bins)  # of spectra, given summaries
-        self.register_buffer("limits", torch.full((3,), torch.inf).double())
+        largest = torch.finfo(torch.float32).max  # no limit yet
+        self.register_buffer("limits", torch.full((3,), largest).double())
 
 # %% ../nbs/course/16_posterior.ipynb #5b150020
 @patch

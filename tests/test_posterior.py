@@ -325,3 +325,10 @@ def test_corner_draws_what_it_is_given():
 def test_spectra_that_the_check_reads_are_the_usual_ones(shipped):
     assert spectrum_features(CV.maps[:2]).shape[1] == shipped.settings["bins"]
     assert json.loads((find_model("base") / FILES[0]).read_bytes()) == shipped.settings
+
+
+def test_a_posterior_that_was_given_no_limits_is_saved_too(tmp_path):
+    fresh = Posterior()
+    fresh.save(tmp_path)
+    again = Posterior.from_pretrained(tmp_path).state_dict()
+    for name, part in fresh.state_dict().items(): assert torch.equal(part, again[name])
