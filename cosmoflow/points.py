@@ -33,7 +33,6 @@ from .core import (BOX, alone, atomic_path, check_counts, check_folder, digest,
 from .data import split_simulations
 from .flow import channel_mask, integrate
 from .model import check_sizes, find_model, read_config, read_weights
-from .simulate import SimulationTable, particle_mesh, simulation_table
 from .train import (epoch_generator, fill, read_checkpoint, save_checkpoint,
                              write_log)
 
@@ -577,7 +576,7 @@ def train_points(
     out, training = Path(out), data.split()[0]
     settings = dict(steps=steps, lr=lr, count=count, every=every, seed=seed)
     universes = {"universes": len(training), "parameters": digest([training.params])}
-    run = {"settings": settings, "data": universes}
+    run: dict[str, dict] = {"settings": settings, "data": universes}
     path = out / "checkpoint.safetensors"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -608,6 +607,8 @@ def simulate_points(
 
     A stopped run goes on. Raises `ImportError` without the extra `sim`.
     """
+    from cosmoflow.simulate import particle_mesh, simulation_table
+
     out, table = Path(out), simulation_table("LH")
     places = particle_mesh(PARTICLES).places
     out.mkdir(parents=True, exist_ok=True)
@@ -617,12 +618,13 @@ def simulate_points(
         end = np.asarray(places(*table.params[i], table.seeds[i]), np.float32)
         dice = np.random.default_rng(int(table.seeds[i]))
         kept = dice.choice(PARTICLES**3, keep, replace=False)
-        with atomic_path(path) as tmp: save_file(_part(i, kept, end, table), tmp)
+        part = _part(i, kept, end, table.params[[i]])
+        with atomic_path(path) as tmp: save_file(part, tmp)
 
 # %% ../nbs/course/18_points.ipynb #c18a0089
-def _part(i: int, kept: np.ndarray, end: np.ndarray, table: SimulationTable) -> dict:
+def _part(i: int, kept: np.ndarray, end: np.ndarray, params: np.ndarray) -> dict:
     "What a file holds of one universe: small whole numbers."
     start = np.stack(np.unravel_index(kept, (PARTICLES,) * 3), -1)
     today = (end[kept] * (2**16 / BOX)).round().astype(np.int64) % 2**16
     return {"start": start[None].astype(np.uint8), "end": today[None].astype(np.uint16),
-            "params": table.params[[i]], "sims": np.array([i])}
+            "params": params, "sims": np.array([i])}

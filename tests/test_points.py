@@ -352,7 +352,7 @@ def test_parts_come_back(tmp_path):
     end[5] = 25.0 - 1e-6  # rounds to the other side
     kept, table = np.array([5, 70_000]), simulation_table("LH")
     for i in (3, 12):
-        part = module._part(i, kept, end, table)
+        part = module._part(i, kept, end, table.params[[i]])
         save_file(part, tmp_path / f"Points_PM_LH_{i:04d}.safetensors")
     data = open_points(tmp_path)
     assert data.sims.tolist() == [3, 12]
