@@ -40,8 +40,8 @@ from .data import MapData
 from .encoder import SCALE
 from .flow import flow_matching_loss
 from .model import CosmoFlow, field_prior
-from .train import (MapLoader, Run, draw_batch, ema_update, epoch_generator,
-                             lr_factor)
+from .train import (MapLoader, Run, draw_batch, ema_decay, ema_update,
+                             epoch_generator, lr_factor)
 
 # %% ../nbs/course/17_compress.ipynb #c17a0011
 def hartley(
@@ -717,7 +717,7 @@ def step(self: RateLearner,
     nn.utils.clip_grad_norm_(self.model.unet.parameters(), 1.0)
     self.adamw.step()
     with torch.no_grad(): self.noise.options[1].clamp_(0, 1)
-    decay = min(asked.ema, (1 + number) / (10 + number))
+    decay = ema_decay(asked.ema, number)
     ema_update(self.average, self.model, decay)
     return losses.detach()
 

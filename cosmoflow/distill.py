@@ -26,7 +26,7 @@ from .flow import Timetable, integrate
 from .model import CosmoFlow
 from .spectra import modes, ring_mean
 from .train import (
-    MapLoader, Run, ema_update, epoch_generator, lr_factor, partly_pooled)
+    MapLoader, Run, ema_decay, ema_update, epoch_generator, lr_factor, partly_pooled)
 
 # %% ../nbs/course/13_distill.ipynb #5a1e0202
 def _check_student(
@@ -146,7 +146,7 @@ def step(self: Student,
     (losses[0] + asked.spectral * losses[1]).backward()
     nn.utils.clip_grad_norm_(self.model.unet.parameters(), 1.0)
     self.adamw.step()
-    decay = min(asked.ema, (1 + number) / (10 + number))
+    decay = ema_decay(asked.ema, number)
     ema_update(self.average, self.model, decay)
     return losses.detach()
 

@@ -32,6 +32,7 @@ from .core import (BOX, alone, atomic_path, check_counts, check_folder, digest,
                             to_tensor, write_json)
 from .data import split_simulations
 from .flow import channel_mask, integrate
+from .inference import seeded
 from .model import check_sizes, find_model, read_config, read_weights
 from .train import (epoch_generator, fill, read_checkpoint, save_checkpoint,
                              write_log)
@@ -578,9 +579,7 @@ def train_points(
     universes = {"universes": len(training), "parameters": digest([training.params])}
     run: dict[str, dict] = {"settings": settings, "data": universes}
     path = out / "checkpoint.safetensors"
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = PointFlow()
+    model = cast(PointFlow, seeded(PointFlow, seed))
     optimizer = torch.optim.AdamW(_groups(model), weight_decay=1e-4)
     check_folder(out)
     out.mkdir(parents=True, exist_ok=True)

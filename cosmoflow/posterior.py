@@ -27,7 +27,7 @@ from .anomaly import Expectation
 from .core import (BOX, MAPS_PER_SIMULATION, Maps, as_stack, atomic_path,
                             check_counts, check_fetched, check_kind, check_seed,
                             needs_extra, read_json, write_json)
-from .inference import keep_best, spectrum_features
+from .inference import keep_best, seeded, spectrum_features
 from .model import CosmoFlow, find_model, read_weights
 from .plot import OKABE_ITO, styled
 
@@ -264,10 +264,8 @@ def fit(self: Posterior,
     self.std.copy_(x.std((0, 1)))
     self.width.fill_(1)
     self.freedom.fill_(BELL)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        fresh = build_flow(x.shape[2] + 1, self.settings["hidden"],
-                           self.settings["transforms"])
+    sizes = (self.settings[name] for name in ("hidden", "transforms"))
+    fresh = seeded(lambda: build_flow(x.shape[2] + 1, *sizes), seed)
     self.flow.load_state_dict(fresh.state_dict())
     fit_flow(self.flow, self.scaled(x), theta, self.scaled(x_val), theta_val, epochs,
              seed=seed)

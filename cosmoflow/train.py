@@ -6,9 +6,10 @@ Docs: https://cosmoflow.github.io/cosmoflow/course/train.html"""
 
 # %% auto #0
 __all__ = ['TRAIN_PRESETS', 'epoch_generator', 'MapLoader', 'draw_batch', 'validation_loss', 'lr_factor', 'ema_update',
-           'partly_pooled', 'sibling_loss', 'epoch_order', 'Objective', 'fast_bf16', 'best_precision', 'TrainConfig',
-           'check_settings', 'batch_share', 'share_statistics', 'check_training', 'Learner', 'save_checkpoint',
-           'read_checkpoint', 'fill', 'identify', 'Run', 'write_log', 'require_finite', 'require_new', 'train']
+           'ema_decay', 'partly_pooled', 'sibling_loss', 'epoch_order', 'Objective', 'fast_bf16', 'best_precision',
+           'TrainConfig', 'check_settings', 'batch_share', 'share_statistics', 'check_training', 'Learner',
+           'save_checkpoint', 'read_checkpoint', 'fill', 'identify', 'Run', 'write_log', 'require_finite',
+           'require_new', 'train']
 
 # %% ../nbs/course/09_train.ipynb #da65566e
 import csv
@@ -132,6 +133,14 @@ def ema_update(
         floats = [pair for pair in pairs if pair[0].is_floating_point()]
         # a few kernels on a GPU, not one a tensor
         get_ema_multi_avg_fn(decay)(*zip(*floats), None)
+
+# %% ../nbs/course/09_train.ipynb #8ed81f85
+def ema_decay(
+    most: float,  # its limit
+    step: int,    # of the training, from 0
+) -> float:       # of the averaged weights, as `ema_update` takes it
+    "Share of the average that stays: a tenth at first, then more and more."
+    return min(most, (1 + step) / (10 + step))
 
 # %% ../nbs/course/09_train.ipynb #51b11a97
 def partly_pooled(
@@ -438,7 +447,7 @@ def step(self: Learner,
     accelerator.clip_grad_norm_(self.objective.parameters(), config.clip)
     self.optimizer.step()
     self.optimizer.zero_grad()
-    decay = min(config.ema, (1 + number) / (10 + number))
+    decay = ema_decay(config.ema, number)
     if self.average: ema_update(self.average, self.model, decay)
     return torch.stack([flow, sibling]).detach()
 
