@@ -63,7 +63,7 @@ class Timing:
 
 # %% ../nbs/tools/bench.ipynb #62b7dc99
 def synchronise(device: torch.device) -> None:
-    "Wait until the device has done all that it was asked to do."
+    "Waits until the device has done all that it was asked to do."
     if device.type != "cpu": getattr(torch, device.type).synchronize()
 
 # %% ../nbs/tools/bench.ipynb #4c388800
@@ -88,7 +88,7 @@ def race(
     device: torch.device = torch.device("cpu"),  # to wait for
     warm_up: int = 1,                            # rounds before those that count
 ) -> list[Timing]:                               # in the order of `ways`
-    "Time several ways of one job in turns."
+    "Times several ways of one job in turns."
     every = [[seconds(call, device) / items for call in ways.values()]
              for _ in range(warm_up + rounds)]
     times = np.array(every)[warm_up:]
@@ -140,7 +140,7 @@ class Way:
 def ladder(
     steps: list[str],  # fields of `Way`, in the order in which they are added
 ) -> dict[str, Way]:   # what was added last -> all that has been added so far
-    "List ways to run a network, from the plain one up, an improvement at a time."
+    "Lists ways to run a network, from the plain one up, an improvement at a time."
     rungs, way = {"plain": Way()}, Way()
     for step in steps:
         way = replace(way, **{step: True})
@@ -167,7 +167,7 @@ def running(
     way: Way,              # how a network is run
     device: torch.device,  # that runs the network
 ) -> Iterator[None]:
-    "Run networks inside the block with the attention and precision of a way."
+    "Runs networks inside the block with the attention and precision of a way."
     with ExitStack() as stack:
         if not way.fused_attention: stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         half = torch.autocast(device.type, torch.bfloat16)
@@ -190,7 +190,7 @@ def network_inputs(
     device: torch.device,  # where they lie
     seed: int = 0,         # of the noise
 ) -> NetworkInputs:
-    "Draw what the networks are timed on."
+    "Draws what the networks are timed on."
     generator = torch.Generator(device).manual_seed(seed)
     x = torch.randn(batch, 1, pixels, pixels, generator=generator, device=device)
     t = torch.rand(batch, generator=generator, device=device)
@@ -205,7 +205,7 @@ def model_for(
     device: torch.device,  # where the model goes
     seed: int = 0,         # of the weights
 ) -> tuple[CosmoFlow, Callable[..., Tensor]]:  # the model, and its velocity
-    "Make an untrained model that runs in a given way."
+    "Makes an untrained model that runs in a given way."
     layout = torch.channels_last if way.channels_last else torch.contiguous_format
     model = untrained(preset, device, seed)
     model.to(memory_format=layout)  # type: ignore[call-overload]
@@ -220,7 +220,7 @@ def training_step(
     preset: str,            # size of the networks, a key of `PRESETS`
     seed: int = 0,          # of the weights
 ) -> Callable[[], None]:
-    "Make a call that trains encoder and UNet by one step."
+    "Makes a call that trains encoder and UNet by one step."
     device = inputs.x.device
     model, velocity = model_for(way, preset, device, seed)
     optimiser = torch.optim.AdamW(
@@ -245,7 +245,7 @@ def forward_pass(
     preset: str,            # size of the networks, a key of `PRESETS`
     seed: int = 0,          # of the weights
 ) -> Callable[[], Tensor]:
-    "Make a call that evaluates the UNet, or the encoder, without gradients."
+    "Makes a call that evaluates the UNet, or the encoder, without gradients."
     x, t, field = inputs.x, inputs.t, inputs.field
     model, velocity = model_for(way, preset, x.device, seed)
     encode = torch.compile(model.encoder) if way.compiled else model.encoder
@@ -309,7 +309,7 @@ def decode_adaptively(
     generator: torch.Generator,  # of the noise
     tol: float = 1e-7,           # relative and absolute; the default of torchdiffeq
 ) -> Tensor:                     # the map, (1, H, W)
-    "Decode by an adaptive solver, with the mask made by a loop: the plain way."
+    "Decodes by an adaptive solver, with the mask made by a loop: the plain way."
     from torchdiffeq import odeint
 
     device, pixels = field.device, SCALE * field.shape[-1]
@@ -348,7 +348,7 @@ def time_decoding(
     seed: int,             # of the noise
     tol: float = 1e-7,     # of the adaptive solver; the default is its library's
 ) -> list[Timing]:         # with evaluations and spectral accuracy in the notes
-    "Time the decoding of one map, each way once, all but the slow first one warm."
+    "Times the decoding of one map, each way once, all but the slow first one warm."
     model, fast = (CosmoFlow.from_pretrained(n, device) for n in ("mini", "mini-fast"))
     field = model.encode(open_maps("PM", "LH").maps[:1])
     field = field.repeat(1, 1, pixels // 64, pixels // 64).to(device)
@@ -622,7 +622,7 @@ def _check_jobs(
     pixels: tuple[int, ...],  # sides of the maps
     particles: int,           # along a side of the largest simulation
 ) -> None:
-    "Raise `ValueError` for what no job can do, `ImportError` for a missing extra."
+    "Raises `ValueError` for what no job can do, `ImportError` for a missing extra."
     if unknown := set(jobs) - set(JOBS):
         raise ValueError(f"jobs: {', '.join(sorted(unknown))} not known: "
                          f"expected some of {', '.join(JOBS)}")
@@ -678,7 +678,7 @@ def bench(
     device: torch.device | None = None,  # a GPU where there is one
     seed: int = 0,                       # of weights and inputs
 ) -> Path:                               # the JSON file
-    """Time jobs against a plain way, print the ratios, and keep them.
+    """Times jobs against a plain way, prints the ratios, and keeps them.
 
     Larger maps come fewer at a time. Raises `ValueError` for unknown jobs and wrong
     sizes, `ImportError` if a job needs an extra that is missing.

@@ -225,7 +225,7 @@ def _one_line(error: Exception) -> str:
 
 # %% ../nbs/tools/cli.ipynb #1dcfc1ca
 def _check_seed(seed: int) -> None:
-    "Refuses what is no seed, before a command reads or computes anything."
+    "Raises `ValueError` for what is no seed, before a command reads anything."
     from cosmoflow.core import check_seed
     check_seed(seed)
 
@@ -324,7 +324,7 @@ def _load_model(name: str) -> "CosmoFlow":
 
 # %% ../nbs/tools/cli.ipynb #6413a76d
 def _try_sampling(steps: int = 1, solver: str = "euler") -> None:
-    "Refuses steps and solvers that there are not, before a model is loaded."
+    "Raises `ValueError` for steps and solvers that there are not, before any load."
     import torch
 
     from cosmoflow.flow import integrate

@@ -6,8 +6,8 @@ Docs: https://cosmoflow.github.io/cosmoflow/course/data.html"""
 
 # %% auto #0
 __all__ = ['HYDRO_SUITES', 'SUITES', 'SETS', 'FIELDS', 'CMD_PARAMS', 'CMD_URL', 'default_field', 'map_path', 'param_path',
-           'MapData', 'batches', 'lower_resolution', 'open_maps', 'split_simulations', 'Normalizer', 'augment',
-           'fetch_file', 'check_address', 'download']
+           'MapData', 'batches', 'lower_resolution', 'open_maps', 'deal_simulations', 'split_simulations', 'Normalizer',
+           'augment', 'fetch_file', 'check_address', 'download']
 
 # %% ../nbs/course/02_data.ipynb #7df5ed6a
 import base64
@@ -56,7 +56,7 @@ CMD_PARAMS = ("Omega_m", "sigma_8",  # supernovae and AGN interleave
 def default_field(
     suite: str,  # for example "Nbody_Astrid"
 ) -> str:        # "Mcdm" or "Mtot"
-    "Name the dark-matter field of a suite. N-body suites hold total matter only."
+    "Names the dark-matter field of a suite. N-body suites hold total matter only."
     return "Mtot" if suite.startswith("Nbody_") else "Mcdm"
 
 # %% ../nbs/course/02_data.ipynb #c3a21c42
@@ -66,12 +66,12 @@ def map_path(
     set: str,                  # for example "LH"
     field: str | None = None,  # CMD field; None: that of `default_field`
 ) -> Path:
-    "Say where CMD keeps the maps of one field, suite and set, at redshift 0."
+    "Says where CMD keeps the maps of one field, suite and set, at redshift 0."
     return Path(root) / f"Maps_{field or default_field(suite)}_{suite}_{set}_z=0.00.npy"
 
 # %% ../nbs/course/02_data.ipynb #b0dbdfec
 def _param_paths(root: str | Path, suite: str, set: str) -> list[Path]:
-    "List the names that a parameter table may have."
+    "Lists the names that a parameter table may have."
     names = [f"params_{set}_{suite}.txt"]
     if suite.startswith("Nbody_"): names.append(f"params_{set}_Nbody.txt")
     return [Path(root) / name for name in names]
@@ -82,13 +82,13 @@ def param_path(
     suite: str,        # for example "Astrid"
     set: str,          # for example "LH"
 ) -> Path:             # a file that exists, or else the usual name
-    "Say where the parameters of one suite and set are."
+    "Says where the parameters of one suite and set are."
     paths = _param_paths(root, suite, set)
     return next((path for path in paths if path.exists()), paths[0])
 
 # %% ../nbs/course/02_data.ipynb #128a4797
 def _check_names(suite: str, set: str, field: str | None) -> None:
-    "Refuse what CMD has no name for."
+    "Raises `ValueError` for what CMD has no name for."
     field = default_field(suite) if field is None else field
     known: dict[str, tuple[str, Sequence[str]]] = {
         "suite": (suite, SUITES), "set": (set, SETS), "field": (field, FIELDS)}
@@ -110,7 +110,7 @@ def _available(root: Path) -> list[str]:
 
 # %% ../nbs/course/02_data.ipynb #099cfdd2
 def _instead(root: Path) -> str:
-    "Say what to do about missing maps: which others are in the folder, or below?"
+    "Says what to do about missing maps: which others are in the folder, or below?"
     if not root.is_dir(): return f"{root} is no folder: give that of the maps"
     there = _available(root)
     if not there:
@@ -122,7 +122,7 @@ def _instead(root: Path) -> str:
 
 # %% ../nbs/course/02_data.ipynb #4134d244
 def _load_maps(path: Path) -> np.ndarray:
-    "Open CMD maps memory-mapped, or say what is wrong with the file."
+    "Opens CMD maps memory-mapped, or says what is wrong with the file."
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file; {_instead(path.parent)}")
     check_fetched(path)
@@ -154,7 +154,7 @@ def _column_names(n: int, suite: str) -> tuple[str, ...]:
 
 # %% ../nbs/course/02_data.ipynb #47269e83
 def _check_params(params: np.ndarray, path: Path) -> None:
-    "Raise `ValueError` for parameters that no universe has, and say where they stand."
+    "Raises `ValueError` for parameters that no universe has; says where they stand."
     bad = ~np.isfinite(params)
     bad[:, :2] |= params[:, :2] <= 0
     if not bad.any(): return
@@ -165,7 +165,7 @@ def _check_params(params: np.ndarray, path: Path) -> None:
 
 # %% ../nbs/course/02_data.ipynb #47269e86
 def _load_params(path: Path, suite: str) -> tuple[np.ndarray, tuple[str, ...]]:
-    "Read a parameter table: rows, and the names of its columns."
+    "Reads a parameter table: rows, and the names of its columns."
     if not path.exists():
         raise FileNotFoundError(
             f"{path}: no such file; expected the parameter table of the maps "
@@ -188,7 +188,7 @@ def _check_pairs(
     params: Any,                  # hoped to be (n_sims, P)
     param_names: tuple[str, ...]  # of the P columns
 ) -> None:
-    "Raise `ValueError` for maps and parameters that cannot belong together."
+    "Raises `ValueError` for maps and parameters that cannot belong together."
     columns = np.shape(params)[1:]
     if columns != (len(param_names),):
         raise ValueError(
@@ -266,7 +266,7 @@ def batches(
     maps: Maps,                # (n, H, W), memory-mapped or not
     size: int | None = None,   # maps a batch; None: by their pixels, 512 of 64 x 64
 ) -> Iterator[np.ndarray]:     # copies, (at most `size`, H, W)
-    "Go through maps in pieces: a file larger than memory can be read to the end."
+    "Goes through maps in pieces: a file larger than memory can be read to the end."
     maps = as_stack(maps, "n, H, W")
     size = maps_at_once(maps.shape[1:], size, 512 * 64**2)
     for piece in pieces(maps, size):
@@ -275,7 +275,7 @@ def batches(
 
 # %% ../nbs/course/02_data.ipynb #db52b015
 def _first_bad(maps: np.ndarray, start: int) -> str:
-    "Say where the first value is that is no surface density; empty if there is none."
+    "Says where the first value is that is no surface density; empty if none is."
     bad = ~np.isfinite(maps) | (maps < 0)
     if not bad.any(): return ""
     i, row, col = np.argwhere(bad)[0]
@@ -285,7 +285,7 @@ def _first_bad(maps: np.ndarray, start: int) -> str:
 
 # %% ../nbs/course/02_data.ipynb #db52b019
 def _checked(maps: Maps, name: str | Path) -> Iterator[np.ndarray]:
-    "Go through maps in pieces, and refuse a value that is not a surface density."
+    "Goes through maps in pieces. Raises `ValueError` for what is no surface density."
     start = 0
     for batch in batches(maps):
         if bad := _first_bad(batch, start):
@@ -295,12 +295,12 @@ def _checked(maps: Maps, name: str | Path) -> Iterator[np.ndarray]:
 
 # %% ../nbs/course/02_data.ipynb #db52b016
 def _check_values(maps: Maps, name: str | Path) -> None:
-    "Look at every value once."
+    "Looks at every value once. Raises `ValueError` for what is no surface density."
     for _ in _checked(maps, name): pass
 
 # %% ../nbs/course/02_data.ipynb #8b246a0c
 def _factor(side: int, pixels: int) -> int:
-    "Say how many pixels become one along a side."
+    "Says how many pixels become one along a side."
     if not isinstance(pixels, Integral) or pixels < 1 or side % pixels:
         raise ValueError(
             f"pixels={pixels}: expected a divisor of the maps' side, {side}")
@@ -311,7 +311,7 @@ def lower_resolution(
     maps: Maps,    # surface density, (n, H, H)
     pixels: int,   # pixels along a side, a divisor of H
 ) -> np.ndarray:   # (n, pixels, pixels), in memory
-    """Average surface density over blocks of pixels, which keeps the mass.
+    """Averages surface density over blocks of pixels, which keeps the mass.
 
     Raises `ValueError` unless H is a multiple of `pixels`.
     """
@@ -324,7 +324,7 @@ def _as_float32(
     maps: np.ndarray,  # (n, H, H), memory-mapped
     path: Path,        # their file
 ) -> np.ndarray | MapView:
-    "Give maps that can be read fast, or a view that converts them, with a warning."
+    "Gives maps that can be read fast, or a view that converts them, with a warning."
     if maps.dtype == np.float32 and maps.flags.c_contiguous: return maps
     order = "" if maps.flags.c_contiguous else ", in Fortran's order"
     warnings.warn(
@@ -335,7 +335,7 @@ def _as_float32(
 
 # %% ../nbs/course/02_data.ipynb #a2bb7d16
 def _suite_folder(root: str | Path | None, suite: str) -> Path:
-    "Find the folder of a suite: yours, or the one that ships with the package."
+    "Finds the folder of a suite: yours, or the one that ships with the package."
     if root is not None: return Path(root)
     if suite != "PM":
         raise ValueError(f"root is needed for {suite}: the folder of its CMD files "
@@ -350,7 +350,7 @@ def _match(
     each: int,           # maps of one simulation
     path: Path,          # the file of the maps
 ) -> np.ndarray:         # (n / each, P)
-    "Pick the rows that the maps belong to. `ValueError`: the numbers do not fit."
+    "Picks the rows that the maps belong to. Raises `ValueError` if none fit."
     rows = len(params)
     if n == each * rows: return params
     first = np.sort(np.unique(params, axis=0, return_index=True)[1])
@@ -382,7 +382,7 @@ def open_maps(
     maps_per_simulation: int | None = None,  # maps of one simulation; None: CMD's 15
     box: float | None = None,        # side of the maps, Mpc/h; None: CAMELS's 25
 ) -> MapData:
-    """Open one CMD file with its parameters; other files in CMD's format are welcome.
+    """Opens one CMD file with its parameters; other files in CMD's format are welcome.
 
     Raises `FileNotFoundError` for a missing file and `ValueError` for an unknown name,
     a damaged file, wrong shape or values, a table that does not match, or an empty
@@ -411,18 +411,18 @@ def open_maps(
 
 # %% ../nbs/course/02_data.ipynb #5ba765f5
 def _deal(n: int, seed: int) -> np.ndarray:
-    "Put n simulations in random order, dealt in blocks of ten, one to each tenth."
+    "Puts n simulations in random order, dealt in blocks of ten, one to each tenth."
     rng = np.random.default_rng(seed)
     blocks = [rng.permutation(10) + rng.random(10) for _ in range(-(-n // 10))]
     return np.argsort(np.concatenate(blocks)[:n])
 
 # %% ../nbs/course/02_data.ipynb #3e63fb90
-def split_simulations(
-    data: MapData,  # whole simulations
+def deal_simulations(
+    n: int,         # simulations
     fractions: tuple[float, float, float] = (0.8, 0.1, 0.1),  # they sum to 1
-    seed: int = 0,  # of the order in which simulations are dealt
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # numbers of maps, sorted
-    """Split maps into training, validation and test, a simulation's maps in one part.
+    seed: int = 0,  # of the order in which they are dealt
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # numbers of simulations, sorted
+    """Deals simulations to training, validation and test.
 
     Where the counts are tens and the fractions tenths, a longer suite keeps every
     simulation of a shorter one in the same part. Raises `ValueError` for an empty part.
@@ -430,8 +430,6 @@ def split_simulations(
     if len(fractions) != 3 or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
         raise ValueError(f"fractions={fractions}: expected three numbers of 0 or more "
                          "that sum to 1")
-    n = data.n_sims
-    each = data.maps_per_simulation
     cuts = np.round(np.cumsum(fractions)[:2] * n).astype(int)
     parts = np.split(_deal(n, seed), cuts)
     named = zip(("training", "validation", "test"), parts, fractions)
@@ -439,18 +437,32 @@ def split_simulations(
     if empty:
         raise ValueError(f"fractions={fractions} leave no simulation of {n} for "
                          f"{empty}: open more simulations")
-    of = lambda sims: np.sort((each * sims[:, None] + np.arange(each)).ravel())
-    return of(parts[0]), of(parts[1]), of(parts[2])
+    train, val, test = map(np.sort, parts)
+    return train, val, test
+
+# %% ../nbs/course/02_data.ipynb #3e63fb93
+def split_simulations(
+    data: MapData,  # whole simulations
+    fractions: tuple[float, float, float] = (0.8, 0.1, 0.1),  # they sum to 1
+    seed: int = 0,  # of the order in which simulations are dealt
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # numbers of maps, sorted
+    "Splits maps as `deal_simulations` deals: those of a simulation go to one part."
+    each = data.maps_per_simulation
+    maps_of = lambda sims: (each * sims[:, None] + np.arange(each)).ravel()
+    train, val, test = map(maps_of, deal_simulations(data.n_sims, fractions, seed))
+    return train, val, test
 
 # %% ../nbs/course/02_data.ipynb #d1ed29e0
 @patch
-def _part(self: MapData,
-    which: np.ndarray,  # numbers of maps, whole simulations
+def simulations(self: MapData,
+    which: int | slice | np.ndarray | Sequence[int] = slice(None),  # their numbers
+    maps: slice | list[int] = slice(None),  # which maps of each, by number
 ) -> MapData:
-    "Keep some of the simulations; nothing is read."
-    each = self.maps_per_simulation
-    sims = which[::each] // each
-    return replace(self, maps=MapView(self.maps, which), params=self.params[sims])
+    "Picks simulations, in your order, with all or some of their maps. Reads nothing."
+    sims = np.atleast_1d(np.arange(self.n_sims)[which])
+    each = np.arange(self.maps_per_simulation)[maps]
+    numbers = (self.maps_per_simulation * sims[:, None] + each).ravel()
+    return replace(self, maps=MapView(self.maps, numbers), params=self.params[sims])
 
 # %% ../nbs/course/02_data.ipynb #7ff87814
 @patch
@@ -458,9 +470,9 @@ def split(self: MapData,
     fractions: tuple[float, float, float] = (0.8, 0.1, 0.1),  # they sum to 1
     seed: int = 0,                      # of the order in which simulations are dealt
 ) -> tuple[MapData, MapData, MapData]:  # training, validation, test
-    "Split as `split_simulations` does: three parts without a simulation in common."
-    train, val, test = split_simulations(self, fractions, seed)
-    return self._part(train), self._part(val), self._part(test)
+    "Splits as `split_simulations` does: three parts without a simulation in common."
+    train, val, test = deal_simulations(self.n_sims, fractions, seed)
+    return self.simulations(train), self.simulations(val), self.simulations(test)
 
 # %% ../nbs/course/02_data.ipynb #782e2aed
 @dataclass(frozen=True)
@@ -488,7 +500,7 @@ class Normalizer:
 def fit(cls: Normalizer,
     maps: Maps,  # training maps, (n, H, W) surface density
 ) -> Normalizer:
-    """Measure the three numbers on training maps, piece by piece.
+    """Measures the three numbers on training maps, piece by piece.
 
     Raises `ValueError` for no maps, for constant ones, and for a value that is
     negative or not finite.
@@ -518,7 +530,7 @@ def __call__(self: Normalizer,
 def inverse(self: Normalizer,
     x: Fields,  # network input or output, (n, 1, H, W)
 ) -> Tensor:    # maps, (n, H, W) surface density
-    "Turn network units back into surface density."
+    "Turns network units back into surface density."
     x = to_tensor(x, "n, 1, H, W", "x")
     return 10 ** (x[:, 0] * self.std + self.mean)
 
@@ -527,7 +539,7 @@ def inverse(self: Normalizer,
 def _doubt(self: Normalizer,
     low: float, high: float, mean: float,  # of all values of the maps
 ) -> tuple[str, str]:                      # what was found, and what to do; "": fine
-    "Say what is wrong with maps of these values."
+    "Says what is wrong with maps of these values."
     if low < 0: return f"{low:.3g}", "are they contrasts, or normalised already?"
     if not (low >= 0 and high < math.inf):
         return "NaN or infinity", "mend or leave out these maps"
@@ -543,7 +555,7 @@ def _doubt(self: Normalizer,
 def check(self: Normalizer,
     maps: Maps,  # (n, H, W), looked at together
 ) -> None:
-    """Raise `ValueError` for maps that cannot be the surface density known here.
+    """Raises `ValueError` for maps that cannot be the surface density known here.
 
     Not finite, negative, or their mean 6 `std` from `mean` in log10; says why.
     """
@@ -561,7 +573,7 @@ def augment(
     x: Tensor,                                 # maps, (B, 1, H, H)
     generator: torch.Generator | None = None,  # of the symmetries, on x's device
 ) -> Tensor:                                   # as x, each map under its own symmetry
-    "Transpose, mirror and shift each map at random; the map stays periodic."
+    "Transposes, mirrors and shifts each map at random; the map stays periodic."
     b, _, h, w = x.shape
     draw = lambda high: torch.randint(
         high, (2, b, 1), generator=generator, device=x.device)
@@ -578,7 +590,7 @@ CMD_URL = ("https://users.flatironinstitute.org/~fvillaescusa/priv/"
 
 # %% ../nbs/course/02_data.ipynb #e64318c6
 class _SafeRedirects(HTTPRedirectHandler):
-    "Follow a redirect, but never from https to an address without encryption."
+    "Follows a redirect, but never from https to an address without encryption."
     def redirect_request(self, req: Request, fp: Any, code: int, msg: str,
                          headers: Any, newurl: str) -> Request | None:
         if urlsplit(newurl).scheme not in ("https", req.type):
@@ -611,13 +623,13 @@ class _Version:
         return cls(url, size, etag, modified, sha[1] if sha else None)
 
     def matches(self, other: Self) -> bool:
-        "Say whether nothing that both know tells them apart."
+        "Says whether nothing that both know tells them apart."
         pairs = zip(astuple(self), astuple(other))
         return all(a == b for a, b in pairs if a is not None and b is not None)
 
 # %% ../nbs/course/02_data.ipynb #8fc22036
 def _span(answer: HTTPResponse) -> tuple[int, int | None]:
-    "Find the first byte of an answer, -1 if unclear, and the whole file's size."
+    "Finds the first byte of an answer, -1 if unclear, and the whole file's size."
     length = answer.headers["Content-Length"]
     if answer.status != 206: return 0, int(length) if length else None
     told = answer.headers["Content-Range"] or ""
@@ -627,17 +639,17 @@ def _span(answer: HTTPResponse) -> tuple[int, int | None]:
 
 # %% ../nbs/course/02_data.ipynb #5873dfe7
 def _note(part: Path) -> Path:
-    "Name the note of an unfinished file."
+    "Names the note of an unfinished file."
     return part.with_name(part.name + ".json")
 
 # %% ../nbs/course/02_data.ipynb #472547a1
 def _discard(part: Path) -> None:
-    "Delete an unfinished file and its note."
+    "Deletes an unfinished file and its note."
     for path in (part, _note(part)): path.unlink(missing_ok=True)
 
 # %% ../nbs/course/02_data.ipynb #ea8824b4
 def _kept(url: str, part: Path) -> tuple[int, _Version]:
-    "Count the bytes of the file at `url` that are here, and tell their version."
+    "Counts the bytes of the file at `url` that are here, and tells their version."
     nothing = 0, _Version(url)
     try:
         size, version = part.stat().st_size, _Version(**read_json(_note(part)))
@@ -648,7 +660,7 @@ def _kept(url: str, part: Path) -> tuple[int, _Version]:
 
 # %% ../nbs/course/02_data.ipynb #f0234c05
 def _begin(part: Path, version: _Version, block: bytes) -> None:
-    "Make room for a file from its first byte, if its beginning looks right."
+    "Makes room for a file from its first byte, if its beginning looks right."
     if part.name.endswith(".npy.part") and not block.startswith(b"\x93NUMPY"):
         raise ValueError(
             f"expected a .npy file, but what came begins with {block[:20]!r}: "
@@ -658,7 +670,7 @@ def _begin(part: Path, version: _Version, block: bytes) -> None:
 
 # %% ../nbs/course/02_data.ipynb #022552bf
 def _append(file: BinaryIO, block: bytes, part: Path) -> None:
-    "Write a block to the end of a file, or say that the disk is full."
+    "Writes a block to the end of a file, or says that the disk is full."
     try:
         file.write(block)
         file.flush()
@@ -669,7 +681,7 @@ def _append(file: BinaryIO, block: bytes, part: Path) -> None:
 
 # %% ../nbs/course/02_data.ipynb #8ea8fcc7
 def _write(answer: HTTPResponse, block: bytes, part: Path, size: int | None) -> None:
-    "Add an answer to `part`, block by block, and count the bytes."
+    "Adds an answer to `part`, block by block, and counts the bytes."
     have = part.stat().st_size if part.exists() else 0
     tenths = max(1, (size or 10**9) // 10)
     with part.open("ab") as f, progress(desc=part.stem, total=size, initial=have,
@@ -686,7 +698,7 @@ def _write(answer: HTTPResponse, block: bytes, part: Path, size: int | None) -> 
 
 # %% ../nbs/course/02_data.ipynb #4bb70562
 def _receive(url: str, part: Path) -> str | None:
-    "Ask once for what is missing; give the file's SHA-256 if the server tells it."
+    "Asks once for what is missing; gives the file's SHA-256 if the server tells it."
     have, kept = _kept(url, part)
     if have and have == kept.size: return kept.digest
     ask = {"Want-Repr-Digest": "sha-256=10"}
@@ -711,7 +723,7 @@ def _accept(
     digest: str | None,              # SHA-256 in base64, if known
     check: Callable[[Path], object]  # raises `ValueError` for a bad file
 ) -> None:
-    "Look a file through and give it its name, or delete it and say why."
+    "Looks a file through and gives it its name, or deletes it and says why."
     try:
         with part.open("rb") as f: sha = hashlib.file_digest(f, "sha256").digest()
         if digest and base64.b64encode(sha).decode() != digest:
@@ -729,7 +741,7 @@ def _pause(
     default: float,        # seconds, if the server asks for nothing
     longest: float = 120,  # seconds that we are ready to wait
 ) -> float:
-    "Find the seconds until the next try: `Retry-After` is a number, or a date."
+    "Finds the seconds until the next try: `Retry-After` is a number, or a date."
     asked = headers["Retry-After"] or ""
     if asked.isdecimal(): return min(float(asked), longest)
     try:
@@ -740,7 +752,7 @@ def _pause(
 
 # %% ../nbs/course/02_data.ipynb #737a824d
 def _refuse(url: str, e: HTTPError) -> None:
-    "Raise `PermissionError` for a status that another try would not change."
+    "Raises `PermissionError` for a status that another try would not change."
     if e.code < 500 and e.code not in (408, 416, 429):
         raise PermissionError(
             f"{url}: the server refuses ({e.code} {e.reason}); open the address in a "
@@ -754,7 +766,7 @@ def fetch_file(
     tries: int,                       # attempts
     wait: float,                      # seconds before the second; doubles
 ) -> bool:                            # False: the server has no such file
-    "Download one file, and go on from what an earlier try or run left."
+    "Downloads one file, and goes on from what an earlier try or run left."
     part = path.with_name(path.name + ".part")
     pause = 0.0
     for attempt in range(tries):
@@ -781,7 +793,7 @@ def _fetch_any(
     tries: int,                       # attempts a file
     wait: float,                      # seconds before the second attempt; doubles
 ) -> None:
-    "Download the first file that the server has, if there is none here yet."
+    "Downloads the first file that the server has, if there is none here yet."
     with alone(next(iter(places.values())), "download"):
         if any(path.exists() for path in places.values()): return
         for url, path in places.items():
@@ -792,19 +804,17 @@ def _fetch_any(
 
 # %% ../nbs/course/02_data.ipynb #0ec29fb5
 def check_address(
-    base: str,   # beginning of an address
-    tries: int,  # attempts a file
+    base: str,  # beginning of an address
 ) -> None:
-    "Refuse an address that is none, and no attempt at all. Raises `ValueError`."
+    "Raises `ValueError` for an address that is none."
     if urlsplit(base).scheme not in ("https", "http"):
         raise ValueError(f"base={base!r}: expected an address with https://")
-    if tries < 1: raise ValueError(f"tries={tries}: expected 1 or more")
 
 # %% ../nbs/course/02_data.ipynb #0ec29fb4
 def _check_request(
     suite: str, set: str, field: str | None, base: str, tries: int,  # as `download`
 ) -> None:
-    "Refuse what cannot be downloaded, before anything is made."
+    "Raises `ValueError` for what cannot be downloaded, before anything is made."
     _check_names(suite, set, field)
     made = {"PM": "it ships with the package",
             "JaxPM": "nbs/experiments/_jaxpm.py makes it"}
@@ -812,7 +822,8 @@ def _check_request(
         raise ValueError(
             f"suite={suite!r} is not on CMD's server: {made[suite]}; "
             f"expected one of {', '.join(SUITES[2:])}")
-    check_address(base, tries)
+    check_address(base)
+    check_counts(tries=tries)
 
 # %% ../nbs/course/02_data.ipynb #3ffcc9ff
 def download(
@@ -824,7 +835,7 @@ def download(
     tries: int = 5,            # attempts a file
     wait: float = 2.0,         # seconds before the second attempt; doubles
 ) -> MapData:                  # the opened, checked files
-    """Download the maps of one field, suite and set of CMD, and their parameters.
+    """Downloads the maps of one field, suite and set of CMD, and their parameters.
 
     A broken download goes on where it stopped, if the file is still the same. Raises
     `FileNotFoundError` for what the server does not have, `PermissionError` for what it

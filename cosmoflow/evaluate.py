@@ -49,7 +49,7 @@ def _measure(
     rec: Tensor,       # reconstructions, as `true`
     box: float = BOX,  # side of the maps, Mpc/h
 ) -> Tensor:           # (n, 3 K + 1): both spectra, r(k), distance of distributions
-    "Measure each map and its reconstruction, a row for each."
+    "Measures each map and its reconstruction, a row for each."
     p_true, p_rec = (power_spectrum(maps, box, of="log")[1] for maps in (true, rec))
     r = cross_correlation(rec, true, box, of="log")
     return torch.cat([p_true, p_rec, r, pdf_distance(rec, true)[:, None].float()], 1)
@@ -60,7 +60,7 @@ def _average(
     k: Tensor,     # (K,) h/Mpc
     each: int = MAPS_PER_SIMULATION,  # maps of one simulation
 ) -> Reconstruction:
-    "Average over the maps, with standard errors over simulations."
+    "Averages over the maps, with standard errors over simulations."
     parts = rows.detach().cpu().split([len(k), len(k), len(k), 1], 1)
     p_true, p_rec, r, pdf = (part.contiguous() for part in parts)
     ratio, ratio_error = stacked_ratio(p_rec, p_true, each)
@@ -77,7 +77,7 @@ def compare(
     box: float = BOX,  # side of the maps, Mpc/h
     each: int = MAPS_PER_SIMULATION,  # maps of one simulation
 ) -> Reconstruction:
-    "Compare spectra, positions and values of reconstructions with the truth."
+    "Compares spectra, positions and values of reconstructions with the truth."
     true = as_stack(true, "n, H, H", "true")
     rec = as_stack(rec, ", ".join(map(str, true.shape)), "rec")
     rows = in_pieces(partial(_measure, box=box), true, rec)
@@ -112,7 +112,7 @@ def infer_parameters(
     methods: tuple[str, ...] = ("summaries", "spectrum", "raw maps"),  # what they see
     seed: int = 0,     # of the regressors
 ) -> dict[str, dict[str, list[float]]]:  # method -> mean and standard error, both (2,)
-    "Measure relative errors of Omega_m and sigma_8 on the test part, by method."
+    "Measures relative errors of Omega_m and sigma_8 on the test part, by method."
     parts = train, val, test
     y_train, y_val, y_test = (
         torch.from_numpy(part.targets[:, :2]).float().to(model.device)
@@ -148,7 +148,7 @@ def _reconstruct(
     each: int,                   # maps of one simulation
     box: float = BOX,            # side of the maps, Mpc/h
 ) -> tuple[Tensor, Tensor, Tensor]:  # (n, 3 K + 1) as `_measure`; some maps; theirs
-    "Measure reconstructions batch by batch, and keep the first simulations."
+    "Measures reconstructions batch by batch, and keeps the first simulations."
     room = maps_at_once(maps.shape[1:], pixels=KEPT) // each
     kept = min(len(maps), max(1, room) * each)
     true, rec = torch.empty(2, kept, *maps.shape[1:], dtype=torch.float32)
@@ -173,7 +173,7 @@ def evaluate(
     steps: int | None = None,   # of `decode`; None: the model's own
     solver: str | None = None,  # of `decode`; None: the model's own
 ) -> Evaluation:
-    "Measure all that we claim of a model, on simulations that training did not see."
+    "Measures all that we claim of a model, on simulations that training did not see."
     check_kind("model", model, CosmoFlow)
     check_kind("data", data, MapData)
     check_seed(seed)
@@ -198,7 +198,7 @@ def evaluate(
 def from_metrics(cls: Reconstruction,
     metrics: dict,    # what `evaluate` measured, or what was read from its JSON
 ) -> Reconstruction:  # the lists as arrays again
-    "Take the reconstruction's part of the metrics."
+    "Takes the reconstruction's part of the metrics."
     def number(v: Any) -> Any:
         if isinstance(v, int): return v
         return np.array(v, float)[()]  # null is NaN again

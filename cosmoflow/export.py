@@ -27,7 +27,8 @@ from torch import Tensor, nn
 import cosmoflow
 from .core import (atomic_path, check_counts, check_folder, check_kind,
                             check_seed, needs_extra, write_json)
-from .data import MapData, open_maps, split_simulations
+from .data import (MapData, deal_simulations, open_maps,
+                            split_simulations)
 from .encoder import SCALE, summary, unfold
 from .inference import Regressor, fit_mlp, relative_error
 from .layers import _Wrap, upsample
@@ -384,11 +385,9 @@ def _chosen(
     n: int,         # simulations to take, one map of each
 ) -> tuple[np.ndarray, np.ndarray]:  # maps, (n, H, W); numbers of their simulations
     "The first map of some simulations; those of `LH` are held out."
-    each = data.maps_per_simulation
     sims = np.arange(data.n_sims)
-    if data.set == "LH": sims = split_simulations(data)[2][::each] // each
-    sims = sims[:n]
-    return np.stack([data[int(each * sim)][0] for sim in sims]), sims
+    if data.set == "LH": sims = deal_simulations(data.n_sims)[2]
+    return data.simulations(sims[:n], maps=[0]).maps[:], sims[:n]
 
 # %% ../nbs/tools/export.ipynb #e000004f
 def _shown(

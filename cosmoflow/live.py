@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from .core import as_json, check_kind, needs_extra, noise_source
-from .data import MapData, open_maps, split_simulations
+from .data import open_maps, split_simulations
 from .encoder import summary
 from .export import as_lists, fit_regressors
 from .flow import integrate
@@ -120,7 +120,7 @@ def about(
 ) -> dict:             # numbers, lists and text
     "What a live figure is told of a model: sizes, units, statistics, where it starts."
     data = open_maps("PM", "LH")
-    some = MapData(data.maps[::5], data.params)
+    some = data.simulations(maps=slice(None, None, 5))  # one map along each axis
     part, _, _ = split_simulations(some)
     field = model.encode(some.maps).cpu()
     regressors, _ = fit_regressors(summary(field), some)
@@ -152,7 +152,7 @@ def about_sorted(
 
 # %% ../nbs/tools/live.ipynb #1f00001e
 # Sets of shipped maps that figures show, and which maps of each simulation.
-MAPS = {"1P": (0, 5, 10), "WDM": (0, 5, 10), "CDM": (0, 5, 10), "LH": (0,)}
+MAPS = {"1P": [0, 5, 10], "WDM": [0, 5, 10], "CDM": [0, 5, 10], "LH": [0]}
 
 # %% ../nbs/tools/live.ipynb #1f00003e
 def shipped(
@@ -160,9 +160,8 @@ def shipped(
     name: str,  # of a set in `MAPS`
 ) -> dict:      # numbers, lists and text
     "Maps of a set, log10 in 256 steps, with parameters and the model's fields of them."
-    data = open_maps("PM", name)
-    first = data.maps_per_simulation * np.arange(data.n_sims)
-    maps = data.maps[(first[:, None] + MAPS[name]).ravel()]
+    data = open_maps("PM", name).simulations(maps=MAPS[name])
+    maps = data.maps[:]
     log = np.log10(maps)
     low, high = float(log.min()), float(log.max())
     steps = ((log - low) / (high - low) * 255).round().astype(np.uint8)

@@ -359,7 +359,7 @@ def save_pretrained(self: Pretrained,
     config: None = None,                    # not used: a model saves its own
     model_card_kwargs: dict | None = None,  # of README.md; None: without it
 ) -> None:
-    """Write config.json and model.safetensors, each whole or not at all.
+    """Writes config.json and model.safetensors, each whole or not at all.
 
     `push_to_hub` uploads what this writes. Give it `model_card_kwargs`:
     `{"template_path": "README.md"}` sends your model card, `{}` makes a short one.
@@ -392,7 +392,7 @@ def _check_format(path: str | Path, found: Any) -> None:
 def read_config(
     path: str | Path,  # config.json
 ) -> dict:             # "model": arguments of the class; "normalizer": of `Normalizer`
-    "Read a model's configuration. Raises `ValueError` for what cannot be read here."
+    "Reads a model's configuration. Raises `ValueError` for what cannot be read here."
     config = read_json(path)
     if not isinstance(config, dict) or not {"model", "normalizer"} <= config.keys():
         raise ValueError(f"{path}: expected what save_pretrained writes, "
@@ -404,7 +404,7 @@ def read_config(
 def read_weights(
     path: str | Path,     # model.safetensors
 ) -> dict[str, Tensor]:   # by name
-    """Read a model's weights.
+    """Reads a model's weights.
 
     Raises `ValueError` for a later format than ours, and for what is not finite.
     """
@@ -427,7 +427,7 @@ def find_model(
     name: str | Path,  # "mini", a folder, "user/model" or "hub:user/model"
     **hub: Any,        # passed to the Hub's `snapshot_download`, where it is asked
 ) -> Path:             # the folder that holds the files
-    """Find a saved model: shipped, of a release, in a folder, or on the Hub.
+    """Finds a saved model: shipped, of a release, in a folder, or on the Hub.
 
     They are asked in this order. A `Path` is a folder, whatever its name. Raises
     `FileNotFoundError`. A release's model must have been fetched: `fetch_weights`.

@@ -28,7 +28,7 @@ from .spectra import cross_correlation, power_spectrum, stacked_ratio
 # %% ../nbs/tools/plot.ipynb #59ded812
 @contextmanager
 def styled() -> Iterator[None]:
-    "Draw the figures made inside in our style; all settings come back afterwards."
+    "Draws the figures made inside in our style; all settings come back afterwards."
     sheet = str(files("cosmoflow") / "style.mplstyle")
     ours = matplotlib.rc_params_from_file(sheet, use_default_template=False)
     before = {name: plt.rcParams[name] for name in ours}
@@ -46,7 +46,7 @@ COLOURS = dict(zip(("truth", "VAE", "CosmoFlow", "spectrum", "raw maps"), OKABE_
 def colours(
     names: Iterable[str],  # what a figure compares, at most six
 ) -> dict[str, str]:       # name -> colour
-    "Choose a colour for each name: a method's own, or else the next that is free."
+    "Chooses a colour for each name: a method's own, or else the next that is free."
     names = list(names)
     own = {name: COLOURS[name] for name in names if name in COLOURS}
     free = [colour for colour in OKABE_ITO if colour not in own.values()]
@@ -57,7 +57,7 @@ def colours(
 
 # %% ../nbs/tools/plot.ipynb #aec2721e
 def _log(maps: torch.Tensor) -> np.ndarray:
-    "Take log10 of maps; empty pixels get the smallest value that is not empty."
+    "Takes log10 of maps; empty pixels get the smallest value that is not empty."
     values = maps.detach().cpu().numpy()
     if not (values > 0).any():
         raise ValueError("maps: expected surface density, found no pixel above 0; "
@@ -73,7 +73,7 @@ def _draw(
     titles: Sequence[str] = (),    # one above each map of the first row
     rows: Sequence[str] = (),      # one beside each row
 ) -> None:
-    "Draw rows of maps on one colour scale."
+    "Draws rows of maps on one colour scale."
     check_box(box)
     axes = fig.subplots(*log.shape[:2], squeeze=False)
     for (i, j), ax in np.ndenumerate(axes):
@@ -95,7 +95,7 @@ def show_maps(
     box: float = BOX,            # side of the maps, Mpc/h
     size: float = 2.2,           # inches a map
 ) -> Figure:                     # maps side by side with one colour scale
-    "Draw maps of surface density on one logarithmic colour scale."
+    "Draws maps of surface density on one logarithmic colour scale."
     log = _log(to_tensor(maps, "n, H, W or rows, columns, H, W"))
     if log.ndim == 3: log = log[None]
     n_rows, n_columns = log.shape[:2]
@@ -107,14 +107,14 @@ def show_maps(
 def log_ticks(
     axis: Axis,  # a logarithmic axis, for example ax.xaxis
 ) -> None:
-    "Put plain numbers at 1, 2 and 5 of each decade, so that a short axis reads well."
+    "Puts plain numbers at 1, 2 and 5 of each decade, so that a short axis reads well."
     axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.set_major_formatter(StrMethodFormatter("{x:g}"))
     axis.set_minor_formatter(NullFormatter())
 
 # %% ../nbs/tools/plot.ipynb #d6988a7a
 def _ratio_axis(ax: Axes) -> None:
-    "Make an axis of ratios near 1, with a band of five per cent."
+    "Makes an axis of ratios near 1, with a band of five per cent."
     ax.axhspan(0.95, 1.05, color="0.9", zorder=0)
     ax.set(ylabel="ratio", ylim=(0.7, 1.3))
 
@@ -126,7 +126,7 @@ def _spectrum(
     power: torch.Tensor,   # of each map, (Mpc/h)^2, (B, K)
     colour: str,
 ) -> None:
-    "Draw a mean spectrum, and the band that holds 68 % of the maps."
+    "Draws a mean spectrum, and the band that holds 68 % of the maps."
     ax.loglog(k, power.mean(0), color=colour, label=name)
     if len(power) < 3: return  # too few for a band
     band = power.quantile(power.new_tensor([0.16, 0.84]), 0)
@@ -140,7 +140,7 @@ def plot_spectra(
     of: str = "log",                     # "density" contrast, or "log" map
     axes: Sequence[Axes] | None = None,  # two axes to draw in: spectra, ratio
 ) -> FigureBase:
-    "Draw mean spectra with the scatter of maps, and their ratios to the first."
+    "Draws mean spectra with the scatter of maps, and their ratios to the first."
     if axes is None:
         layout: dict = dict(figsize=(5.5, 5), sharex=True, height_ratios=(2, 1))
         _, axes = plt.subplots(2, 1, **layout)
@@ -168,7 +168,7 @@ def _compare_spectra(
     box: float,             # side of the maps, Mpc/h
     each: int,              # maps of one simulation
 ) -> None:
-    "Draw stacked spectra, their ratio to the truth's, and their r(k) with it."
+    "Draws stacked spectra, their ratio to the truth's, and their r(k) with it."
     top, middle, bottom = axes
     colour = colours(["truth", *recs])
     here = lambda measured: measured.detach().cpu()
@@ -200,7 +200,7 @@ def figure(
     box: float = BOX,       # side of the maps, Mpc/h
     each: int = MAPS_PER_SIMULATION,  # maps of one simulation
 ) -> Figure:
-    "Draw truth beside reconstructions: maps, stacked spectra, their ratio, and r(k)."
+    "Draws truth beside reconstructions: maps, stacked spectra, their ratio, and r(k)."
     true = as_stack(true, "n, H, H", "true")
     recs = {name: as_stack(rec, "n, H, H", name) for name, rec in recs.items()}
     rows = {"truth": true, **recs}

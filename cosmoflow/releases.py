@@ -16,7 +16,7 @@ from hashlib import file_digest
 from importlib.resources import files
 from pathlib import Path
 
-from .core import alone, check_folder, read_json
+from .core import alone, check_counts, check_folder, read_json
 from .data import check_address, fetch_file
 
 # %% ../nbs/tools/releases.ipynb #5f0a2d30
@@ -110,7 +110,8 @@ def fetch_weights(
     if name not in released():
         raise ValueError(f"{name!r}: no release has a model of this name; expected "
                          f"{' or '.join(released())}")
-    check_address(base, tries)
+    check_address(base)
+    check_counts(tries=tries)
     with suppress(OSError, ValueError): return find_released(name, cache_dir)
     folder = released_folder(name, cache_dir)
     check_folder(folder)

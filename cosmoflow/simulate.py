@@ -34,7 +34,7 @@ from .data import default_field, map_path, param_path
 
 # %% ../nbs/course/01_simulate.ipynb #b0acfc3c
 def _need_pmpp() -> None:
-    "Import PM++. Raises `ImportError` without the extra `sim`."
+    "Imports PM++. Raises `ImportError` without the extra `sim`."
     if "jax" not in sys.modules:  # else JAX takes the whole GPU, torch finds none left
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     with needs_extra("sim", "simulations need"):

@@ -33,12 +33,6 @@ from cosmoflow.train import (TRAIN_PRESETS, MapLoader, TrainConfig, best_precisi
 TEST, STRIDE = 20, 13  # universes that no run sees; from one seed's choice to the next
 
 
-def some(data: MapData, sims: list[int]) -> MapData:
-    "Some universes of a suite."
-    each = data.maps_per_simulation
-    return data._part((each * np.array(sims)[:, None] + np.arange(each)).ravel())
-
-
 def chosen(n: int, seed: int, pool: int) -> list[int]:
     "Which n universes a run may use. The last fifth of them are for validation."
     return (TEST + (STRIDE * seed + np.arange(n)) % pool).tolist()
@@ -135,10 +129,9 @@ class Study:
         opened = lambda suite, set, root: open_maps(
             suite, set, None if root == "-" else root, pixels=given.pixels)
         self.first, self.second = opened(*given.first), opened(*given.second)
-        self.test = some(self.second, list(range(TEST)))
+        self.test = self.second.simulations(list(range(TEST)))
         self.parts = self.first.split()
         self.models = {"mini": given.model, "base": given.large}
-        self.cache: dict[str, Tensor] = {}
         self.old: dict[str, Regressor] = {}
 
     def load(self, name: str) -> CosmoFlow:
@@ -163,16 +156,17 @@ class Study:
                                     self.see(name, val, "val"), targets(val), 0)
         return self.old[name]
 
+    def part(self, n: int, seed: int) -> MapData:
+        "The n universes of the second suite that a run may use."
+        return self.second.simulations(chosen(n, seed, self.given.pool))
+
     def thin(self, part: MapData) -> MapData:
         "Three of fifteen maps of each universe, one along each axis."
-        each = part.maps_per_simulation
-        keep = np.flatnonzero(np.arange(len(part)) % each % 5 == 0)
-        return MapData(part.maps[keep], part.params, part.param_names, part.suite,
-                       part.set, part.field, part.box)
+        return part.simulations(maps=slice(None, None, 5))
 
     def read(self, see: Any, n: int, seed: int, old: Regressor | None) -> dict:
         "Errors on the second suite, of whatever a function sees of a part."
-        part = some(self.second, chosen(n, seed, self.given.pool))
+        part = self.part(n, seed)
         x, y, x_test = see(part), targets(part), see(self.test)
         each = part.maps_per_simulation
         learn, val = (slice(each * s.start, each * s.stop) for s in halves(n))
@@ -208,7 +202,7 @@ class Study:
     def run(self, kind: str, start: str, n: int, seed: int) -> dict:
         "One run, by its kind, what it starts from, and the universes that it may use."
         seen = self.given.seen * (2 if start == "scratch" else 1)
-        part = some(self.second, chosen(n, seed, self.given.pool)) if n else self.test
+        part = self.part(n, seed) if n else self.test
         if kind == "zero":
             old, x = self.old_reader(start), self.see(start, self.test, "test")
             home = self.thin(self.parts[2])
@@ -222,8 +216,7 @@ class Study:
             return self.read(see, n, seed, self.old_reader(start))
         if kind == "cnn":
             normal = self.load("mini").normalizer
-            learn, val = (some(self.second, chosen(n, seed, self.given.pool)[s])
-                          for s in halves(n))
+            learn, val = (part.simulations(s) for s in halves(n))
             epochs = max(2, round(2 * self.given.seen / len(learn)))
             net = fit_cnn(normal(learn.maps[:]), targets(learn), normal(val.maps[:]),
                           targets(val), epochs=epochs, seed=seed)
@@ -234,7 +227,7 @@ class Study:
             torch.manual_seed(seed)
             model, old = CosmoFlow.from_preset("mini", normal), None
         if kind == "siblings":
-            learn = some(self.second, chosen(n, seed, self.given.pool)[halves(n)[0]])
+            learn = part.simulations(halves(n)[0])
             lr = 1e-3 if start == "scratch" else self.given.lr
             by_siblings(model, learn, seen, lr, seed, start == "scratch")
         if kind == "statistics":
