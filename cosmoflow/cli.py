@@ -370,7 +370,7 @@ def _train(
     data = open_maps(**_only(open_maps, options))
     check_training(config, data)  # before any map is read
     if not init: model.normalizer = Normalizer.fit(data.split()[0].maps)
-    train(model, data, config=config, **_only(train, options))
+    train(model, data, config=config, pretrained=bool(init), **_only(train, options))
 
 # %% ../nbs/tools/cli.ipynb #c647a7c1
 @_command

@@ -571,14 +571,17 @@ def identify(
     data: MapData,                      # the maps it learns from
     model: Pretrained,                  # the network it trains, with its normaliser
     teacher: Pretrained | None = None,  # the network it learns from
+    init: Pretrained | None = None,     # the trained network that it begins as
 ) -> dict[str, dict]:                   # by kind, then by name; JSON
     "What a run is: a checkpoint with another identity belongs to another run."
     names = "suite", "set", "field", "pixels", "box"
     maps = {name: getattr(data, name) for name in names}
     maps |= {"simulations": data.n_sims, "parameters": digest([data.params])}
-    weights = {"weights": digest(teacher.state_dict().values())} if teacher else {}
+    others = {"teacher": teacher, "init": init}
+    weights = {name: {"weights": digest(other.state_dict().values())} if other else {}
+               for name, other in others.items()}
     return {"settings": dict(settings), "model": model.config, "data": maps,
-            "normalizer": asdict(model.normalizer), "teacher": weights}
+            "normalizer": asdict(model.normalizer), **weights}
 
 # %% ../nbs/course/09_train.ipynb #a5354a3b
 class Run:
@@ -596,6 +599,7 @@ class Run:
         data: MapData,                      # the maps it learns from
         model: Pretrained,                  # the network it trains
         teacher: Pretrained | None = None,  # the network it learns from
+        init: Pretrained | None = None,     # the trained network that it begins as
         main: bool | None = None,           # of several, the process that writes
     ):
         _check_pixels(data)
@@ -603,7 +607,7 @@ class Run:
             raise ValueError(f"WORLD_SIZE={ranks}: expected one process; this training "
                              "does not share its work, start it without a launcher")
         self.out, self.main = Path(out), main is not False
-        self.identity = identify(settings, data, model, teacher)
+        self.identity = identify(settings, data, model, teacher, init)
         self.checkpoint = self.out / "checkpoint.safetensors"
         self.history: list[dict] = []  # a row for each check
         self.held = ExitStack()        # what is let go at the end
@@ -637,6 +641,8 @@ def resume(self: Run,
     self.parts = {name: part for name, part in parts.items() if part is not None}
     if not self.checkpoint.exists(): return
     state, tensors = read_checkpoint(self.checkpoint)
+    # an older version did not say which weights a run began with
+    state.get("run", {}).setdefault("init", self.identity["init"])
     require_same_run(self.checkpoint, state, self.identity)
     fill(models, optimizer, tensors)
     for group, lr in zip(optimizer.param_groups, state["lr"]): group["lr"] = lr
@@ -698,12 +704,13 @@ def require_new(
 
 # %% ../nbs/course/09_train.ipynb #930df992
 def train(
-    model: CosmoFlow,      # its normaliser must be fitted on the training part
-    data: MapData,         # all maps; split by simulation, the same way in every run
-    out: str | Path,       # folder for checkpoint, log and weights
+    model: CosmoFlow,          # its normaliser must be fitted on the training part
+    data: MapData,             # all maps; every run splits simulations the same way
+    out: str | Path,           # folder for checkpoint, log and weights
     config: TrainConfig = TrainConfig(),
-    resume: bool = False,  # go on from the checkpoint in `out`
-) -> CosmoFlow:            # the model, or its average if `ema` > 0, with a fitted prior
+    resume: bool = False,      # go on from the checkpoint in `out`
+    pretrained: bool = False,  # weights are trained; to go on, a run wants them again
+) -> CosmoFlow:  # the model, or its average if `ema` > 0, with a fitted prior
     """Trains a model; every check leaves log, weights and a whole checkpoint in `out`.
 
     Raises `FileExistsError` for a run that is there and not resumed, `ValueError` for
@@ -717,7 +724,7 @@ def train(
     check_training(config, data)
     training, validation, _ = data.split()  # what is held out once is held out always
     with (_accelerating(config.precision) as accelerator,
-          Run(out, asdict(config), data, model,
+          Run(out, asdict(config), data, model, init=model if pretrained else None,
               main=accelerator.is_main_process) as run):
         if not resume: require_new(out)
         learner = Learner(model, training, config, accelerator)

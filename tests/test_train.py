@@ -2,6 +2,7 @@
 import csv
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -10,9 +11,11 @@ import torch
 from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState, GradientState
 from conftest import COSMOFLOW, kill_when, randomised
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from cosmoflow import CosmoFlow
+from cosmoflow.cli import main
 from cosmoflow.data import Normalizer, open_maps
 from cosmoflow.flow import flow_matching_loss
 from cosmoflow.train import (Objective, TrainConfig, _check_environment, batch_share,
@@ -167,6 +170,35 @@ def test_init_starts_from_a_saved_model(tmp_path, data):
     c = CosmoFlow.from_pretrained(tmp_path / "third").state_dict()
     for k in a.keys() - {"prior"}:
         assert torch.equal(a[k], c[k]) == k.startswith("encoder."), k
+
+
+def test_a_run_that_began_with_weights_goes_on_with_these_alone(
+        tmp_path, data, capsys):
+    "What a checkpoint says of `--init`, in its file and in the refusal."
+    names = "first", "other"
+    for seed, name in enumerate(names):
+        torch.manual_seed(seed)
+        model = CosmoFlow.from_preset("tiny", Normalizer.fit(data.maps))
+        model.save_pretrained(tmp_path / name)
+    first, other = (["--init", str(tmp_path / name)] for name in names)
+    file = tmp_path / "run" / "checkpoint.safetensors"
+
+    def go(*init):
+        try:
+            main([*TINY, "--sims", "0:10", "--epochs", "1", "--resume", "--out",
+                  str(file.parent), *init])
+        except SystemExit: return capsys.readouterr().err
+        return "goes on"
+
+    assert go(*first) == go(*first) == "goes on"
+    name = "'[0-9a-f]{12}'"
+    assert re.search(f"another run: init weights is {name} there and {name} here",
+                     go(*other))
+    assert re.search(f"init weights is {name} there and None here", go())
+    with safe_open(file, "pt") as f: state = json.loads(f.metadata()["state"])
+    del state["run"]["init"]  # as an older version wrote it
+    save_file(load_file(file), file, {"state": json.dumps(state)})
+    assert go(*other) == "goes on"
 
 
 def test_objective_is_flow_matching_unless_asked():
