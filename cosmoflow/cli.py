@@ -571,7 +571,7 @@ def _infer(
 
 # %% ../nbs/tools/cli.ipynb #c17b0002
 @_command
-@_takes("compress.choose_steps", "step tilt means")
+@_takes("codec.choose_steps", "step tilt means")
 @_takes("compress.compress", "seed box")
 def _compress(
     maps: Path,              # .npy of maps, (n, H, W), (Msun/h)/(Mpc/h)^2

@@ -92,7 +92,7 @@ def test_its_example_parses(command):
     "train.TrainConfig", "train.train",
     "model.find_model", "model.CosmoFlow.__init__", "model.CosmoFlow.decode",
     "evaluate.evaluate", "distill.distill", "export.export", "compress.compress",
-    "compress.choose_steps", "posterior.infer", "bench.bench", "demo.demo",
+    "codec.choose_steps", "posterior.infer", "bench.bench", "demo.demo",
 ])
 def test_what_is_read_is_what_is_there(path):
     module, *names = path.split(".")

@@ -13,13 +13,13 @@ import torch
 
 from cosmoflow import compress as module
 from cosmoflow.bench import untrained
-from cosmoflow.compress import (Codec, Noise, RateLearner, choose_steps, compress,
-                                decode_symbols, decompress, encode_symbols,
-                                from_symbols, hartley, make_codec, read_header, table,
-                                to_symbols, train_for_rate)
+from cosmoflow.codec import (Codec, Noise, RateLearner, choose_steps, decode_symbols,
+                             encode_symbols, from_symbols, hartley, make_codec, table,
+                             to_symbols, train_for_rate)
+from cosmoflow.compress import compress, decompress, read_header
 from cosmoflow.data import open_maps
 from cosmoflow.model import CosmoFlow
-from cosmoflow.train import MapLoader, draw_batch
+from cosmoflow.train import draw_batch
 
 pytest.importorskip("constriction")
 MAPS = open_maps("PM", "LH").maps[:6]
@@ -309,16 +309,15 @@ def test_noise_costs_and_errs_as_rounding_does(model, codec):
 
 
 def test_a_dear_bit_makes_longer_steps_and_a_free_one_shorter(model):
-    maps = MapLoader(open_maps("PM", "LH", sims=slice(0, 10)), model.normalizer,
-                     model.device)
+    data = open_maps("PM", "LH", sims=slice(0, 10))
     ends = {}
     for price in (0.0, 10.0):
-        learner = RateLearner(model, price=price, lr=1e-3, ema=0.9, step=0.5, tilt=0.1,
-                              means=0.25)
+        learner = RateLearner(model, data, price=price, epochs=1, batch_size=50,
+                              lr=1e-3, ema=0.9, step=0.5, tilt=0.1, means=0.25)
         generator = torch.Generator().manual_seed(0)
         for i in range(3):
-            batch = draw_batch(maps, torch.arange(4), generator)
-            learner.step(i, 3, batch, generator)
+            batch = draw_batch(learner.maps, torch.arange(4), generator)
+            learner.step(i, batch, generator)
         ends[price] = learner.noise.known()
         encoders = (m.encoder.state_dict() for m in (model, learner.average))
         assert all(map(torch.equal, *(e.values() for e in encoders)))

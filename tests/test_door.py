@@ -19,7 +19,7 @@ from torch import Tensor
 import cosmoflow
 from cosmoflow import CosmoFlow
 from cosmoflow.anomaly import Detector, Expectation
-from cosmoflow.compress import Codec, train_for_rate
+from cosmoflow.codec import Codec, train_for_rate
 from cosmoflow.core import Fields, Maps, MapView
 from cosmoflow.data import Normalizer, lower_resolution, open_maps
 from cosmoflow.distill import distill

@@ -15,8 +15,8 @@ from cosmoflow import data, model
 ORDER = (
     "core", "data", "releases", "layers", "spectra", "plot", "simulate", "encoder",
     "unet", "flow", "model", "train", "inference", "evaluate", "vae", "distill",
-    "scales", "anomaly", "posterior", "compress", "points", "export", "live", "results",
-    "demo", "bench", "lessons", "cli")
+    "scales", "anomaly", "posterior", "codec", "compress", "points", "export", "live",
+    "results", "demo", "bench", "lessons", "cli")
 
 
 def printed(code, *options, **where):

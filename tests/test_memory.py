@@ -21,7 +21,8 @@ from test_door import DOORS, NORM, asks, detector, numbers, posterior
 from torch import nn
 
 from cosmoflow import CosmoFlow, evaluate
-from cosmoflow.compress import Codec, compress, decompress
+from cosmoflow.codec import Codec
+from cosmoflow.compress import compress, decompress
 from cosmoflow.core import MAPS_PER_SIMULATION, Fields, Maps, MapView
 from cosmoflow.data import MapData, Normalizer, map_path, open_maps, param_path
 from cosmoflow.inference import Scaler, fit_mlp, fit_regressor
