@@ -561,7 +561,7 @@ def train_for_rate(
                     seed=seed, step=step, tilt=tilt, means=means)
     learner = RateLearner(model, training, **settings)
     updates = learner.updates
-    with Run(out, settings, data, learner.average) as run:
+    with Run(out, settings, data, learner.average, init=model) as run:
         run.resume(learner.models, learner.adamw)
         bar = progress(total=epochs * updates, initial=run.epoch * updates,
                        every=updates, unit="update", desc="training for rate")

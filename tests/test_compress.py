@@ -353,3 +353,5 @@ def test_training_for_rate_stops_and_goes_on_to_the_same_end(tmp_path, monkeypat
     for a, b in zip(whole.state_dict().values(), again.state_dict().values()):
         torch.testing.assert_close(a, b)
     with pytest.raises(ValueError, match="price"): teach("parts", price=2.0)
+    next(model.unet.parameters()).data.add_(1.0)
+    with pytest.raises(ValueError, match="init weights is"): teach("parts")
