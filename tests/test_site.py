@@ -162,6 +162,12 @@ def test_words_lead_to_the_glossary_once_a_page(page, site):
         assert not page.locator("main :is(h1, h2, h3, pre, table, a) a.term").count()
 
 
+def test_no_link_to_the_glossary_stands_as_its_source(built_site):
+    found = [p.name for p in built_site.rglob("*.html")
+             if "{.term}" in p.read_text(encoding="utf-8")]
+    assert not found
+
+
 def section(page, name):
     "The head of a page, and the section that an anchor leads to."
     text, depth, found = "", 0, ""

@@ -250,9 +250,9 @@ EVERYDAY = {"1P", "CMD", "CV", "LH", "WDM", "batch", "box", "channel", "cold",
             "stride", "student", "suite", "summary", "symmetries", "teacher", "test",
             "training", "validation", "velocity", "voids"}
 # Where a link would break something, or stands already: code, maths, links, tags,
-# headings, table rows.
-TAKEN = re.compile(r"```.*?```|<details class=.*?</details>|`[^`]*`|\$\$.*?\$\$|"
-                   r"\$[^$]*\$|!?\[[^\]]*\]\([^)]*\)|<[^>]*>|"
+# summaries, headings, table rows.
+TAKEN = re.compile(r"```.*?```|<details class=.*?</details>|<summary>.*?</summary>|"
+                   r"`[^`]*`|\$\$.*?\$\$|\$[^$]*\$|!?\[[^\]]*\]\([^)]*\)|<[^>]*>|"
                    r"^\#.*?$|^\|.*?$|^>.*?$", re.S | re.M)
 
 
@@ -283,6 +283,7 @@ def link_terms(
             for term in sorted(terms, key=len, reverse=True):
                 if term not in terms: continue  # another name of the entry was linked
                 word = rf"(?<![\w\[-]){re.escape(term)}(?:e?s)?(?![\w\]-])"
+                word += r"(?![^][]*\]\()"  # not in what a longer term has linked
                 linked = rf"[\g<0>]({glossary}#{terms[term]}){{.term}}"
                 plain, found = re.subn(word, linked, plain, count=1)
                 if not found: continue
