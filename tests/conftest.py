@@ -1,19 +1,17 @@
 """What several tests share: programs, small data and models, environments, the site."""
-import functools
-import http.server
 import json
 import os
 import shutil
 import subprocess
 import sys
 import sysconfig
-import threading
 import time
 from contextlib import contextmanager
 from fnmatch import fnmatch
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from importlib.util import cache_from_source
 from pathlib import Path
+from runpy import run_path
 
 import pytest
 from filelock import FileLock
@@ -25,15 +23,11 @@ NOTEBOOKS = sorted(
     path for path in (ROOT / "nbs").rglob("*.ipynb")
     if not any(part.startswith(("_", ".")) for part in path.relative_to(ROOT).parts))
 COSMOFLOW = Path(sys.executable).with_name("cosmoflow")
-BROWSERS = map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))
-BROWSER = next(filter(None, BROWSERS), None)
+BROWSING = run_path(str(ROOT / "nbs" / "site" / "_browser.py"))
+serve = BROWSING["serve"]
 # What one process of JAX has compiled, the others need not.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / "build" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-         "--disable-background-networking", "--disable-component-update",
-         "--disable-sync"]
-
 
 REPOSITORY = (ROOT / ".git").exists()  # a ZIP of the tree has none
 
@@ -234,27 +228,8 @@ def built_site(tmp_path_factory):
 @pytest.fixture(scope="module")
 def browser():
     "A real browser, without a window."
-    if BROWSER is None: pytest.skip("needs Chromium or Chrome")
-    from playwright.sync_api import sync_playwright
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=BROWSER, args=FLAGS)
-        yield browser
-        browser.close()
-
-
-class Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *args): pass
-
-
-@contextmanager
-def serve(folder):
-    "A plain web server for a folder: its address."
-    handler = functools.partial(Quiet, directory=folder)
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
+    if BROWSING["PROGRAM"] is None: pytest.skip("needs Chromium or Chrome")
+    with BROWSING["browse"]() as browser: yield browser
 
 
 @pytest.fixture(scope="module")

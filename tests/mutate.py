@@ -134,7 +134,7 @@ MUTANTS = [  # module, old text, new text, tests of which one must fail
      "t = 0.5 * torch.rand(len(x1),", "steps: times"),
     ("flow", "t = torch.rand(len(x1),", "t = torch.rand(1,", "steps: times"),
 
-    ("model", '(size, sha) != (told["bytes"], told["sha256"])',
+    ("releases", '(size, sha) != (told["bytes"], told["sha256"])',
      'size != told["bytes"]', "hub: damaged"),
     ("model", 'name in released(): return', 'False: return', "hub: name"),
     ("model", ".repeat_interleave(samples, 0)",

@@ -5,24 +5,18 @@ page of the live figures.
 
 Use, after `make docs`: python nbs/site/_live_pictures.py
 """
-import functools
-import http.server
-import threading
 import time
 from io import BytesIO
 from pathlib import Path
 
-from _live_times import BROWSERS, SITE, pages
+from _browser import browse, serve
+from _live_times import SITE, pages
 from PIL import Image
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page
 
 FOLDER = Path(__file__).parent / "images" / "live"
 DEVICES = {"phone": (390, "dark"), "desk": (1400, "light")}  # width, colours
 GAP = 20  # pixels between both pictures
-
-
-class Silent(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *args): pass
 
 
 def rested(page: Page) -> Image.Image:
@@ -46,6 +40,7 @@ def moved(page: Page, address: str) -> list[Image.Image]:
 
 
 def beside(pictures: list[Image.Image]) -> Image.Image:
+    "Two pictures on one sheet."
     width = sum(picture.width for picture in pictures) + GAP
     sheet = Image.new("RGB", (width, max(picture.height for picture in pictures)),
                       pictures[0].getpixel((0, 0)))
@@ -56,14 +51,7 @@ def beside(pictures: list[Image.Image]) -> Image.Image:
 
 def main() -> None:
     FOLDER.mkdir(exist_ok=True)
-    handler = functools.partial(Silent, directory=SITE)
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    site = f"http://127.0.0.1:{server.server_port}"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=next(filter(None, BROWSERS)),
-            args=["--no-sandbox", "--disable-gpu"])
+    with serve(SITE) as site, browse() as browser:
         for name, path in pages().items():
             for device, (width, scheme) in DEVICES.items():
                 page = browser.new_page(  # so high that no bar floats above a figure
@@ -71,8 +59,6 @@ def main() -> None:
                 sheet = beside(moved(page, f"{site}/{path}"))
                 sheet.save(FOLDER / f"{name}-{device}.webp", quality=70, method=6)
                 page.close()
-        browser.close()
-    server.shutdown()
 
 
 if __name__ == "__main__": main()

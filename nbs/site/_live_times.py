@@ -6,16 +6,14 @@ long a redraw takes, here and on a page four times slower, and the memory of the
 Use, after `make docs`, on a machine that does nothing else:
 python nbs/site/_live_times.py
 """
-import functools
-import http.server
 import re
-import shutil
 import statistics
 import threading
 import time
 from pathlib import Path
 
-from playwright.sync_api import Page, sync_playwright
+from _browser import Quiet, browse, serve
+from playwright.sync_api import Page
 
 from cosmoflow.core import write_json
 from cosmoflow.results import hardware
@@ -23,7 +21,6 @@ from cosmoflow.results import hardware
 ROOT = Path(__file__).parents[2]
 SITE = ROOT / "_docs"
 RECORD = ROOT / "cosmoflow" / "records" / "live" / "figures.json"
-BROWSERS = map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))
 RATE = 20e6 / 8  # bytes a second
 MOVES = 30
 MOVE = """async moves => {
@@ -49,11 +46,9 @@ MOVE = """async moves => {
 }"""
 
 
-class Slow(http.server.SimpleHTTPRequestHandler):
+class Slow(Quiet):
     "A server behind a line of 20 Mbit/s, which all its answers share."
     line, sent = threading.Lock(), 0
-
-    def log_message(self, *args): pass
 
     def copyfile(self, source, output):
         while piece := source.read(16_384):
@@ -105,20 +100,13 @@ def measured(page: Page, address: str) -> dict:
 
 
 def main() -> None:
-    handler = functools.partial(Slow, directory=SITE)
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    site, results = f"http://127.0.0.1:{server.server_port}", {}
-    program = next(filter(None, BROWSERS))
-    with sync_playwright() as playwright:
+    results = {}
+    with serve(SITE, Slow) as site:
         for name, path in pages().items():
-            browser = playwright.chromium.launch(
-                executable_path=program, args=["--no-sandbox", "--disable-gpu"])
-            results[name] = measured(browser.new_page(), f"{site}/{path}")
-            version = browser.version
-            browser.close()
+            with browse() as browser:  # a new one, whose memory holds one figure
+                results[name] = measured(browser.new_page(), f"{site}/{path}")
+                version = browser.version
             print(name, {k: round(v, 1) for k, v in results[name].items()}, flush=True)
-    server.shutdown()
     write_json(RECORD, {"hardware": hardware(), "chromium": version,
                         "figures": results})
 
