@@ -328,6 +328,8 @@ def process() -> None:
         numbered = r"\]\(((?:[\w.]+/)*)\d\d_(\w+\.(?:ipynb|md))"
         text = re.sub(numbered, r"](\1\2", text)
         api = relpath(PROCESSED / "site" / "api.md", path.parent)
+        twice = r"\[\[(`[^`]+`)\]\([^)]*\)\](?=\()"  # by us, and by nbdev once more
+        text = re.sub(twice, r"[\1]", text)
         private = r"\[(`_\w+`)\]\(/[\w/]+\.html#_\w+\)"  # nbdev links these, too
         text = re.sub(private, r"\1", text)
         text = re.sub(r"\]\(/[\w/]+\.html#([\w.]+)\)", rf"]({api}#\1)", text)  # nbdev's
