@@ -18,7 +18,7 @@ from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -31,9 +31,12 @@ from .data import (MapData, deal_simulations, open_maps,
                             split_simulations)
 from .encoder import SCALE, summary, unfold
 from .inference import Regressor, fit_mlp, relative_error
-from .layers import _Wrap, upsample
-from .model import CosmoFlow, _spread
+from .layers import PeriodicPad, upsample
+from .model import CosmoFlow, spread_waves
 from .spectra import power_spectrum, wavenumbers
+
+if TYPE_CHECKING:  # an extra brings it
+    from onnx import ModelProto
 
 # %% ../nbs/tools/export.ipynb #e0000011
 def _onnx() -> tuple[Any, Any]:
@@ -59,14 +62,14 @@ def _transpose(graph: Any, x: Any) -> Any:
     return graph.op("Transpose", x, perm_i=[0, 2, 1])
 
 
-_Wrap.symbolic = staticmethod(_pad)  # type: ignore[attr-defined]
+PeriodicPad.symbolic = staticmethod(_pad)  # type: ignore[attr-defined]
 
 # %% ../nbs/tools/export.ipynb #e0000017
 def _trace(
     net: nn.Module,                # in evaluation mode
     inputs: Mapping[str, Tensor],  # an example of each input, by name
     outputs: Sequence[str],        # names of what it returns
-) -> Any:                          # onnx.ModelProto, first axes of any size
+) -> "ModelProto":                 # first axes of any size
     "Writes down what a network does to its inputs, as a graph of ONNX operators."
     onnx, _ = _onnx()
     torch.onnx.register_custom_op_symbolic("aten::mT", _transpose, OPSET)
@@ -81,8 +84,8 @@ def _trace(
 
 # %% ../nbs/tools/export.ipynb #e000001a
 def runner(
-    graph: Any,        # onnx.ModelProto, or the name of a file
-    threads: int = 1,  # of the CPU
+    graph: "ModelProto | str | Path",  # a graph, or the name of its file
+    threads: int = 1,                  # of the CPU
 ) -> Callable[..., list[np.ndarray]]:  # takes inputs by name, returns all outputs
     "Makes a function of a graph, run by ONNX Runtime on the CPU."
     _, runtime = _onnx()
@@ -176,13 +179,13 @@ def _prepared(
         images = _wave_images(model.config["channels"], h, w)
         fold, unfold = _by_matrix(images, side)
         plain.encoder.sort = fold  # type: ignore[assignment]
-        plain.unet.spread = partial(_spread, unfold=unfold)
+        plain.unet.spread = partial(spread_waves, unfold=unfold)
     return plain
 
 # %% ../nbs/tools/export.ipynb #e000002c
 def _simplified(
-    graph: Any,  # onnx.ModelProto
-) -> Any:        # the same function, with fewer nodes
+    graph: "ModelProto",
+) -> "ModelProto":  # the same function, with fewer nodes
     "Computes what depends on no input once and for all, by ONNX Runtime."
     onnx, runtime = _onnx()
     options = runtime.SessionOptions()
@@ -203,7 +206,7 @@ def _simplified(
 def graphs(
     model: CosmoFlow,                  # with its own number of steps
     side: tuple[int, int] = (64, 64),  # H and W of the maps, multiples of 16
-) -> dict[str, Any]:  # onnx.ModelProto by name, weights in float32
+) -> dict[str, "ModelProto"]:  # by name, weights in float32
     """Makes the graphs of a model: `encoder`, `velocity`, and of Euler's `decoder`.
 
     Raises `ValueError` for what cannot be exported.
@@ -224,9 +227,9 @@ def graphs(
 
 # %% ../nbs/tools/export.ipynb #e0000036
 def halved(
-    graph: Any,            # onnx.ModelProto
+    graph: "ModelProto",
     least: float = 2**10,  # numbers in a tensor; smaller ones stay float32
-) -> Any:                  # a copy
+) -> "ModelProto":         # a copy
     "Stores large weights in float16, with a node that makes them float32 again."
     onnx, _ = _onnx()
     half, casts = deepcopy(graph), []
@@ -262,11 +265,11 @@ LIMIT = 1e-3  # dex, that no pixel may exceed when weights become float16
 
 
 def halved_safely(
-    found: Mapping[str, Any],  # graphs by name
-    x: Tensor,                 # normalised maps to try them on, (n, 1, H, W)
-    std: float,                # of the normalisation, dex
-    seed: int = 0,             # of the noise
-) -> tuple[dict[str, Any], dict]:  # graphs with weights in float16; their error
+    found: Mapping[str, "ModelProto"],  # graphs by name
+    x: Tensor,      # normalised maps to try them on, (n, 1, H, W)
+    std: float,     # of the normalisation, dex
+    seed: int = 0,  # of the noise
+) -> tuple[dict[str, "ModelProto"], dict]:  # with weights in float16; their error
     "Stores weights in float16, but for small tensors, until the error is small."
     noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(seed))
     run = lambda found: {name: runner(graph) for name, graph in found.items()}
@@ -436,7 +439,7 @@ def _write(folder: Path, name: str, content: bytes) -> dict:
     return {"file": name, "bytes": len(content), "sha256": sha256(content).hexdigest()}
 
 
-def _ports(graph: Any) -> dict:
+def _ports(graph: "ModelProto") -> dict:
     "Names and shapes of what goes into a graph and comes out."
     size = lambda d: d.dim_param or d.dim_value
     shape = lambda port: [size(d) for d in port.type.tensor_type.shape.dim]
@@ -467,10 +470,10 @@ def _with_regressors(
 # %% ../nbs/tools/export.ipynb #e0000064
 def _write_all(
     folder: Path,
-    half: Mapping[str, Any],  # graphs by name
-    about: dict,              # what model.json is to hold
-    binary: bytes,            # maps.bin; without one: empty
-) -> dict:                    # that, and the files
+    half: Mapping[str, "ModelProto"],  # graphs by name
+    about: dict,   # what model.json is to hold
+    binary: bytes,  # maps.bin; without one: empty
+) -> dict:         # that, and the files
     "Writes graphs and maps, and model.json when they are there."
     files: dict[str, dict] = {}
     for kind, graph in half.items():
