@@ -23,13 +23,15 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from safetensors.torch import save_file as save_tensors
 from torch import Tensor, nn
 
-from .core import (BOX, alone, atomic_path, check_counts, check_folder, digest,
-                            evaluating, noise_source, progress, require_same_run,
-                            to_tensor, write_json)
+from .core import (BOX, alone, atomic_path, check_box, check_counts,
+                            check_fetched, check_folder, check_kind, check_seed,
+                            digest, evaluating, noise_source, progress,
+                            require_same_run, to_tensor, write_json)
 from .data import split_simulations
 from .flow import channel_mask, integrate
 from .inference import seeded
@@ -56,21 +58,56 @@ class PointData:
 
     def __len__(self) -> int: return len(self.sims)
 
+    def __post_init__(self):
+        places = (*self.end.shape[:2], 3)
+        shapes = {"start": places, "end": places, "params": (places[0], 2),
+                  "sims": places[:1]}
+        for name, shape in shapes.items():
+            value = getattr(self, name)
+            check_kind(name, value, Tensor)
+            if value.shape != shape or not value.isfinite().all():
+                raise ValueError(f"{name}: expected finite numbers of shape {shape}, "
+                                 f"found shape {tuple(value.shape)}, NaN or infinity")
+
 # %% ../nbs/course/18_points.ipynb #c18a0011
 def open_points(
     root: str | Path | None = None,  # folder of `simulate_points`; None: what ships
 ) -> PointData:
-    "Opens particles of the set LH. Raises `FileNotFoundError` if there are none."
+    """Opens particles of the set LH.
+
+    Raises `FileNotFoundError` if there are none, `ValueError` for other files.
+    """
     folder = Path(root) if root else Path(str(files("cosmoflow"))) / "suite"
     paths = sorted(folder.glob("Points_PM_LH*.safetensors"))
     if not paths:
         raise FileNotFoundError(f"{folder}: no Points_PM_LH*.safetensors; expected a "
                                 "folder that simulate_points wrote")
-    parts = [load_file(path) for path in paths]
+    parts = _read_parts(paths)
     kept = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
     scale = {"start": BOX / PARTICLES, "end": BOX / 2**16}
     for key, unit in scale.items(): kept[key] = kept[key] * np.float32(unit)
     return PointData(**{key: torch.from_numpy(value) for key, value in kept.items()})
+
+# %% ../nbs/course/18_points.ipynb #c18a00f1
+_KINDS = {"start": "u1", "end": "u2", "params": "f8", "sims": "i8"}  # of a file
+
+
+def _read_parts(paths: list[Path]) -> list[dict[str, np.ndarray]]:
+    "What files hold. Raises `ValueError` that names the first with anything else."
+    parts: list[dict[str, np.ndarray]] = []
+    for path in paths:
+        check_fetched(path)
+        try:
+            whole = load_file(path)
+            part = {key: whole[key].astype(kind, casting="equiv")
+                    for key, kind in _KINDS.items()}
+            np.concatenate([part["end"], *(first["end"] for first in parts[:1])])
+        except (SafetensorError, KeyError, TypeError, ValueError) as e:
+            raise ValueError(f"{path}: expected what simulate_points writes, as many "
+                             f"particles of each universe ({e})") from e
+        parts.append(part)
+    return parts
+
 
 # %% ../nbs/course/18_points.ipynb #c18a0014
 @patch
@@ -93,11 +130,16 @@ def draw(self: PointData,
     generator: torch.Generator | None = None,  # the same, as a generator
 ) -> tuple[Tensor, Tensor]:     # where they began, and where they are, (B, count, 3)
     "Some particles of some universes, chosen at random."
+    check_counts(count=count)
     size = len(which), self.end.shape[1]
+    if count > size[1]:
+        raise ValueError(f"count={count}: expected at most {size[1]}, the particles "
+                         "that are kept of a universe")
     source = noise_source(generator, seed)
     dice = torch.rand(size, generator=source, dtype=torch.float32)
     index = dice.topk(count).indices[..., None].expand(-1, -1, 3)
-    return self.start[which].gather(1, index), self.end[which].gather(1, index)
+    start, end = (part[which].gather(1, index) for part in (self.start, self.end))
+    return start.float(), end.float()
 
 # %% ../nbs/course/18_points.ipynb #c18a0021
 def nearest_image(
@@ -116,11 +158,12 @@ def pair_counts(
     "Pairs in bins of distance, over those of as many random points."
     from scipy.spatial import cKDTree  # torchdiffeq brings it
 
-    if not 0 < edges[0] < edges[-1] <= box / 2:
+    inside, found, radii = _inside(points, box), [], np.asarray(edges, float)
+    rises = len(radii) > 1 and (np.diff(radii) > 0).all()
+    if not rises or radii[0] <= 0 or radii[-1] > box / 2:
         raise ValueError(f"edges: expected distances above 0 and to {box / 2:g}, half "
-                         f"the box, found {edges[0]:g} to {edges[-1]:g}")
-    found, radii = [], np.asarray(edges, float)
-    for one in _inside(points, box):
+                         f"the box, one above the other, found {radii.tolist()}")
+    for one in inside:
         tree = cKDTree(one, boxsize=box)
         within = tree.count_neighbors(tree, radii) - len(one)  # a point meets itself
         random = len(one) * (len(one) - 1) * np.diff(radii**3) * 4 / 3 * np.pi
@@ -130,7 +173,12 @@ def pair_counts(
 # %% ../nbs/course/18_points.ipynb #c18a0025
 def _inside(points: Points, box: float) -> np.ndarray:
     "Points in the box, from 0 to below `box`, in double precision."
+    check_box(box)
     found = to_tensor(points, "n, N, 3", "points").detach().cpu().double() % box
+    if not found.isfinite().all():
+        raise ValueError("points: expected finite numbers, found NaN or infinity")
+    if found.shape[1] < 2:
+        raise ValueError("points: expected two of each universe or more, found one")
     return np.where(found == box, 0, found)  # by rounding
 
 # %% ../nbs/course/18_points.ipynb #c18a0030
@@ -160,6 +208,14 @@ def walk(
 # %% ../nbs/course/18_points.ipynb #c18a003a
 RANKS = 1, 2, 3, 4, 5, 6, 7, 8, 10, 13, 16, 20, 25, 31, 39, 48  # neighbours seen
 
+# %% ../nbs/course/18_points.ipynb #c18a00f2
+def _enough(name: str, count: int) -> None:
+    "Raises `ValueError` for fewer points than have neighbours of all `RANKS`."
+    if count > RANKS[-1]: return
+    raise ValueError(f"{name}: expected more than {RANKS[-1]} of each universe, "
+                     f"found {count}")
+
+
 # %% ../nbs/course/18_points.ipynb #c18a0038
 def neighbours(
     points: Points,     # (B, N, 3), Mpc/h
@@ -168,9 +224,11 @@ def neighbours(
     "The neighbours of each point whose ranks by distance are in `RANKS`."
     from scipy.spatial import cKDTree
 
+    inside = _inside(points, box)
+    _enough("points", inside.shape[1])
     ranks = [rank + 1 for rank in RANKS]  # first of all is the point itself
     found = [cKDTree(one, boxsize=box).query(one, ranks)[1]
-             for one in _inside(points, box)]
+             for one in inside]
     return torch.from_numpy(np.stack(found))
 
 # %% ../nbs/course/18_points.ipynb #c18a0041
@@ -347,6 +405,8 @@ class PointFlow(nn.Module):
         sizes = dict(channels=channels, width=width, charges=charges, layers=layers,
                      reach=reach)
         check_sizes(**sizes)
+        check_box(box)
+        if reach > 32: raise ValueError(f"reach={reach}: expected 1 to 32")
         self.config: dict[str, Any] = sizes | {"box": box}
         shared = reach, box
         self.encoder = PointNet(width, charges, 1, (layers + 1) // 2, *shared)
@@ -399,6 +459,14 @@ def point_loss(
     "Flow-matching loss of points on their way."
     return (model(walk(noise, way, u), u, summary) - way).square().mean()
 
+# %% ../nbs/course/18_points.ipynb #c18a00f3
+def _finite(summary: Points, axes: str) -> Tensor:
+    "Summaries as a tensor. Raises `ValueError` for NaN or infinity."
+    found = to_tensor(summary, axes, "summary")
+    if found.isfinite().all(): return found
+    raise ValueError("summary: expected finite numbers, found NaN or infinity")
+
+
 # %% ../nbs/course/18_points.ipynb #c18a0069
 @patch
 def generate(self: PointFlow,
@@ -412,15 +480,18 @@ def generate(self: PointFlow,
 ) -> Tensor:                   # (n, count, 3), Mpc/h; or (steps + 1, n, count, 3)
     "Draws universes as points that have such summaries."
     check_counts(count=count, steps=steps)
+    _enough("count", count)
     like = next(self.parameters())
-    told = to_tensor(summary, f"n, {self.config['channels']}", "summary").to(like)
+    told = _finite(summary, f"n, {self.config['channels']}")
+    there, told = told.device, told.to(like)
     box, dice = self.config["box"], noise_source(generator, seed)
     size = len(told), count, 3
-    noise = box * torch.rand(size, generator=dice, dtype=torch.float32).to(like)
-    velocity = lambda u, x: 2 * u * self.way(x, u.expand(len(x)), told)
+    noise = box * torch.rand(size, generator=dice, dtype=torch.float32)
+    way = lambda u, x: self.way(x.to(like), u.to(like).expand(len(x)), told).float()
     with evaluating(self):
-        found = integrate(velocity, noise, steps, solver, trajectory)
-    return found.remainder(box)
+        found = integrate(lambda u, x: 2 * u * way(u, x), noise.to(like.device), steps,
+                          solver, trajectory)
+    return found.remainder(box).to(there)
 
 # %% ../nbs/course/18_points.ipynb #c18a0070
 @patch
@@ -429,13 +500,11 @@ def summarise(self: PointFlow,
     batch_size: int = 16,  # universes at a time
 ) -> Tensor:               # (n, C)
     "Eight numbers of each universe."
+    check_counts(batch_size=batch_size)
     points = to_tensor(points, "n, N, 3", "points")
-    if points.shape[1] <= RANKS[-1]:
-        raise ValueError(f"points: expected more than {RANKS[-1]} of each universe, "
-                         f"found {points.shape[1]}")
     like = next(self.parameters())
     with evaluating(self):
-        return torch.cat([self.encode(part.to(like))
+        return torch.cat([self.encode(part.to(like)).float().to(points.device)
                           for part in points.split(batch_size)])
 
 # %% ../nbs/course/18_points.ipynb #c18a0071
@@ -458,11 +527,23 @@ def save_pretrained(self: PointFlow,
 def from_pretrained(cls: PointFlow,
     name: str | Path = "points",  # as `find_model` takes it
 ) -> PointFlow:                   # float32, on the CPU, ready to evaluate
-    "Loads a saved model: shipped, from a folder, or from the Hub."
-    folder = find_model(name)
-    config = read_config(folder / "config.json")
-    model = cls(**config["model"])
-    model.load_state_dict(read_weights(folder / "model.safetensors"))
+    """Loads a saved model: shipped, from a folder, or from the Hub.
+
+    Raises `FileNotFoundError` if there is none, `ValueError` for other files.
+    """
+    paths = [find_model(name) / file for file in ("config.json", "model.safetensors")]
+    for path in paths:
+        if not path.exists(): raise FileNotFoundError(
+            f"{path}: no such file; expected a folder that save_pretrained wrote")
+        check_fetched(path)
+    config = read_config(paths[0])
+    try:
+        model = cls(**config["model"])
+        model.load_state_dict(read_weights(paths[1]))
+    except Exception as e:  # safetensors and torch each raise their own kind
+        why = " ".join(str(e).split())[:200]
+        raise ValueError(f"{paths[0].parent}: config.json and model.safetensors do not "
+                         f"make a PointFlow: {why}; are they damaged?") from e
     return model.eval()
 
 # %% ../nbs/course/18_points.ipynb #c18a007a
@@ -500,8 +581,8 @@ def train_step(
     start, end = data.draw(which, count, generator=generator)
     noise, way = couple(start, end, generator=generator)
     others = data.draw(which, count, generator=generator)[1]
-    even = torch.arange(len(which)) / len(which)
-    u = (even + torch.rand(1, generator=generator)) % 1
+    even = torch.arange(len(which), dtype=torch.float32) / len(which)
+    u = (even + torch.rand(1, generator=generator, dtype=torch.float32)) % 1
     u = torch.where(u < 0.5, (u / 2).sqrt(), 1 - ((1 - u) / 2).sqrt())
     loss = point_loss(model.way, noise, way, u, model.encode(others))
     optimizer.zero_grad()
@@ -539,9 +620,11 @@ def _several(
         dice = epoch_generator(settings["seed"], step, 0, torch.device("cpu"))
         losses.append(train_step(model, data, optimizer, dice, count=settings["count"]))
     loss, still = np.mean(losses, 0).tolist()
-    if not math.isfinite(loss):
-        raise FloatingPointError(f"step {steps.stop}: the loss is {loss}. The folder "
-                                 "keeps what it held before; try a lower lr")
+    weights = all(weight.isfinite().all() for weight in model.parameters())
+    if not (math.isfinite(loss) and weights):
+        raise FloatingPointError(f"step {steps.stop}: the loss is {loss}, or a weight "
+                                 "is not finite. The folder keeps what it held "
+                                 "before; try a lower lr")
     seconds = round(time.process_time() - start, 1)
     return {"step": steps.stop, "loss": round(loss, 4), "still": round(still, 4),
             "seconds": seconds}
@@ -558,6 +641,23 @@ def _resume(
     fill({"model": model}, optimizer, tensors)
     return state["history"]
 
+# %% ../nbs/course/18_points.ipynb #c18a00f4
+def _training(
+    data: PointData, steps: int, lr: float, count: int, every: int, seed: int,
+) -> PointData:
+    "Universes to train on. Raises `ValueError` for what `train_points` cannot do."
+    check_kind("data", data, PointData)
+    check_counts(steps=steps, count=count, every=every)
+    check_seed(seed)
+    _enough("count", count)
+    if not 0 <= lr < math.inf: raise ValueError(f"lr={lr}: expected 0 or more")
+    training = data.split()[0]
+    if len(training) < 4: raise ValueError(
+        f"data: expected four training universes or more, found {len(training)}")
+    training.draw([0], count, seed=0)  # so many there are
+    return training
+
+
 # %% ../nbs/course/18_points.ipynb #c18a0084
 def train_points(
     data: PointData,      # all universes; split as `PointData.split` does
@@ -573,10 +673,11 @@ def train_points(
     Raises `ValueError` for another run's folder, `BlockingIOError` if another training
     is at work there, `FloatingPointError` if the loss is not a number any more.
     """
-    check_counts(steps=steps, count=count, every=every)
-    out, training = Path(out), data.split()[0]
-    settings = dict(steps=steps, lr=lr, count=count, every=every, seed=seed)
-    universes = {"universes": len(training), "parameters": digest([training.params])}
+    settings: dict[str, Any] = dict(steps=steps, lr=lr, count=count, every=every,
+                                    seed=seed)
+    out, training = Path(out), _training(data, **settings)
+    universes = {"universes": len(training), "parameters": digest([training.params]),
+                 "particles": digest([training.end])}
     run: dict[str, dict] = {"settings": settings, "data": universes}
     path = out / "checkpoint.safetensors"
     model = cast(PointFlow, seeded(PointFlow, seed))
@@ -608,6 +709,10 @@ def simulate_points(
     """
     from cosmoflow.simulate import particle_mesh, simulation_table
 
+    check_counts(keep=keep)
+    if keep > PARTICLES**3:
+        raise ValueError(f"keep={keep}: expected at most {PARTICLES**3}, all of them")
+    check_folder(out)
     out, table = Path(out), simulation_table("LH")
     places = particle_mesh(PARTICLES).places
     out.mkdir(parents=True, exist_ok=True)

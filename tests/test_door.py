@@ -35,11 +35,11 @@ NORM = Normalizer(11.0, 0.5, 1e8)
 DOUBLE = torch.float64, torch.complex128
 
 
-def asks(parameter):
-    "Whether a parameter takes maps or fields."
+def asks(parameter, *kinds):
+    "Whether a parameter takes maps or fields, or is of other kinds that are named."
     annotation = parameter.annotation  # other unions are equal to these: hence `is`
-    if annotation is Maps or annotation is Fields: return True
-    return annotation == dict[str, Maps]
+    if any(annotation is kind for kind in kinds or (Maps, Fields)): return True
+    return not kinds and annotation == dict[str, Maps]
 
 
 def methods(thing):
@@ -50,8 +50,8 @@ def methods(thing):
             if inspect.isfunction(method) or inspect.ismethod(method)}
 
 
-def doors():
-    "Every public function or method, with each parameter that takes maps or fields."
+def doors(*kinds):
+    "Every public function or method, with each parameter that `asks`."
     for info in pkgutil.iter_modules(cosmoflow.__path__):
         if info.name.startswith("__"): continue
         module = importlib.import_module(f"cosmoflow.{info.name}")
@@ -63,7 +63,7 @@ def doors():
             if name in ("to_tensor", "pieces", "in_pieces"): continue
             for path, function in parts.items():
                 for parameter in inspect.signature(function).parameters.values():
-                    if asks(parameter): yield function, path, parameter.name
+                    if asks(parameter, *kinds): yield function, path, parameter.name
 
 
 DOORS = list(doors())

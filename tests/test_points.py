@@ -1,17 +1,23 @@
 """Points: counts as by hand, noise that is noise, a network that keeps its rules."""
+import json
 import math
+from copy import deepcopy
+from functools import partial
 from itertools import permutations, product
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file, save_file
 from scipy.stats import kstest
+from test_door import doors
 from torch import Tensor
 
 from cosmoflow import points as module
 from cosmoflow.points import (BOX, PARTICLES, RANKS, PointData, PointFlow, PointLayer,
                               couple, look_around, nearest_image, neighbours,
-                              open_points, pair_counts, point_loss,
+                              open_points, pair_counts, point_loss, simulate_points,
                               spread_summaries, train_points, walk, wavevectors)
 
 DICE = torch.Generator().manual_seed(0)
@@ -84,12 +90,133 @@ def test_any_array_is_the_plain_array(kind, model):
     assert torch.equal(neighbours(given), neighbours(POINTS))
 
 
-@pytest.mark.parametrize("wrong, message", [
-    (POINTS[0], r"points: expected shape \(n, N, 3\), found \(150, 3\)"),
-    (list(POINTS), "points: expected an array .*found list"),
-    (POINTS[:, :40], "points: expected more than 48 of each universe, found 40")])
-def test_what_are_no_points_is_refused(wrong, message, model):
-    with pytest.raises(ValueError, match=message): model.summarise(wrong)
+DOORS = list(doors(module.Points))
+SPOILT = {
+    "not a number": (lambda a: a * torch.nan, "finite numbers, found NaN or infinity"),
+    "infinite": (lambda a: a + torch.inf, "finite numbers, found NaN or infinity"),
+    "one of them": (lambda a: a[0], r"shape .*found .*; give {name}\[None\]"),
+    "none": (lambda a: a[:0], "shape .*it is empty"),
+    "a list": (list, "an array .*found list; stack"),
+    "truths": (lambda a: a > 0, "real numbers, found bool"),
+}
+
+
+def test_points_come_in_here():
+    assert [path for _, path, _ in DOORS] == [
+        "pair_counts", "neighbours", "PointFlow.generate", "PointFlow.summarise"]
+
+
+@pytest.mark.parametrize("kind", SPOILT)
+@pytest.mark.parametrize("function, path, name", DOORS)
+def test_what_are_no_points_or_summaries_is_refused(function, path, name, kind, model):
+    change, message = SPOILT[kind]
+    given = {name: change(POINTS if name == "points" else torch.ones(2, 4))}
+    if "." in path: given["self"] = model
+    if path == "pair_counts": given["edges"] = torch.tensor([1.0, 2])
+    with pytest.raises(ValueError, match=f"^{name}: expected {message}".format(
+            name=name)): function(**given)
+
+
+def few(data, n=8): return PointData(**{k: v[:n] for k, v in vars(data).items()})
+
+
+def changed(data, **parts): return PointData(**vars(data) | parts)
+
+
+SENSELESS = {
+    "points: expected more than 48 of each universe, found 40": (
+        lambda m, d, out: m.summarise(POINTS[:, :40]),
+        lambda m, d, out: neighbours(POINTS[:, :40])),
+    "points: expected two of each": (
+        lambda m, d, out: pair_counts(POINTS[:, :1], [1.0, 2.0]),),
+    "count: expected more than 48 of each universe, found 48": (
+        lambda m, d, out: m.generate(torch.zeros(1, 4), 48),
+        lambda m, d, out: train_points(d, out, count=48)),
+    "count=(0|4096): expected": (
+        lambda m, d, out: d.draw([0], 0), lambda m, d, out: d.draw([0], 4096),
+        lambda m, d, out: train_points(d, out, count=4096)),
+    "batch_size=0: expected": (lambda m, d, out: m.summarise(POINTS, 0),),
+    "box=-25.0: expected": (
+        lambda m, d, out: neighbours(POINTS, -25.0), lambda m, d, out: PointFlow(
+            box=-25.0), lambda m, d, out: pair_counts(POINTS, [1.0, 2.0], -25.0)),
+    "reach=33: expected": (lambda m, d, out: PointFlow(reach=33),),
+    "seed=-1: expected": (lambda m, d, out: train_points(d, out, seed=-1),),
+    "lr=(nan|-1): expected": (
+        lambda m, d, out: train_points(d, out, lr=math.nan),
+        lambda m, d, out: train_points(d, out, lr=-1)),
+    "data: expected (a PointData|four)": (
+        lambda m, d, out: train_points(POINTS, out),
+        lambda m, d, out: train_points(few(d, 3), out)),
+    "(start|end|params|sims): expected": (
+        lambda m, d, out: changed(d, start=d.start[:, :5]),
+        lambda m, d, out: changed(d, end=d.end * torch.nan),
+        lambda m, d, out: changed(d, params=d.params.numpy()),
+        lambda m, d, out: changed(d, sims=d.sims[1:])),
+    "keep=(0|262145): expected": (
+        lambda m, d, out: simulate_points(out, keep=0),
+        lambda m, d, out: simulate_points(out, keep=64**3 + 1)),
+}
+
+
+@pytest.mark.parametrize("message", SENSELESS)
+def test_what_cannot_be_is_refused_before_anything_is_made(
+        message, model, data, tmp_path):
+    for ask in SENSELESS[message]:
+        with pytest.raises(ValueError, match=f"^{message}"):
+            ask(model, data, tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+OTHERS = {
+    "cut": lambda path, part: path.write_bytes(path.read_bytes()[:1000]),
+    "empty": lambda path, part: path.write_bytes(b""),
+    "lacking": lambda path, part: save_file({"end": part["end"]}, path),
+    "of other numbers": lambda path, part: save_file(
+        part | {"end": part["end"].astype(np.float32)}, path),
+    "of other counts": lambda path, part: save_file(
+        part | {"end": part["end"][:, :9].copy()}, path),
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_a_damaged_file_of_points_is_named(kind, tmp_path):
+    part = load_file(next((module.files("cosmoflow") / "suite").glob("Points*")))
+    for name in "ab": save_file(part, tmp_path / f"Points_PM_LH_{name}.safetensors")
+    bad = tmp_path / "Points_PM_LH_b.safetensors"
+    OTHERS[kind](bad, part)
+    with pytest.raises(ValueError, match=f"^{bad}: expected what simulate_points"):
+        open_points(tmp_path)
+
+
+def spoil(folder, **changes):
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config["model"] |= changes
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+
+
+@pytest.mark.parametrize("spoil, error, message", [
+    (lambda to: (to / "model.safetensors").unlink(), FileNotFoundError, "no such file"),
+    (lambda to: (to / "model.safetensors").write_bytes(b"no"), ValueError, "damaged"),
+    (partial(spoil, channels=5), ValueError, "size mismatch"),
+    (partial(spoil, box=-1), ValueError, "box=-1"),
+    (partial(spoil, pixels=64), ValueError, "pixels")])
+def test_a_damaged_model_of_points_is_named(spoil, error, message, model, tmp_path):
+    model.save_pretrained(tmp_path)
+    spoil(tmp_path)
+    with pytest.raises(error, match=f"{tmp_path}.*{message}"):
+        PointFlow.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("dtype", (torch.bfloat16, torch.float64))
+def test_a_model_in_another_precision(dtype, model):
+    other = deepcopy(model).to(dtype)
+    found, expected = other.summarise(POINTS), model.summarise(POINTS)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected, rtol=0.05, atol=0.05)
+    made = partial(PointFlow.generate, summary=expected, count=60, steps=2, seed=0)
+    found, expected = made(other), made(model)
+    assert found.dtype == torch.float32
+    assert nearest_image(found - expected).square().mean().sqrt() < 0.1
 
 
 def test_neighbours_are_those_of_a_sorted_list():
@@ -257,14 +384,19 @@ def test_counts_are_one_or_more(wrong, model):
         model.generate(torch.zeros(1, 4), **wrong)
 
 
-def test_the_caller_s_default_dtype_changes_nothing(model):
+def test_the_caller_s_default_dtype_changes_nothing(model, data):
     summary = model.summarise(POINTS)
     made = model.generate(summary, 60, steps=1, seed=0)
+    still = SimpleNamespace(zero_grad=model.zero_grad, step=lambda: None)
+    step = lambda: module.train_step(model, few(data), still,
+                                     torch.Generator().manual_seed(0), count=60)
+    losses = step()
     torch.set_default_dtype(torch.float64)
     try:
         assert {p.dtype for p in PointFlow(layers=1).parameters()} == {torch.float32}
         assert torch.equal(model.summarise(POINTS), summary)
         assert torch.equal(model.generate(summary, 60, steps=1, seed=0), made)
+        assert step() == losses
     finally:
         torch.set_default_dtype(torch.float32)
 
@@ -305,10 +437,10 @@ def test_spread_summaries_are_principal_components(data):
 
 
 def test_a_stopped_training_goes_on_to_the_same_weights(data, tmp_path, monkeypatch):
-    few = PointData(**{k: v[:8] for k, v in vars(data).items()})
+    some = few(data)
     monkeypatch.setattr(module, "PointFlow", lambda: PointFlow(4, 8, 4, 1, 2))
     run = dict(steps=5, count=60, every=2)
-    whole = train_points(few, tmp_path / "whole", **run)
+    whole = train_points(some, tmp_path / "whole", **run)
     save = module.save_checkpoint
 
     def stop(path, models, optimizer, state):
@@ -316,16 +448,18 @@ def test_a_stopped_training_goes_on_to_the_same_weights(data, tmp_path, monkeypa
         if len(state["history"]) == 2: raise KeyboardInterrupt
 
     monkeypatch.setattr(module, "save_checkpoint", stop)
-    with pytest.raises(KeyboardInterrupt): train_points(few, tmp_path / "two", **run)
+    with pytest.raises(KeyboardInterrupt): train_points(some, tmp_path / "two", **run)
     monkeypatch.setattr(module, "save_checkpoint", save)
     before = torch.random.get_rng_state()
-    again = train_points(few, tmp_path / "two", **run)
+    again = train_points(some, tmp_path / "two", **run)
     assert torch.equal(torch.random.get_rng_state(), before)  # torch's own dice
     with pytest.raises(ValueError, match="seed is 0 there and 1 here"):
-        train_points(few, tmp_path / "two", **run, seed=1)
-    fewer = PointData(**{k: v[:7] for k, v in vars(data).items()})
+        train_points(some, tmp_path / "two", **run, seed=1)
     with pytest.raises(ValueError, match="parameters is"):
-        train_points(fewer, tmp_path / "two", **run)
+        train_points(few(data, 7), tmp_path / "two", **run)
+    moved = changed(some, end=some.end.flip(1))
+    with pytest.raises(ValueError, match="particles is"):
+        train_points(moved, tmp_path / "two", **run)
     for a, b in zip(whole.parameters(), again.parameters()): assert torch.equal(a, b)
     for name in ("whole", "two"):
         log = (tmp_path / name / "log.csv").read_text(encoding="utf-8")
@@ -345,8 +479,6 @@ def test_a_folder_without_points_is_refused(tmp_path):
 
 
 def test_parts_come_back(tmp_path):
-    from safetensors.numpy import save_file
-
     from cosmoflow.simulate import simulation_table
     end = np.random.default_rng(0).uniform(0, BOX, (PARTICLES**3, 3)).astype(np.float32)
     end[5] = 25.0 - 1e-6  # rounds to the other side
