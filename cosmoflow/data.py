@@ -7,30 +7,19 @@ Docs: https://cosmoflow.github.io/cosmoflow/course/data.html"""
 # %% auto #0
 __all__ = ['HYDRO_SUITES', 'SUITES', 'SETS', 'FIELDS', 'CMD_PARAMS', 'CMD_URL', 'default_field', 'map_path', 'param_path',
            'MapData', 'batches', 'lower_resolution', 'open_maps', 'deal_simulations', 'split_simulations', 'Normalizer',
-           'augment', 'fetch_file', 'check_address', 'download']
+           'augment', 'download']
 
 # %% ../nbs/course/02_data.ipynb #7df5ed6a
-import base64
-import hashlib
 import math
-import os
 import re
-import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, astuple, dataclass, replace
-from email.message import Message
-from email.utils import parsedate_to_datetime
+from dataclasses import dataclass, replace
 from functools import partial
-from http.client import HTTPException, HTTPResponse
 from importlib.resources import files
 from numbers import Integral, Real
 from pathlib import Path
-from ssl import SSLError
-from typing import TYPE_CHECKING, Any, BinaryIO, ClassVar, Self
-from urllib.error import HTTPError, URLError
-from urllib.parse import urlsplit
-from urllib.request import HTTPRedirectHandler, Request, build_opener
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -39,8 +28,8 @@ from torch import Tensor
 
 from .core import (BOX, MAPS_PER_SIMULATION, Fields, Maps, MapView, alone,
                             as_stack, check_box, check_counts, check_fetched,
-                            check_folder, in_pieces, maps_at_once, pieces, progress,
-                            read_json, to_tensor, write_json)
+                            check_folder, in_pieces, maps_at_once, pieces, to_tensor)
+from .fetch import check_address, fetch_file
 
 # %% ../nbs/course/02_data.ipynb #a7a789c7
 HYDRO_SUITES = ("IllustrisTNG", "SIMBA", "Astrid", "EAGLE")
@@ -588,204 +577,6 @@ def augment(
 CMD_URL = ("https://users.flatironinstitute.org/~fvillaescusa/priv/"
            "DEPnzxoWlaTQ6CjrXqsm0vYi8L7Jy/CMD/2D_maps/data")
 
-# %% ../nbs/course/02_data.ipynb #e64318c6
-class _SafeRedirects(HTTPRedirectHandler):
-    "Follows a redirect, but never from https to an address without encryption."
-    def redirect_request(self, req: Request, fp: Any, code: int, msg: str,
-                         headers: Any, newurl: str) -> Request | None:
-        if urlsplit(newurl).scheme not in ("https", req.type):
-            raise PermissionError(
-                f"{req.full_url}: the server sends us on to {newurl}, which is not "
-                "https; if you trust that address, download the file by hand")
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
-
-
-_open = build_opener(_SafeRedirects).open
-
-# %% ../nbs/course/02_data.ipynb #f2d51cbe
-@dataclass(frozen=True)
-class _Version:
-    "The version of a file, as its server tells it; None: the server does not say."
-    url: str                     # where it is
-    size: int | None = None      # bytes of the whole file
-    etag: str | None = None      # strong entity tag
-    modified: str | None = None  # time of change, if not just now
-    digest: str | None = None    # SHA-256 of the whole file, base64
-
-    @classmethod
-    def of(cls, url: str, size: int | None, headers: Message) -> Self:
-        "The version that the headers of an answer tell."
-        etag, modified = headers["ETag"], headers["Last-Modified"]
-        if etag and etag.startswith("W/"): etag = None
-        if modified == headers["Date"]: modified = None  # it may change again
-        digest = headers["Repr-Digest"] or headers["Digest"] or ""
-        sha = re.search(r"sha-256=:?([A-Za-z0-9+/]{43}=)", digest, re.IGNORECASE)
-        return cls(url, size, etag, modified, sha[1] if sha else None)
-
-    def matches(self, other: Self) -> bool:
-        "Says whether nothing that both know tells them apart."
-        pairs = zip(astuple(self), astuple(other))
-        return all(a == b for a, b in pairs if a is not None and b is not None)
-
-# %% ../nbs/course/02_data.ipynb #8fc22036
-def _span(answer: HTTPResponse) -> tuple[int, int | None]:
-    "Finds the first byte of an answer, -1 if unclear, and the whole file's size."
-    length = answer.headers["Content-Length"]
-    if answer.status != 206: return 0, int(length) if length else None
-    told = answer.headers["Content-Range"] or ""
-    found = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", told)
-    if not found: return -1, None
-    return int(found[1]), None if found[2] == "*" else int(found[2])
-
-# %% ../nbs/course/02_data.ipynb #5873dfe7
-def _note(part: Path) -> Path:
-    "Names the note of an unfinished file."
-    return part.with_name(part.name + ".json")
-
-# %% ../nbs/course/02_data.ipynb #472547a1
-def _discard(part: Path) -> None:
-    "Deletes an unfinished file and its note."
-    for path in (part, _note(part)): path.unlink(missing_ok=True)
-
-# %% ../nbs/course/02_data.ipynb #ea8824b4
-def _kept(url: str, part: Path) -> tuple[int, _Version]:
-    "Counts the bytes of the file at `url` that are here, and tells their version."
-    nothing = 0, _Version(url)
-    try:
-        size, version = part.stat().st_size, _Version(**read_json(_note(part)))
-    except (FileNotFoundError, ValueError, TypeError):
-        return nothing
-    if version.url != url or not (version.etag or version.modified): return nothing
-    return nothing if version.size and size > version.size else (size, version)
-
-# %% ../nbs/course/02_data.ipynb #f0234c05
-def _begin(part: Path, version: _Version, block: bytes) -> None:
-    "Makes room for a file from its first byte, if its beginning looks right."
-    if part.name.endswith(".npy.part") and not block.startswith(b"\x93NUMPY"):
-        raise ValueError(
-            f"expected a .npy file, but what came begins with {block[:20]!r}: "
-            "perhaps a login page; open the address in a browser")
-    _discard(part)
-    write_json(_note(part), asdict(version))  # first: bytes without a note are lost
-
-# %% ../nbs/course/02_data.ipynb #022552bf
-def _append(file: BinaryIO, block: bytes, part: Path) -> None:
-    "Writes a block to the end of a file, or says that the disk is full."
-    try:
-        file.write(block)
-        file.flush()
-    except OSError as e:
-        raise OSError(
-            f"{part}: it could not be written ({e.strerror}); make room, then "
-            "run the same command again: what has come is kept") from e
-
-# %% ../nbs/course/02_data.ipynb #8ea8fcc7
-def _write(answer: HTTPResponse, block: bytes, part: Path, size: int | None) -> None:
-    "Adds an answer to `part`, block by block, and counts the bytes."
-    have = part.stat().st_size if part.exists() else 0
-    tenths = max(1, (size or 10**9) // 10)
-    with part.open("ab") as f, progress(desc=part.stem, total=size, initial=have,
-                                        every=tenths, unit="B", unit_scale=True) as bar:
-        while block:
-            _append(f, block, part)
-            bar.update(len(block))
-            block = answer.read(1 << 20)
-    have = part.stat().st_size
-    if size is None or have == size: return
-    if have < size: raise ConnectionError(f"only {have} of {size} bytes have come")
-    _discard(part)
-    raise ValueError(f"{have} bytes came instead of {size}")
-
-# %% ../nbs/course/02_data.ipynb #4bb70562
-def _receive(url: str, part: Path) -> str | None:
-    "Asks once for what is missing; gives the file's SHA-256 if the server tells it."
-    have, kept = _kept(url, part)
-    if have and have == kept.size: return kept.digest
-    ask = {"Want-Repr-Digest": "sha-256=10"}
-    if have:
-        ask["Range"] = f"bytes={have}-"
-        ask["If-Range"] = kept.etag or kept.modified or ""
-    with _open(Request(url, headers=ask), timeout=60) as answer:
-        start, size = _span(answer)
-        version = _Version.of(url, size, answer.headers)
-        if start and not (start == have and kept.matches(version)):
-            _discard(part)
-            raise ValueError("bytes of another version came, or from another place")
-        block = answer.read(1 << 20)
-        if not start: _begin(part, version, block)
-        _write(answer, block, part, size)
-    return version.digest or kept.digest if start else version.digest
-
-# %% ../nbs/course/02_data.ipynb #9dbe635c
-def _accept(
-    part: Path,                      # all that came
-    path: Path,                      # the name that it should take
-    digest: str | None,              # SHA-256 in base64, if known
-    check: Callable[[Path], object]  # raises `ValueError` for a bad file
-) -> None:
-    "Looks a file through and gives it its name, or deletes it and says why."
-    try:
-        with part.open("rb") as f: sha = hashlib.file_digest(f, "sha256").digest()
-        if digest and base64.b64encode(sha).decode() != digest:
-            raise ValueError("what came has not the SHA-256 that the server gives")
-        check(part)
-    except ValueError:
-        _discard(part)
-        raise
-    os.replace(part, path)
-    _discard(part)
-
-# %% ../nbs/course/02_data.ipynb #d91668cd
-def _pause(
-    headers: Message,      # of the answer
-    default: float,        # seconds, if the server asks for nothing
-    longest: float = 120,  # seconds that we are ready to wait
-) -> float:
-    "Finds the seconds until the next try: `Retry-After` is a number, or a date."
-    asked = headers["Retry-After"] or ""
-    if asked.isdecimal(): return min(float(asked), longest)
-    try:
-        seconds = parsedate_to_datetime(asked).timestamp() - time.time()
-    except (ValueError, TypeError):
-        return default
-    return min(max(seconds, 0.0), longest)
-
-# %% ../nbs/course/02_data.ipynb #737a824d
-def _refuse(url: str, e: HTTPError) -> None:
-    "Raises `PermissionError` for a status that another try would not change."
-    if e.code < 500 and e.code not in (408, 416, 429):
-        raise PermissionError(
-            f"{url}: the server refuses ({e.code} {e.reason}); open the address in a "
-            "browser: you may need a login, or the file has moved") from e
-
-# %% ../nbs/course/02_data.ipynb #8f18a96d
-def fetch_file(
-    url: str,                         # address of the file
-    path: Path,                       # where it goes
-    check: Callable[[Path], object],  # raises `ValueError` for a bad file
-    tries: int,                       # attempts
-    wait: float,                      # seconds before the second; doubles
-) -> bool:                            # False: the server has no such file
-    "Downloads one file, and goes on from what an earlier try or run left."
-    part = path.with_name(path.name + ".part")
-    pause = 0.0
-    for attempt in range(tries):
-        time.sleep(pause)
-        pause = wait * 2**attempt
-        try:
-            _accept(part, path, _receive(url, part), check)
-            return True
-        except HTTPError as e:
-            if e.code in (404, 410): return False
-            _refuse(url, e)
-            if e.code == 416: _discard(part)  # we have more bytes than the server
-            pause, problem = _pause(e.headers, pause), str(e)
-        except (URLError, SSLError, ConnectionError, TimeoutError, HTTPException,
-                ValueError) as e:
-            problem = str(e)
-    advice = f"; {part} keeps what has come" if part.exists() else ""
-    raise ConnectionError(f"{url}: {problem}{advice}; run the same command again later")
-
 # %% ../nbs/course/02_data.ipynb #025d6e78
 def _fetch_any(
     places: dict[str, Path],          # addresses, and where their files go
@@ -801,14 +592,6 @@ def _fetch_any(
     raise FileNotFoundError(
         f"{', '.join(places)}: the server has no such file (404); CMD's documentation "
         "says which suites, sets and fields there are")
-
-# %% ../nbs/course/02_data.ipynb #0ec29fb5
-def check_address(
-    base: str,  # beginning of an address
-) -> None:
-    "Raises `ValueError` for an address that is none."
-    if urlsplit(base).scheme not in ("https", "http"):
-        raise ValueError(f"base={base!r}: expected an address with https://")
 
 # %% ../nbs/course/02_data.ipynb #0ec29fb4
 def _check_request(

@@ -17,7 +17,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from .core import alone, check_counts, check_folder, read_json
-from .data import check_address, fetch_file
+from .fetch import check_address, fetch_file
 
 # %% ../nbs/tools/releases.ipynb #5f0a2d30
 RELEASES = "https://github.com/cosmoflow/cosmoflow/releases/download"

@@ -239,7 +239,7 @@ def test_where_nothing_can_be_written_is_said_before_anything_is_computed(
     def computed(*_, **__): raise AssertionError("computed")
     for what in ("model.CosmoFlow.from_pretrained", "model.CosmoFlow.from_preset",
                  "demo.open_maps", "data.open_maps", "simulate.particle_mesh",
-                 "data._open", "bench.machine_rates"):
+                 "fetch._open", "bench.machine_rates"):
         monkeypatch.setattr(f"cosmoflow.{what}", computed)
     monkeypatch.setattr("numpy.load", computed)
     for name in ("file", "maps.npy", "field.npy"): (tmp_path / name).touch()

@@ -20,9 +20,10 @@ from conftest import full_disk
 from hypothesis import given, settings, strategies as st
 
 from cosmoflow.core import BOX, MapView
-from cosmoflow.data import (fetch_file, _SafeRedirects, MapData, Normalizer, augment,
-                            batches, download, lower_resolution, map_path, open_maps,
-                            param_path, split_simulations)
+from cosmoflow.data import (MapData, Normalizer, augment, batches, download,
+                            lower_resolution, map_path, open_maps, param_path,
+                            split_simulations)
+from cosmoflow.fetch import _SafeRedirects, fetch_file
 
 
 def maps_file(root): return map_path(root, "Astrid", "LH")
@@ -770,7 +771,7 @@ def test_what_a_server_may_leave_out(tmp_path, server, headers):
 def test_a_busy_server_is_asked_again_when_it_says(
         tmp_path, server, monkeypatch, status, after, pause):
     slept = []
-    monkeypatch.setattr("cosmoflow.data.time.sleep", slept.append)
+    monkeypatch.setattr("cosmoflow.fetch.time.sleep", slept.append)
     server.script = {MAPS: [(status, {"Retry-After": after} if after else {}, b"")]}
     download("Astrid", "LH", tmp_path / "CMD", base=address(server), wait=0.5)
     assert slept == [0, pause, 0] and len(asked(server)) == 2
@@ -845,7 +846,7 @@ def test_https_is_never_left(tmp_path, server, monkeypatch, to, follows):
             return answer
 
     opener = urllib.request.build_opener(_SafeRedirects, Https)
-    monkeypatch.setattr("cosmoflow.data._open", opener.open)
+    monkeypatch.setattr("cosmoflow.fetch._open", opener.open)
     ask = lambda: download("Astrid", "LH", tmp_path, base="https://cmd.org", wait=0)
     if follows:
         assert len(ask()) == 60 and len(asked) == 4

@@ -13,10 +13,10 @@ import cosmoflow
 from cosmoflow import data, model
 
 ORDER = (
-    "core", "data", "releases", "layers", "spectra", "plot", "simulate", "encoder",
-    "unet", "flow", "model", "train", "inference", "evaluate", "vae", "distill",
-    "scales", "anomaly", "posterior", "codec", "compress", "points", "export", "live",
-    "results", "demo", "bench", "lessons", "cli")
+    "core", "fetch", "data", "releases", "layers", "spectra", "plot", "simulate",
+    "encoder", "unet", "flow", "model", "train", "inference", "evaluate", "vae",
+    "distill", "scales", "anomaly", "posterior", "codec", "compress", "points",
+    "export", "live", "results", "demo", "bench", "lessons", "cli")
 
 
 def printed(code, *options, **where):
@@ -52,6 +52,9 @@ def test_imports_point_one_way(module):
             if n.level or n.module.startswith("cosmoflow.")]
     used = {name.removeprefix("cosmoflow.") for name in ours}
     assert used or module in ("core", "layers", "flow"), "does this test see imports?"
+    private = [name.name for n in froms for name in n.names
+               if name.name[0] == "_" and (n.level or n.module[:9] == "cosmoflow")]
+    assert not private, f"{module} imports {private}"
     assert used <= set(ORDER[: ORDER.index(module)]), f"{module} imports {used}"
 
 
