@@ -31,6 +31,7 @@ from cosmoflow.train import (TRAIN_PRESETS, MapLoader, TrainConfig, best_precisi
                              fast_bf16, lr_factor, sibling_loss, train)
 
 TEST, STRIDE = 20, 13  # universes that no run sees; from one seed's choice to the next
+FEWEST = 8             # universes that `train` splits in three
 
 
 def chosen(n: int, seed: int, pool: int) -> list[int]:
@@ -246,6 +247,9 @@ class Study:
         if path.exists(): return
         if n > self.given.pool: return
         if n and max(chosen(n, seed, self.given.pool)) >= self.second.n_sims: return
+        if kind == "flow" and n < FEWEST:
+            print(f"{path.stem}: not run, `train` splits {FEWEST} universes or more")
+            return
         begun = time.process_time()
         found = self.run(kind, start, n, seed)
         found |= {"kind": kind, "start": start, "n": n, "seed": seed,
