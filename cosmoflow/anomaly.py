@@ -112,16 +112,16 @@ def fit(cls: Expectation,
     each: int = MAPS_PER_SIMULATION,  # maps of one simulation
 ) -> Expectation:
     "Learns from cold maps, by least squares."
-    found = cls(summary.shape[1], fingerprint.shape[1])
-    fingerprint = fingerprint.to(found.mean)
-    found.mean, found.std = fingerprint.mean(0), fingerprint.std(0).clamp_min(1e-12)
-    terms = parabola(summary.to(found.mean))
-    found.weights = torch.linalg.lstsq(terms, found.scaled(fingerprint)).solution
-    residual = found.residual(summary, fingerprint)
-    found.scatter = _covariance(residual)
+    new = cls(summary.shape[1], fingerprint.shape[1])
+    fingerprint = fingerprint.to(new.mean)
+    new.mean, new.std = fingerprint.mean(0), fingerprint.std(0).clamp_min(1e-12)
+    terms = parabola(summary.to(new.mean))
+    new.weights = torch.linalg.lstsq(terms, new.scaled(fingerprint)).solution
+    residual = new.residual(summary, fingerprint)
+    new.scatter = _covariance(residual)
     means = residual.unflatten(0, (-1, each)).mean(1)
-    found.mean_scatter = _blend(_covariance(means), found.scatter)
-    return found
+    new.mean_scatter = _blend(_covariance(means), new.scatter)
+    return new
 
 # %% ../nbs/course/15_anomaly.ipynb #a16c0028
 def chi_square(

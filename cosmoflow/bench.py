@@ -637,7 +637,8 @@ def _check_jobs(
 # %% ../nbs/tools/bench.ipynb #2c9d30ae
 def _timed_jobs(
     pixels: tuple[int, ...], rounds: int, batch: int, compiled: bool,
-    jobs: tuple[str, ...], preset: str, particles: int, device: torch.device, seed: int,
+    jobs: tuple[str, ...], preset: str, particles: int, device: torch.device,
+    seed: int,  # all as `bench` has them
 ) -> Iterator[list[Timing]]:
     "The timings of one job after another, as `bench` asks for them."
     for p in pixels:

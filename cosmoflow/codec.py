@@ -208,13 +208,13 @@ def bits(self: Codec,
     symbols: np.ndarray,  # whole numbers, (n, h w C), or with a map's mean behind
 ) -> np.ndarray:          # bits of each map, (n,)
     "What an ideal coder would need with our probabilities."
-    found = np.zeros(len(symbols))
+    surprise = np.zeros(len(symbols))
     levels = self.all_levels()[: symbols.shape[1]]
     for which, counts, _ in _by_level(levels, self.zone):
         last = len(counts) // 2
-        some = symbols[:, which].clip(-last, last) + last
-        found -= np.log2(counts / counts.sum())[some].sum(1)
-    return found
+        entry = symbols[:, which].clip(-last, last) + last
+        surprise -= np.log2(counts / counts.sum())[entry].sum(1)
+    return surprise
 
 # %% ../nbs/course/17_codec.ipynb #c17a0036
 @patch
@@ -224,9 +224,10 @@ def restore(self: Codec,
     "Turns whole numbers into fields again."
     size = symbols.astype(np.float64)
     for which, _, means in _by_level(self.levels.ravel(), self.zone):
-        some = np.abs(symbols[:, which])
-        near = some.clip(max=len(means) - 1)
-        size[:, which] = np.sign(symbols[:, which]) * (means[near] + some - near)
+        steps_off = np.abs(symbols[:, which])
+        inside = steps_off.clip(max=len(means) - 1)  # the table
+        middle = means[inside] + steps_off - inside
+        size[:, which] = np.sign(symbols[:, which]) * middle
     mean, axes, steps = self._scales()
     size = torch.from_numpy(size).unflatten(1, steps.shape) * steps
     waves = torch.einsum("hwcd,nhwd->nchw", axes, size)
@@ -298,10 +299,10 @@ def encode_symbols(
     encoder = entropy_coders().queue.RangeEncoder()
     beyond = np.full(symbols.shape, -1)
     for which, last, model in _groups(levels, zone):
-        some = symbols[:, which]
-        inside = np.ascontiguousarray(some.clip(-last, last) + last, np.int32)
+        group = symbols[:, which]
+        inside = np.ascontiguousarray(group.clip(-last, last) + last, np.int32)
         encoder.encode(inside.ravel(), model)
-        beyond[:, which] = np.abs(some) - last
+        beyond[:, which] = np.abs(group) - last
     excess = beyond[beyond >= 0].astype(np.int32)
     if (excess >= EXCESS).any():
         raise ValueError(_FAR)
@@ -348,12 +349,12 @@ def _unpacked(
 ) -> bytes:
     "Unpacks so many bytes and no more. Raises `ValueError` for any other content."
     try:
-        found = zlib.decompressobj().decompress(content, size + 1)
+        unpacked = zlib.decompressobj().decompress(content, size + 1)
     except zlib.error as e:
         raise ValueError(f"they cannot be unpacked ({e})") from e
-    if len(found) != size:
+    if len(unpacked) != size:
         raise ValueError(f"expected {size} bytes, as for such maps and such a model")
-    return found
+    return unpacked
 
 # %% ../nbs/course/17_codec.ipynb #c17a00cc
 @patch(cls_method=True)
@@ -368,16 +369,17 @@ def from_bytes(cls: Codec,
     dtypes = {name: np.dtype((kind, sizes[name])) for name, kind in _PARTS.items()}
     size = sum(dtype.itemsize for dtype in dtypes.values())
     content = _unpacked(content, size)
-    found: dict[str, Any] = {}
+    tables: dict[str, np.ndarray] = {}
     start = 0
     for name, dtype in dtypes.items():
         part = np.frombuffer(content[start : start + dtype.itemsize], dtype.base)
-        found[name] = part.reshape(sizes[name]).astype(part.dtype.newbyteorder("="))
+        tables[name] = part.reshape(sizes[name]).astype(part.dtype.newbyteorder("="))
         start += dtype.itemsize
-    far = np.abs(found["steps"]).max() > 8 * 64  # 2^64, and its inverse
-    if far or found["levels"].max() > LEVELS[1] or not np.isfinite(found["mean"]).all():
+    far = np.abs(tables["steps"]).max() > 8 * 64  # 2^64, and its inverse
+    far |= tables["levels"].max() > LEVELS[1]
+    if far or not np.isfinite(tables["mean"]).all():
         raise ValueError("they hold numbers that no codec has")
-    return Codec(**found, zone=zone)
+    return Codec(**tables, zone=zone)
 
 # %% ../nbs/course/17_codec.ipynb #c17a0052
 FEWEST = 256  # maps to measure a prior on
@@ -399,9 +401,9 @@ def make_codec(
         raise ValueError(f"maps: the model has no prior for maps of {h * SCALE} x "
                          f"{w * SCALE} pixels, and {len(maps)} are too few to measure "
                          f"one on; give {FEWEST} or more")
-    few = slice(None, None, -(-len(maps) // (4 * FEWEST)))
-    some = maps[few] if isinstance(maps, Tensor) else MapView(maps, few)  # not yet read
-    return Codec.from_prior(field_prior(model.encode(some)), **options)
+    thin = slice(None, None, -(-len(maps) // (4 * FEWEST)))  # enough for a prior
+    sample = maps[thin] if isinstance(maps, Tensor) else MapView(maps, thin)
+    return Codec.from_prior(field_prior(model.encode(sample)), **options)
 
 # %% ../nbs/course/17_codec.ipynb #c17d0002
 class Noise(nn.Module):

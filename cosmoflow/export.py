@@ -265,22 +265,22 @@ LIMIT = 1e-3  # dex, that no pixel may exceed when weights become float16
 
 
 def halved_safely(
-    found: Mapping[str, "ModelProto"],  # graphs by name
+    full: Mapping[str, "ModelProto"],  # graphs by name, weights in float32
     x: Tensor,      # normalised maps to try them on, (n, 1, H, W)
     std: float,     # of the normalisation, dex
     seed: int = 0,  # of the noise
 ) -> tuple[dict[str, "ModelProto"], dict]:  # with weights in float16; their error
     "Stores weights in float16, but for small tensors, until the error is small."
     noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(seed))
-    run = lambda found: {name: runner(graph) for name, graph in found.items()}
-    true = _decoded(run(found), x, noise)
+    run = lambda graphs: {name: runner(graph) for name, graph in graphs.items()}
+    true = _decoded(run(full), x, noise)
     for least in (2**10, 2**14, 2**17, math.inf):
-        half = {name: halved(graph, least) for name, graph in found.items()}
+        half = {name: halved(graph, least) for name, graph in full.items()}
         error = std * np.abs(_decoded(run(half), x, noise) - true)
         if error.max() < LIMIT: break
     about = {"maps": len(x), "rms_dex": float((error**2).mean() ** 0.5),
              "max_dex": float(error.max()), "limit_dex": LIMIT,
-             "of": "decoded maps" if "decoder" in found else "velocity at t = 0.5",
+             "of": "decoded maps" if "decoder" in full else "velocity at t = 0.5",
              "smallest_tensor": least}
     return half, about
 
@@ -505,9 +505,9 @@ def export(
     check_seed(seed)
     check_folder(out)
     h, w = data.maps.shape[1:]
-    found, test = graphs(model, (h, w)), data.split()[2].maps
+    full, test = graphs(model, (h, w)), data.split()[2].maps
     x = model.normalizer(test[:: max(1, len(test) // 50)][:50])
-    half, error = halved_safely(found, x, model.normalizer.std, seed)
+    half, error = halved_safely(full, x, model.normalizer.std, seed)
     about = _about(model, data, name) | {"float16": error}
     about = _with_regressors(about, model, data, seed)
     binary, about["maps"] = _shown(model, sets if maps else (), maps)

@@ -374,11 +374,11 @@ def sample(self: Posterior,
     generator = torch.Generator().manual_seed(seed)
     width, freedom = self.bell(told)
     z = draw_bell(draws, width, freedom, generator)
-    few = max(1, 16_000 // draws)  # simulations at a time: steps take memory
-    found = []
-    for some, start in zip(told.split(few), z.split(few, 1)):
-        with torch.no_grad(): found.append(squash(self.transform(some).inv(start)))
-    return torch.cat(found, 1)
+    size = max(1, 16_000 // draws)  # simulations at a time: steps take memory
+    drawn = []
+    for part, start in zip(told.split(size), z.split(size, 1)):
+        with torch.no_grad(): drawn.append(squash(self.transform(part).inv(start)))
+    return torch.cat(drawn, 1)
 
 # %% ../nbs/course/16_posterior.ipynb #5b150035
 @patch(cls_method=True)
@@ -436,9 +436,9 @@ class Inferred:
     ) -> tuple[Tensor, Tensor]:    # lower and upper ends, each (B, 2)
         "The interval of each parameter that leaves as much below as above."
         ends = self.samples.new_tensor([(1 - mass) / 2, (1 + mass) / 2])
-        few = max(1, 2**22 // len(self.samples))  # torch sorts no more at a time
-        some = [part.quantile(ends, dim=0) for part in self.samples.split(few, 1)]
-        low, high = torch.cat(some, 1)
+        size = max(1, 2**22 // len(self.samples))  # torch sorts no more at a time
+        parts = [part.quantile(ends, dim=0) for part in self.samples.split(size, 1)]
+        low, high = torch.cat(parts, 1)
         return low, high
 
     def table(self) -> list[tuple]:
@@ -490,8 +490,9 @@ def infer(
         raise ValueError(f"together={together}: expected a divisor of the {len(maps)} "
                          "maps, so that each simulation has as many")
     if model.config["channels"] != features:
-        raise ValueError(f"the model has {model.config['channels']} channels and the "
-                         f"posterior reads {features}")
+        raise ValueError(f"model: expected {features} channels, which the posterior "
+                         f"reads, found {model.config['channels']}; give the model "
+                         "that the posterior lies beside")
     x = model.summarise(maps, check=check).cpu().float()
     power = spectrum_features(maps, box=BOX).float().cpu()
     unlike = posterior.check(x, power).reshape(-1, together)

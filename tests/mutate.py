@@ -324,7 +324,8 @@ MUTANTS = [  # module, old text, new text, tests of which one must fail
 
     ("compress", "local_files_only=True", "local_files_only=False",
      "compress: download"),
-    ("codec", "if len(found) != size:", "if len(found) < size:", "compress: tables"),
+    ("codec", "if len(unpacked) != size:", "if len(unpacked) < size:",
+     "compress: tables"),
     ("codec", "modes.real - modes.imag", "modes.real", "compress: keep_the_length"),
     ("codec", "step * largest ** (1 - tilt) * scatter", "step * largest * scatter",
      "compress: tilt"),
@@ -340,7 +341,7 @@ MUTANTS = [  # module, old text, new text, tests of which one must fail
      "compress: keep_the_length"),
     ("codec", "(hartley(waves) + mean).float()", "hartley(waves).float()",
      "compress: keep_the_length"),
-    ("codec", "np.abs(some) - last", "np.abs(some) - last - 1",
+    ("codec", "np.abs(group) - last", "np.abs(group) - last - 1",
      "compress: every_number"),
     ("codec", "np.sign(symbols[far]) * excess", "excess", "compress: every_number"),
     ("codec", "10 ** (asked - _mean_log(model, maps))",
