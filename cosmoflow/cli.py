@@ -18,6 +18,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import cache
 from io import TextIOWrapper
 from pathlib import Path
@@ -164,7 +165,8 @@ def _takes(
 # %% ../nbs/tools/cli.ipynb #3317e24b
 def _paragraphs(command: Callable) -> list[str]:
     "What a command does, an example, and what becomes of a stopped run."
-    text = inspect.getdoc(command) or ""
+    text = inspect.getdoc(command)  # none under `python -OO`
+    if not text: text = ast.get_docstring(_source("cli")[1][command.__name__]) or ""
     return [" ".join(part.split()) for part in text.split("\n\n")]
 
 # %% ../nbs/tools/cli.ipynb #90f5d690
@@ -229,6 +231,14 @@ def _check_seed(seed: int) -> None:
     from cosmoflow.core import check_seed
     check_seed(seed)
 
+# %% ../nbs/tools/cli.ipynb #1dcfc1cc
+def _leave_quietly() -> None:
+    "Ends the program when nobody reads its output any more, as after `| head -1`."
+    with suppress(OSError):  # what it still holds goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(128 + 13)  # what a shell says of SIGPIPE
+
+
 # %% ../nbs/tools/cli.ipynb #1dcfc1cb
 def main(
     argv: list[str] | None = None,  # arguments; those of the process when None
@@ -247,6 +257,8 @@ def main(
             warnings.showwarning = _note  # type: ignore[assignment]
             if "seed" in options: _check_seed(options["seed"])
             command(**options)
+        if sys.stdout: sys.stdout.flush()  # here, where an error has its line
+    except BrokenPipeError: _leave_quietly()
     except Exception as e:
         if debug: traceback.print_exc()
         print(f"cosmoflow: error: {_one_line(e)}", file=sys.stderr)
@@ -400,12 +412,12 @@ def _evaluate(
     data = open_maps(**_only(open_maps, options))
     options = _only(evaluate, options)
     result = evaluate(network, data, raw_maps=not no_raw_maps, **options)
+    if out:  # files first: nobody may read on, as after `| head -1`
+        write_json(out / "metrics.json", result.metrics)
+        sizes = {"box": data.box, "each": data.maps_per_simulation}
+        maps = figure(result.true, {"reconstruction": result.rec}, **sizes)
+        with atomic_path(out / "figure.png") as tmp: maps.savefig(tmp, dpi=110)
     print(report(result.metrics))
-    if out is None: return
-    write_json(out / "metrics.json", result.metrics)
-    sizes = {"box": data.box, "each": data.maps_per_simulation}
-    maps = figure(result.true, {"reconstruction": result.rec}, **sizes)
-    with atomic_path(out / "figure.png") as tmp: maps.savefig(tmp, dpi=110)
 
 # %% ../nbs/tools/cli.ipynb #69d20971
 @_command
@@ -455,8 +467,8 @@ def _load_array(path: Path, ndim: int, what: str) -> "np.ndarray":
     return array
 
 # %% ../nbs/tools/cli.ipynb #aa5046bf
-def _check_output(path: Path, suffix: str = ".npy") -> None:
-    "Raises an error if no file of this kind can be written there."
+def _check_output(path: Path, suffix: str = ".npy", source: Path | None = None) -> None:
+    "Raises an error if no file can be written there, or only over its source."
     from cosmoflow.core import check_folder
 
     if path.suffix != suffix:
@@ -465,6 +477,9 @@ def _check_output(path: Path, suffix: str = ".npy") -> None:
         raise IsADirectoryError(f"{path}: expected a file, but it is a folder; "
                                 "choose another name")
     check_folder(path.parent)
+    if source and source.exists() and path.exists() and path.samefile(source):
+        raise ValueError(f"{path}: expected another name; this one is that of the "
+                         "file that is read")
 
 # %% ../nbs/tools/cli.ipynb #b8808855
 def _save_array(path: Path, array: "Tensor") -> None:
@@ -491,7 +506,7 @@ def _encode(
 
     Nothing is written, and the same command starts again.
     """
-    _check_output(out)
+    _check_output(out, source=maps)
     array = _load_array(maps, 3, "maps of surface density, (n, H, W)")
     network = _load_model(model)
     encode = network.summarise if summary else network.encode
@@ -513,7 +528,7 @@ def _decode(
 
     Nothing is written, and the same command starts again.
     """
-    _check_output(out)
+    _check_output(out, source=field)
     _try_sampling(**options)
     array = _load_array(field, 4, "compressed fields, (n, C, h, w)")
     network = _load_model(model)
@@ -528,7 +543,15 @@ def _save_table(path: Path, rows: list[tuple]) -> None:
 
     with atomic_path(path) as tmp, tmp.open("w", newline="", encoding="utf-8") as f:
         csv.writer(f).writerows(rows)
-    print(f"{path}: {len(rows) - 1} rows")
+
+# %% ../nbs/tools/cli.ipynb #1f15000a
+def _say_universes(rows: list[tuple]) -> None:
+    "Prints what `Inferred.table` says, without its header."
+    print("maps       Omega_m   68 % interval      sigma_8   68 % interval")
+    for name, *x, unlike in rows:
+        print(f"{name:9}  {x[0]:7.3f}   {x[1]:.3f} to {x[2]:.3f}     {x[3]:7.3f}   "
+              f"{x[4]:.3f} to {x[5]:.3f}" + "   unlike" * (unlike > 0))
+
 
 # %% ../nbs/tools/cli.ipynb #1f150004
 @_command
@@ -559,15 +582,13 @@ def _infer(
     flow = posterior.Posterior.from_pretrained(model)
     found = posterior.infer(network, flow, array, check=not no_check, **options)
     header, *rows = found.table()
-    print("maps       Omega_m   68 % interval      sigma_8   68 % interval")
-    for name, *x, unlike in rows:
-        print(f"{name:9}  {x[0]:7.3f}   {x[1]:.3f} to {x[2]:.3f}     {x[3]:7.3f}   "
-              f"{x[4]:.3f} to {x[5]:.3f}" + "   unlike" * (unlike > 0))
     if out: _save_table(out, [header, *rows])
     if corner:
         with atomic_path(corner) as tmp:
             posterior.corner(found.samples).savefig(tmp, dpi=110)
-        print(corner)
+    _say_universes(rows)
+    if out: print(f"{out}: {len(rows)} rows")
+    if corner: print(corner)
 
 # %% ../nbs/tools/cli.ipynb #c17b0002
 @_command
@@ -586,7 +607,7 @@ def _compress(
 
     Nothing is written, and the same command starts again.
     """
-    _check_output(out, ".cflow")
+    _check_output(out, ".cflow", maps)
     array = _load_array(maps, 3, "maps of surface density, (n, H, W)")
     network = _load_model(model)
     from cosmoflow.compress import compress
@@ -610,7 +631,7 @@ def _decompress(
 
     Nothing is written, and the same command starts again.
     """
-    _check_output(out)
+    _check_output(out, source=file)
     _try_sampling(**options)
     if not file.is_file():
         raise FileNotFoundError(f"{file}: no such file; expected a .cflow file")

@@ -183,7 +183,7 @@ def _compare_spectra(
         band = ratio - error, ratio + error
         middle.fill_between(k, *band, color=colour[name], alpha=0.2, lw=0)
         bottom.semilogx(k, r, color=colour[name])
-    low, high = p_true.mean(0).aminmax()
+    low, high = (end.item() for end in p_true.mean(0).aminmax())
     top.set(ylabel="P(k), log map\n[(Mpc/h)$^2$]", title=f"{len(true)} held-out maps")
     top.set(ylim=(low / 30, 2 * high))
     top.legend()

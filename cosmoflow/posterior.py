@@ -517,7 +517,8 @@ def corner(
             axes[1, 0].plot(*drawn.T, ".", ms=2, alpha=0.3, color=colour)
             for p, ax in enumerate((axes[0, 0], axes[1, 1])):
                 ax.hist(drawn[:, p], 30, density=True, histtype="step", color=colour)
-                if truth is not None: ax.axvline(truth[b, p], color=colour, ls=":")
+                if truth is not None:
+                    ax.axvline(float(truth[b, p]), color=colour, ls=":")
             if truth is not None: axes[1, 0].plot(*truth[b], "k*", ms=9)
         axes[0, 1].axis("off")
         axes[1, 0].set(xlabel=names[0], ylabel=names[1])

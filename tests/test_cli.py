@@ -7,6 +7,7 @@ import shlex
 import sqlite3
 import subprocess
 import sys
+from types import SimpleNamespace
 from zipfile import BadZipFile
 
 import numpy as np
@@ -149,6 +150,14 @@ def test_home_is_expanded_in_every_path(tmp_path, shell, monkeypatch):
     CosmoFlow.from_pretrained("mini").save_pretrained(tmp_path / "own")
     assert shell("encode '~/maps.npy' '~/field.npy' --model=~/own")[0] == 0
     assert (tmp_path / "field.npy").exists() and not (tmp_path / "~").exists()
+
+
+def test_help_needs_no_docstrings():
+    "They are gone under `python -OO`."
+    module = ["-m", "cosmoflow", "encode", "--help"]
+    plain, bare = (subprocess.run([sys.executable, *options, *module], text=True,
+                                  capture_output=True) for options in ([], ["-OO"]))
+    assert bare.returncode == 0 and bare.stdout == plain.stdout
 
 
 def test_version_and_module():
@@ -470,6 +479,41 @@ def test_a_full_disk_is_one_line_and_the_next_run_goes_on(tmp_path, shell, comma
     if command != "evaluate":  # it keeps nothing to go on from
         assert shell(f"{command} {line}")[0] == 0
         assert (tmp_path / path).stat().st_size > room
+
+
+SAYS = {command: line for command, line in FULL.items()
+        if command not in ("train", "distill")}
+
+
+@pytest.mark.parametrize("command", SAYS)
+def test_files_are_whole_when_nobody_reads_what_is_said(
+        tmp_path, shell, monkeypatch, command):
+    "As after `| head -1`, which is no error; a full disk for what is said is one."
+    line, path, _ = SAYS[command]
+    np.save(tmp_path / "maps.npy", open_maps("PM", "CV").maps[:1])
+    np.save(tmp_path / "field.npy", np.zeros((1, 8, 1, 1), np.float32))
+    maps = open_maps("PM", "CV", pixels=16).maps[:15]
+    found = SimpleNamespace(metrics={}, true=maps, rec=maps)
+    monkeypatch.setattr("cosmoflow.evaluate.evaluate", lambda *_, **__: found)
+    monkeypatch.setattr("cosmoflow.evaluate.report", str)
+    error = BrokenPipeError(32, "Broken pipe")
+    def write(text): raise error
+    monkeypatch.setattr("sys.stdout.write", write)
+    assert shell(f"{command} {line}")[::2] == (141, "")
+    assert (tmp_path / path).exists()
+    error = OSError(28, "No space left on device")
+    status, _, errors = shell(f"{command} {line}")
+    assert status == 2 and errors.endswith("No space left on device\n")
+
+
+@pytest.mark.parametrize("line", ("encode a.npy b.npy", "decode a.npy ./a.npy",
+                                  "compress a.cflow a.cflow", "decompress a.npy b.npy"))
+def test_what_is_read_is_not_written_over(tmp_path, shell, line):
+    for name in "a.npy", "a.cflow": (tmp_path / name).write_bytes(b"mine")
+    (tmp_path / "b.npy").symlink_to("a.npy")
+    status, _, errors = shell(line)
+    assert status == 2 and "expected another name" in errors
+    assert (tmp_path / "a.npy").read_bytes() == b"mine"
 
 
 @pytest.mark.parametrize("kind", (np.float64, ">f4"))

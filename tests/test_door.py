@@ -205,6 +205,7 @@ KINDS = {
 }
 
 
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("kind", KINDS)
 @each_door
 def test_any_array_is_the_plain_array(function, path, name, kind):
@@ -442,7 +443,7 @@ def users_of_models():
     yield from (train, evaluate, distill, export, train_for_rate)
 
 
-@pytest.mark.parametrize("function", users_of_models(), ids=lambda f: f.__name__)
+@pytest.mark.parametrize("function", list(users_of_models()), ids=lambda f: f.__name__)
 def test_a_name_or_another_network_is_no_model(function, tmp_path):
     given = {"maps": plain()["maps"], "others": plain()["maps"], "codec": codec(),
              "posterior": None, "data": open_maps("PM", "CV"), "out": tmp_path / "out"}
