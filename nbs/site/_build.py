@@ -20,6 +20,7 @@ import yaml
 from _live import FIGURE, add_live
 from nbdev.serve import proc_nbs
 from nbdev.showdoc import show_doc
+from onnx import ModelProto
 from pybtex.database import parse_file
 from pybtex.plugin import find_plugin
 from smalldocs import layout, site
@@ -301,8 +302,9 @@ def process() -> None:
 
     Numbers move from file names into titles: an address lasts when chapters move.
     """
-    # show_doc evaluates annotations; some functions import this only when called.
+    # show_doc evaluates annotations; some functions import these only when called.
     builtins.matplotlib = matplotlib
+    builtins.ModelProto = ModelProto
     shutil.rmtree(PROCESSED, ignore_errors=True)
     proc_nbs(str(ROOT / "nbs"), n_workers=0, force=True)
     terms = glossary_terms()
