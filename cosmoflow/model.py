@@ -37,18 +37,19 @@ from .unet import UNet
 class Pretrained(nn.Module, ModelHubMixin, library_name="cosmoflow",
                  repo_url="https://github.com/cosmoflow/cosmoflow",
                  docs_url="https://cosmoflow.github.io/cosmoflow"):
-    "A model with its normalisation and arguments: saved whole, loaded by name."
+    "A model with its arguments and its normalisation: saved whole, loaded by name."
     if TYPE_CHECKING:  # methods come below, by @patch
         save_pretrained: Any
         from_pretrained: ClassVar[Any]
         def __getattr__(self, name: str) -> Any: ...
 
     def __init__(self,
-        normalizer: Normalizer,  # statistics of the training maps
-        **config,                # the other arguments of the class
+        normalizer: Normalizer | None,  # of the training maps; None: it takes no maps
+        **config,                       # the other arguments of the class
     ):
         super().__init__()
-        self.normalizer, self.config = normalizer, config
+        self.normalizer: Any = normalizer
+        self.config = config
 
     @property
     def device(self) -> torch.device: return next(self.parameters()).device
@@ -375,7 +376,8 @@ def save_pretrained(self: Pretrained,
     about = {"format": str(FORMAT)}
     with atomic_path(folder / "model.safetensors") as tmp:
         save_file(tensors, tmp, about)
-    ours = {"model": self.config, "normalizer": asdict(self.normalizer)}
+    units = asdict(self.normalizer) if self.normalizer else {}
+    ours = {"model": self.config, "normalizer": units}
     write_json(folder / "config.json", {"format": FORMAT} | ours)
     if model_card_kwargs is not None:
         card = self.generate_model_card(**model_card_kwargs)
@@ -488,7 +490,8 @@ def from_pretrained(cls: Pretrained,
     config = read_config(folder / "config.json")
     try:
         tensors = read_weights(folder / "model.safetensors")
-        model = cls(Normalizer(**config["normalizer"]), **config["model"])
+        units = config["normalizer"]  # {}: the model takes no maps
+        model = cls(*([Normalizer(**units)] if units else []), **config["model"])
         unset = [key for key, buffer in model._buffers.items() if buffer is None]
         for key in unset: setattr(model, key, tensors.get(key))  # a fitted prior
         model.load_state_dict(tensors)
