@@ -20,7 +20,6 @@ import yaml
 from _live import FIGURE, add_live
 from nbdev.serve import proc_nbs
 from nbdev.showdoc import show_doc
-from onnx import ModelProto
 from pybtex.database import parse_file
 from pybtex.plugin import find_plugin
 from smalldocs import layout, site
@@ -304,7 +303,7 @@ def process() -> None:
     """
     # show_doc evaluates annotations; some functions import these only when called.
     builtins.matplotlib = matplotlib
-    builtins.ModelProto = ModelProto
+    builtins.ModelProto = type("ModelProto", (), {})  # ONNX's; the site needs no extra
     shutil.rmtree(PROCESSED, ignore_errors=True)
     proc_nbs(str(ROOT / "nbs"), n_workers=0, force=True)
     terms = glossary_terms()
