@@ -533,6 +533,7 @@ def epoch(self: RateLearner,
         yield self.step(i, draw_batch(maps, which, generator), generator)
 
 # %% ../nbs/course/17_codec.ipynb #c17d0015
+@torch.inference_mode(False)  # with gradients, whatever the caller set
 def train_for_rate(
     model: CosmoFlow,         # trained, with its prior; it stays as it is
     data: MapData,            # all maps; split by simulation, as `train` does

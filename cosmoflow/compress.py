@@ -9,6 +9,7 @@ __all__ = ['MAGIC', 'FORMAT', 'weights_digest', 'compress', 'read_header', 'deco
 
 # %% ../nbs/tools/compress.ipynb #cf100005
 import json
+import math
 import re
 import struct
 import zlib
@@ -23,8 +24,8 @@ import torch
 import cosmoflow
 from .codec import (Codec, decode_symbols, encode_symbols, entropy_coders,
                              from_symbols, make_codec, to_symbols)
-from .core import (Maps, as_stack, atomic_path, check_box, check_kind,
-                            check_seed, digest, maps_at_once, pieces)
+from .core import (Maps, as_json, as_stack, atomic_path, check_box,
+                            check_kind, check_seed, digest, maps_at_once, pieces)
 from .encoder import SCALE
 from .model import CosmoFlow
 
@@ -93,7 +94,9 @@ def compress(
     if box is not None: check_box(box)
     entropy_coders()  # a missing library says so before the work
     codec = codec or make_codec(model, maps, **options)
-    header = _header(model, name, maps.shape, seed=seed, box=box, zone=codec.zone)
+    header = as_json(_header(model, name, maps.shape, seed=seed, box=box,
+                             zone=codec.zone))
+    _check_says(header, out)  # else nobody could read it
     with atomic_path(out) as tmp, tmp.open("wb") as file:
         file.write(MAGIC)
         _put(file, json.dumps(header).encode())
@@ -118,14 +121,30 @@ def _is_shape(value: Any) -> bool:
         side % SCALE == 0 and side <= 2**14 for side in sides)
 
 
+def _is_box(value: Any) -> bool:
+    "Whether it is the side of maps, or says that nobody knows it."
+    return value is None or (type(value) in (int, float) and 0 < value < math.inf)
+
+
 _SAYS: dict[str, Callable[[Any], bool]] = {  # what a header can say
+    "format": _is_count,
     "model": lambda value: isinstance(value, str) and value != "",
     "digest": lambda value: isinstance(value, str),
     "shape": _is_shape,
     "block": lambda value: _is_count(value, 2**16),
+    "box": _is_box,
     "seed": lambda value: type(value) is int and 0 <= value < 2**63,
     "zone": lambda value: bool(re.fullmatch(r"(?=.*[1-9])\d(\.\d+)?", str(value))),
 }
+
+# %% ../nbs/tools/compress.ipynb #c17a00f6
+def _check_says(header: dict, path: str | Path) -> None:
+    "Raises `ValueError` for a header that says what no file of ours says."
+    for name, can_be in _SAYS.items():
+        if can_be(header.get(name)): continue
+        raise ValueError(f"{path}: its header says {name}={header.get(name)!r}, which "
+                         "no file of ours says")
+
 
 # %% ../nbs/tools/compress.ipynb #c17a000e
 def _read_start(file: BinaryIO, path: Path) -> dict:
@@ -142,10 +161,7 @@ def _read_start(file: BinaryIO, path: Path) -> dict:
     if later:
         raise ValueError(f"{path}: format {header['format']}, this cosmoflow reads up "
                          f"to {FORMAT}; upgrade it: pip install --upgrade cosmoflow")
-    for name, can_be in _SAYS.items():
-        if can_be(header.get(name)): continue
-        raise ValueError(f"{path}: its header says {name}={header.get(name)!r}, which "
-                         "no file of ours says")
+    _check_says(header, path)
     return header
 
 # %% ../nbs/tools/compress.ipynb #c17a0058

@@ -189,6 +189,7 @@ def judge(self: Student,
     return dict(zip(names, (*self.total.tolist(), *scores.tolist())))
 
 # %% ../nbs/course/13_distill.ipynb #9b3c3f95
+@torch.inference_mode(False)  # with gradients, whatever the caller set
 def distill(
     model: CosmoFlow,       # the teacher
     data: MapData,          # all maps; split by simulation, as `train` does

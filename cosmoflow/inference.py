@@ -201,6 +201,7 @@ def keep_best(
     return best_loss
 
 # %% ../nbs/course/10_inference.ipynb #47f1efdd
+@torch.inference_mode(False)  # with gradients, whatever the caller set
 def fit_regressor(
     net: nn.Module,                # features or maps -> scaled parameters
     x: Inputs, y: Tensor,          # training features or maps, and parameters (n, P)
@@ -234,6 +235,7 @@ def fit_regressor(
     return model.eval()
 
 # %% ../nbs/course/10_inference.ipynb #6b3a9c01
+@torch.inference_mode(False)  # weights that can learn, whatever the caller set
 def seeded(
     make: Callable[[], nn.Module],  # makes the network
     seed: int,                      # of its weights

@@ -659,6 +659,7 @@ def _training(
 
 
 # %% ../nbs/course/18_points.ipynb #c18a0084
+@torch.inference_mode(False)  # with gradients, whatever the caller set
 def train_points(
     data: PointData,      # all universes; split as `PointData.split` does
     out: str | Path,      # folder of weights, log and checkpoint; a run there goes on

@@ -102,6 +102,7 @@ def draw_some(
     return pool(x, count.clamp(1, m), generator)
 
 # %% ../nbs/course/16_posterior.ipynb #5b150019
+@torch.inference_mode(False)  # with gradients, whatever the caller set
 def fit_flow(
     flow: nn.Module,              # as `build_flow` makes it
     x: Tensor, theta: Tensor,     # training simulations, (B, m, F) and (B, 2)

@@ -703,6 +703,7 @@ def require_new(
                           "or choose another folder")
 
 # %% ../nbs/course/09_train.ipynb #930df992
+@torch.inference_mode(False)  # with gradients, whatever the caller set
 def train(
     model: CosmoFlow,          # its normaliser must be fitted on the training part
     data: MapData,             # all maps; every run splits simulations the same way

@@ -159,6 +159,7 @@ def validation_loss(
     return total / len(val)
 
 # %% ../nbs/course/12_vae.ipynb #54311b13
+@torch.inference_mode(False)  # with gradients, whatever the caller set
 def train_vae(
     model: VAE,             # its normaliser must be fitted on the training part
     data: MapData,          # all maps; split by simulation, as `train` does

@@ -181,13 +181,27 @@ def chunk(content):
 
 
 HEADERS = {  # what a header may say if a stranger wrote it, with a checksum that fits
-    "format": (None, "1"), "model": (None, "", 5), "digest": (None, 5, "another"),
+    "format": (None, "1", 0, -1, 1.0), "model": (None, "", 5), "digest": (None, 5, "another"),
     "shape": (None, [2, 64], [0, 64, 64], [2, 0, 0], [2, 60, 64], [10**12, 64, 64],
               [2, 64, 2**20], [2.5, 64, 64], [2, 128, 128], "abc"),
     "block": (None, 0, -5, 2**40, "a", 1),
     "seed": (None, -1, 2**63, "a"),
     "zone": (None, "x", "NaN", "-3", "0.0", "1e3"),
+    "box": (0, -25.0, np.nan, np.inf, "25"),
 }
+
+
+@pytest.mark.parametrize("name", HEADERS["model"])
+def test_a_file_that_nobody_could_read_is_not_written(model, tmp_path, name):
+    with pytest.raises(ValueError, match=f"its header says model={name!r}"):
+        compress(model, MAPS[:1], tmp_path / "out.cflow", name)
+    assert not list(tmp_path.iterdir())
+
+
+def test_numbers_of_numpy_are_numbers(model, tmp_path):
+    file = tmp_path / "out.cflow"
+    said = compress(model, MAPS[:1], file, seed=np.int64(3), box=np.float32(50))
+    assert said == read_header(file) and (said["seed"], said["box"]) == (3, 50)
 
 
 @pytest.mark.parametrize("name, value", [

@@ -8,17 +8,23 @@ import sys
 from contextlib import contextmanager
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 from filelock import FileLock
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from cosmoflow.bench import untrained
+from cosmoflow.codec import train_for_rate
 from cosmoflow.core import differences, digest
 from cosmoflow.data import Normalizer, augment, open_maps
 from cosmoflow.distill import distill
+from cosmoflow.inference import fit_mlp
 from cosmoflow.model import CosmoFlow
+from cosmoflow.points import PointData, open_points, train_points
+from cosmoflow.posterior import fit_flow
 from cosmoflow.train import Run, TrainConfig, train
 from cosmoflow.vae import VAE, train_vae
 
@@ -352,3 +358,58 @@ def test_differences_name_both_values():
     assert differences(there, here) == (
         "settings old is 2 there and None here; settings new is None there and 3 here")
     assert differences(here, here) == ""
+
+
+def for_rate():
+    model = fresh("distill")
+    return model.fit_prior(np.array(open_maps("PM", "CV", pixels=16).maps[:30]))
+
+
+class Bell(torch.nn.Linear):
+    "A flow that takes everything for noise, as `fit_flow` asks it."
+    def loss(self, u, told): return (u - self(told)).square().sum(1)
+
+
+def points(model, data, out):
+    universes = PointData(**{k: v[:8] for k, v in vars(open_points()).items()})
+    train_points(universes, out, steps=1, count=60, every=1)
+
+
+X, THETA = torch.ones(8, 2, 3), torch.full((8, 2), 0.4) + torch.tensor([0, 0.4])
+FLAT = torch.arange(8.0)[:, None], torch.arange(8.0)[:, None]
+LEARN = {  # by module: what makes a network, and how it learns
+    "train": (lambda: fresh("train"), lambda model, data, out: train(
+        model, data, out, TrainConfig(epochs=1, batch_size=60))),
+    "vae": (lambda: fresh("vae"), lambda model, data, out: train_vae(
+        model, data, out, epochs=1, batch_size=60)),
+    "distill": (lambda: fresh("distill"), lambda model, data, out: distill(
+        model, data, out, epochs=1, fine=1)),
+    "codec": (for_rate, lambda model, data, out: train_for_rate(
+        model, data, out, epochs=1)),
+    "inference": (object, lambda model, data, out: fit_mlp(*FLAT, *FLAT, 4, 1)),
+    "posterior": (lambda: Bell(4, 2), lambda model, data, out: fit_flow(
+        model, X, THETA, X, THETA, epochs=1)),
+    "points": (object, points),
+}
+
+
+def fresh(name):
+    "A small network for one of the trainers."
+    if name == "vae": return VAE(NORMALIZER, 16, width=8)
+    return CosmoFlow.from_preset("tiny", NORMALIZER)
+
+
+def test_these_modules_learn():
+    found = {path.stem for path in (ROOT / "cosmoflow").glob("*.py")
+             if ".backward(" in path.read_text(encoding="utf-8")}
+    assert found - {"bench"} == set(LEARN)  # which is for a shell
+
+
+@pytest.mark.parametrize("name", LEARN)
+def test_learning_does_not_depend_on_the_caller_s_mode(name, data, tmp_path):
+    "Under inference mode nothing has gradients, as under `no_grad`."
+    make, learn = LEARN[name]
+    model = make()
+    with torch.inference_mode():
+        learn(model, data, tmp_path)
+        assert torch.is_inference_mode_enabled() and not torch.is_grad_enabled()
