@@ -181,7 +181,8 @@ def chunk(content):
 
 
 HEADERS = {  # what a header may say if a stranger wrote it, with a checksum that fits
-    "format": (None, "1", 0, -1, 1.0), "model": (None, "", 5), "digest": (None, 5, "another"),
+    "format": (None, "1", 0, -1, 1.0), "model": (None, "", 5),
+    "digest": (None, 5, "another"),
     "shape": (None, [2, 64], [0, 64, 64], [2, 0, 0], [2, 60, 64], [10**12, 64, 64],
               [2, 64, 2**20], [2.5, 64, 64], [2, 128, 128], "abc"),
     "block": (None, 0, -5, 2**40, "a", 1),
