@@ -60,6 +60,12 @@ def sources(git=REPOSITORY):
     return sorted(filter(is_ours, found))
 
 
+def command(*args):
+    "A command in this process. To start another one, torch and all, takes seconds."
+    from cosmoflow.cli import main
+    main([str(arg) for arg in args])
+
+
 def kill_when(ready, *args, seconds=300):
     "Starts a program, and kills it once `ready()` holds, at whatever it is doing then."
     silent = dict(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

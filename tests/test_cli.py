@@ -125,7 +125,7 @@ def test_encode_and_decode(tmp_path, shell):
         tmp_path / f"{name}.npy" for name in ("maps", "field", "again", "eight"))
     np.save(maps, open_maps("PM", "CV").maps[:3])
     assert run("encode", maps, field).returncode == 0
-    assert run("decode", field, again, "--steps", 4, "--seed", 1).returncode == 0
+    assert shell("decode field.npy again.npy --steps 4 --seed 1")[0] == 0
     assert shell("encode maps.npy eight.npy --summary")[0] == 0
     assert np.load(field).shape == (3, 8, 4, 4)
     assert np.load(again).shape == (3, 64, 64)

@@ -13,7 +13,7 @@ import threading
 
 import numpy as np
 import pytest
-from conftest import COSMOFLOW, NOTEBOOKS, cell_sources, kill_when
+from conftest import COSMOFLOW, NOTEBOOKS, cell_sources, command, kill_when
 
 import cosmoflow.simulate
 from cosmoflow.core import alone
@@ -63,16 +63,17 @@ def test_some_simulations_keep_their_own_parameters(tmp_path):
 
 
 def test_killed_run_goes_on(tmp_path):
-    args = [COSMOFLOW, "simulate", "--set", "LH", "--sims", "0:12",
+    "A process is killed, this one goes on."
+    args = ["simulate", "--set", "LH", "--sims", "0:12",
             "--particles", "32", "--pixels", "16", "--out", str(tmp_path / "cut")]
     parts = tmp_path / "cut" / "parts" / "LH"
-    kill_when(lambda: len(list(parts.glob("[0-9]*.safetensors"))) >= 2, *args)
+    kill_when(lambda: len(list(parts.glob("[0-9]*.safetensors"))) >= 2, COSMOFLOW, *args)
     done = {p: p.stat().st_mtime_ns for p in parts.glob("[0-9]*.safetensors")}
     assert 2 <= len(done)
-    subprocess.run(args, check=True, capture_output=True)
+    command(*args)
     for path, at in done.items(): assert path.stat().st_mtime_ns == at, "done twice"
     args[-1] = str(tmp_path / "whole")
-    subprocess.run(args, check=True, capture_output=True)
+    command(*args)
     assert files(tmp_path / "cut") == files(tmp_path / "whole")
 
 

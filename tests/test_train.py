@@ -10,7 +10,7 @@ import pytest
 import torch
 from accelerate import Accelerator, PartialState
 from accelerate.state import AcceleratorState, GradientState
-from conftest import COSMOFLOW, kill_when, randomised
+from conftest import COSMOFLOW, command, kill_when, randomised
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -50,12 +50,14 @@ def same_weights(a, b):
 
 
 def test_killed_and_resumed_run_is_the_same_run(tmp_path):
+    "Two processes are killed, this one goes on."
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    args = [COSMOFLOW, *ARGS, "--resume", "--out"]
-    subprocess.run([*args, whole], check=True, capture_output=True)
-    for wanted in (1, 2): kill_when(lambda: len(epochs(cut)) >= wanted, *args, cut)
-    assert len(epochs(cut)) < 4
-    subprocess.run([*args, cut], check=True, capture_output=True)
+    args = [*ARGS, "--resume", "--out"]
+    command(*args, whole)
+    for wanted in (1, 2):
+        kill_when(lambda: len(epochs(cut)) >= wanted, COSMOFLOW, *args, cut)
+    assert 2 <= len(epochs(cut)) < 4
+    command(*args, cut)
     a, b = load_file(whole / "model.safetensors"), load_file(cut / "model.safetensors")
     assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
     for x, y in zip(epochs(whole), epochs(cut), strict=True):
@@ -154,10 +156,9 @@ def test_a_run_with_a_frozen_encoder_goes_on(tmp_path, data):
 def test_init_starts_from_a_saved_model(tmp_path, data):
     "With a rate of nothing the model is the one it started from, normaliser included."
     train(fresh(data), data, tmp_path / "first", TrainConfig(epochs=1, lr=3e-3))
-    run = [COSMOFLOW, *TINY, "--init", tmp_path / "first", "--epochs", "1"]
+    run = [*TINY, "--init", tmp_path / "first", "--epochs", "1"]
     still = ["--sims", "0:20", "--lr", "1e-12", "--norm-epochs", "0"]
-    subprocess.run([*run, *still, "--out", tmp_path / "second"], check=True,
-                   stderr=subprocess.DEVNULL)
+    command(*run, *still, "--out", tmp_path / "second")
     first, second = (CosmoFlow.from_pretrained(tmp_path / name)
                      for name in ("first", "second"))
     assert first.normalizer == second.normalizer
@@ -165,8 +166,7 @@ def test_init_starts_from_a_saved_model(tmp_path, data):
     for k in a.keys() - {"prior"}:
         torch.testing.assert_close(a[k], b[k], atol=1e-6, rtol=0)
     frozen = ["--sims", "0:10", "--freeze-encoder", "--lr", "3e-3"]
-    subprocess.run([*run, *frozen, "--out", tmp_path / "third"], check=True,
-                   stderr=subprocess.DEVNULL)
+    command(*run, *frozen, "--out", tmp_path / "third")
     c = CosmoFlow.from_pretrained(tmp_path / "third").state_dict()
     for k in a.keys() - {"prior"}:
         assert torch.equal(a[k], c[k]) == k.startswith("encoder."), k
@@ -345,22 +345,8 @@ LAUNCH = [COSMOFLOW.with_name("accelerate"), "launch", "--multi_gpu",
           "--dynamo_backend", "no", "--main_process_port", "0"]
 
 
-def launched(*args):
-    "Two processes on the CPU."
-    on_cpu = os.environ | {"ACCELERATE_USE_CPU": "true"}
-    return subprocess.run([*LAUNCH, *args], env=on_cpu, capture_output=True, text=True)
-
-
-def test_two_processes_train_as_one(tmp_path):
-    """`accelerate launch` of two against one process with the summed batch.
-
-    Batch statistics are fixed: each process would count them for itself."""
-    run = [COSMOFLOW, *TINY, "--sims", "0:10", "--epochs", "2", "--batch-size", "40",
-           "--norm-epochs", "0", "--pooled", "0.075", "--out"]
-    subprocess.run([*run, tmp_path / "one"], check=True, capture_output=True)
-    done = launched(*run, tmp_path / "two")
-    assert done.returncode == 0, done.stderr[-3000:]
-    one, two = epochs(tmp_path / "one"), epochs(tmp_path / "two")
+def same_losses(one, two):
+    "Of one process and of two, whose batches together are as large."
     losses = lambda log, name: [row[name] for row in log]
     # Sums in another order: there really were two processes.
     assert losses(one, "train_loss") != losses(two, "train_loss")
@@ -369,17 +355,8 @@ def test_two_processes_train_as_one(tmp_path):
         assert [float(loss) for loss in losses(two, name)] == expected, name
 
 
-def test_all_processes_have_one_schedule_and_one_model(tmp_path):
-    """The paper's schedule, which acts, with statistics that move, then rest.
-
-    Rates, weights and statistics of both processes are equal, and as many maps are
-    pooled as by one."""
-    script = Path(__file__).with_name("two_processes.py")
-    done = launched(script, tmp_path / "run", tmp_path)
-    assert done.returncode == 0, done.stderr[-3000:]
-    first, second = (
-        json.loads((tmp_path / f"{rank}.json").read_text(encoding="utf-8"))
-        for rank in (0, 1))
+def same_schedule_and_model(first, second):
+    "What both processes saw: equal rates, weights, statistics and files."
     assert first["weights"] == second["weights"] and "prior" in first["weights"]
     assert first["rates"] == second["rates"]
     assert len(first["rates"]) == 30 and len(set(first["rates"])) > 1
@@ -387,6 +364,26 @@ def test_all_processes_have_one_schedule_and_one_model(tmp_path):
     assert pooled == 30 * [3]  # 0.12 of 24; a process alone would round 1.44 to 1
     assert first["files"] == second["files"]
     assert "model.safetensors" in first["files"]
+
+
+def test_two_processes_train_as_one_and_agree(tmp_path):
+    """`accelerate launch` of two on the CPU, which train twice.
+
+    First as one process does with the summed batch. Batch statistics are fixed: each
+    process would count them for itself. Then by the paper's schedule, which acts, with
+    statistics that move, then rest, and as many maps are pooled as by one."""
+    run = [*TINY, "--sims", "0:10", "--epochs", "2", "--batch-size", "40",
+           "--norm-epochs", "0", "--pooled", "0.075", "--out"]
+    command(*run, tmp_path / "one")
+    script = Path(__file__).with_name("two_processes.py")
+    call = [script, tmp_path / "run", tmp_path, *run, tmp_path / "two"]
+    on_cpu = os.environ | {"ACCELERATE_USE_CPU": "true"}
+    done = subprocess.run([*LAUNCH, *call], env=on_cpu, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    same_losses(*(epochs(tmp_path / name) for name in ("one", "two")))
+    same_schedule_and_model(*(
+        json.loads((tmp_path / f"{rank}.json").read_text(encoding="utf-8"))
+        for rank in (0, 1)))
 
 
 @pytest.mark.parametrize(("batch", "n", "ranks", "pairs"), [

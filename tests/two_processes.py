@@ -1,6 +1,7 @@
 """What one of several processes of a training saw, for test_train.
 
-Run by `accelerate launch tests/two_processes.py out results`."""
+Run by `accelerate launch tests/two_processes.py out results train ...`: first it is
+this command."""
 import json
 import sys
 from pathlib import Path
@@ -9,12 +10,15 @@ import torch
 
 import cosmoflow.train
 from cosmoflow import CosmoFlow
+from cosmoflow.cli import main
 from cosmoflow.core import digest
 from cosmoflow.data import Normalizer, open_maps
 from cosmoflow.train import TrainConfig, partly_pooled, train
 
-out, results = map(Path, sys.argv[1:])
+first, second, *command = sys.argv[1:]
+out, results = Path(first), Path(second)
 pooled, rates = [], []
+main(command)
 
 
 def counted(field, n):

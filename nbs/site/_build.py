@@ -281,6 +281,7 @@ def link_terms(
         for taken in [*TAKEN.finditer(text), None]:
             plain = text[end:taken.start() if taken else None]
             for term in sorted(terms, key=len, reverse=True):
+                if term not in plain: continue  # to look is faster than to search
                 if term not in terms: continue  # another name of the entry was linked
                 word = rf"(?<![\w\[-]){re.escape(term)}(?:e?s)?(?![\w\]-])"
                 word += r"(?![^][]*\]\()"  # not in what a longer term has linked
