@@ -25,6 +25,9 @@ NOTEBOOKS = sorted(
 COSMOFLOW = Path(sys.executable).with_name("cosmoflow")
 BROWSING = run_path(str(ROOT / "nbs" / "site" / "_browser.py"))
 serve = BROWSING["serve"]
+# Who reads notebooks imports it, by way of jsonschema, which can do without. It
+# compiles the grammar of web addresses, for more than a second.
+sys.modules["rfc3987_syntax"] = None
 # What one process of JAX has compiled, the others need not.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / "build" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")

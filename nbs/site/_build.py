@@ -12,10 +12,13 @@ import re
 import runpy
 import shutil
 import subprocess
+import sys
+from functools import cache
 from os.path import relpath
 from pathlib import Path
 
 import matplotlib
+import nbdev.processors
 import yaml
 from _live import FIGURE, add_live
 from nbdev.serve import proc_nbs
@@ -26,6 +29,10 @@ from smalldocs import layout, site
 
 ROOT = Path(__file__).parents[2]
 PROCESSED, OUT = ROOT / "_proc", ROOT / "_docs"
+# nbdev would read its settings anew for every cell, and jsonschema compile a grammar of
+# web addresses, which no page needs.
+nbdev.processors.get_config = cache(nbdev.processors.get_config)
+sys.modules["rfc3987_syntax"] = None
 BADGE = re.compile(r"\[!\[Open in Colab\]\([^)]*\)\]\(([^)]*)\)")
 
 
