@@ -31,8 +31,8 @@ ARGS = [*TINY, "--sims", "0:10", "--epochs", "4",
 
 @pytest.fixture(scope="module")
 def data():
-    "The first ten of the shipped simulations, with a quarter of their pixels."
-    return open_maps("PM", "LH", sims=slice(0, 10), pixels=32)
+    "The first ten of the shipped simulations, with a sixteenth of their pixels."
+    return open_maps("PM", "LH", sims=slice(0, 10), pixels=16)
 
 
 def epochs(out):
@@ -74,7 +74,7 @@ def test_run_is_not_overwritten(tmp_path, data):
     train(fresh(data), data, tmp_path, config)
     with pytest.raises(FileExistsError, match="resume that run"):
         train(fresh(data), data, tmp_path, config)
-    assert CosmoFlow.from_pretrained(tmp_path).generate(2, steps=2).shape == (2, 32, 32)
+    assert CosmoFlow.from_pretrained(tmp_path).generate(2, steps=2).shape == (2, 16, 16)
 
 
 def test_a_model_that_has_been_trained_goes_on(tmp_path, data):
@@ -279,7 +279,7 @@ def test_trains_on_gpu_from_a_model_with_a_prior(tmp_path, data):
     model = fresh(data).fit_prior(data.maps[:30])
     config = TrainConfig(epochs=1, lr=1e-3, precision="bf16", siblings=0.1)
     train(model, data, tmp_path, config)
-    assert CosmoFlow.from_pretrained(tmp_path).generate(2, steps=2).shape == (2, 32, 32)
+    assert CosmoFlow.from_pretrained(tmp_path).generate(2, steps=2).shape == (2, 16, 16)
 
 
 def test_checks_of_every_second_epoch_change_nothing_and_resume(
