@@ -16,7 +16,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
@@ -25,17 +24,16 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
-from safetensors.torch import save_file as save_tensors
 from torch import Tensor, nn
 
 from .core import (BOX, alone, atomic_path, check_box, check_counts,
                             check_fetched, check_folder, check_kind, check_seed,
                             digest, evaluating, noise_source, progress,
-                            require_same_run, to_tensor, write_json)
-from .data import split_simulations
+                            require_same_run, to_tensor)
+from .data import deal_simulations
 from .flow import channel_mask, integrate
 from .inference import seeded
-from .model import check_sizes, find_model, read_config, read_weights
+from .model import Pretrained, check_sizes
 from .train import (epoch_generator, fill, read_checkpoint, save_checkpoint,
                              write_log)
 
@@ -112,14 +110,13 @@ def _read_parts(paths: list[Path]) -> list[dict[str, np.ndarray]]:
 # %% ../nbs/course/18_points.ipynb #c18a0014
 @patch
 def split(self: PointData) -> tuple[PointData, PointData]:
-    "Training and held-out universes, as `split_simulations` deals 400 of LH."
-    suite: Any = SimpleNamespace(n_sims=400, maps_per_simulation=1)
-    dealt = split_simulations(suite)
+    "Training and held-out universes, as `deal_simulations` deals 400 of LH."
+    train, _, held_out = deal_simulations(400)
     def part(numbers: np.ndarray) -> PointData:
         mine = torch.isin(self.sims, torch.from_numpy(numbers))
         return PointData(**{key: value[mine] for key, value in vars(self).items()})
 
-    return part(dealt[0]), part(dealt[2])
+    return part(train), part(held_out)
 
 # %% ../nbs/course/18_points.ipynb #c18a0018
 @patch
@@ -391,7 +388,7 @@ class PointNet(nn.Module):
         return numbers, arrows
 
 # %% ../nbs/course/18_points.ipynb #c18a0061
-class PointFlow(nn.Module):
+class PointFlow(Pretrained):
     "Summarises points in eight numbers, and moves noise to points that have them."
     def __init__(self,
         channels: int = 8,  # numbers in a summary
@@ -401,13 +398,12 @@ class PointFlow(nn.Module):
         reach: int = 5,     # longest wavevector, in wavelengths across the box
         box: float = BOX,   # side of the periodic cube, Mpc/h
     ):
-        super().__init__()
         sizes = dict(channels=channels, width=width, charges=charges, layers=layers,
                      reach=reach)
         check_sizes(**sizes)
         check_box(box)
         if reach > 32: raise ValueError(f"reach={reach}: expected 1 to 32")
-        self.config: dict[str, Any] = sizes | {"box": box}
+        super().__init__(None, **sizes, box=box)
         shared = reach, box
         self.encoder = PointNet(width, charges, 1, (layers + 1) // 2, *shared)
         self.head = nn.Sequential(nn.Linear(width, 64), nn.SiLU(),
@@ -422,8 +418,6 @@ class PointFlow(nn.Module):
         summarise: Any
         way: Any
         generate: Any
-        save_pretrained: Any
-        from_pretrained: ClassVar[Any]
 
 # %% ../nbs/course/18_points.ipynb #c18a0062
 @patch
@@ -506,45 +500,6 @@ def summarise(self: PointFlow,
     with evaluating(self):
         return torch.cat([self.encode(part.to(like)).float().to(points.device)
                           for part in points.split(batch_size)])
-
-# %% ../nbs/course/18_points.ipynb #c18a0071
-@patch
-def save_pretrained(self: PointFlow,
-    folder: str | Path,                  # made if it does not exist
-    dtype: torch.dtype = torch.float32,  # of the file; float16 halves it
-) -> None:
-    "Writes config.json and model.safetensors, each whole or not at all."
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors = {k: v.to(dtype).cpu() for k, v in self.state_dict().items()}
-    with atomic_path(folder / "model.safetensors") as tmp:
-        save_tensors(tensors, tmp, {"format": "1"})
-    config = {"format": 1, "model": self.config, "normalizer": {}}
-    write_json(folder / "config.json", config)
-
-# %% ../nbs/course/18_points.ipynb #c18a0072
-@patch(cls_method=True)
-def from_pretrained(cls: PointFlow,
-    name: str | Path = "points",  # as `find_model` takes it
-) -> PointFlow:                   # float32, on the CPU, ready to evaluate
-    """Loads a saved model: shipped, from a folder, or from the Hub.
-
-    Raises `FileNotFoundError` if there is none, `ValueError` for other files.
-    """
-    paths = [find_model(name) / file for file in ("config.json", "model.safetensors")]
-    for path in paths:
-        if not path.exists(): raise FileNotFoundError(
-            f"{path}: no such file; expected a folder that save_pretrained wrote")
-        check_fetched(path)
-    config = read_config(paths[0])
-    try:
-        model = cls(**config["model"])
-        model.load_state_dict(read_weights(paths[1]))
-    except Exception as e:  # safetensors and torch each raise their own kind
-        why = " ".join(str(e).split())[:200]
-        raise ValueError(f"{paths[0].parent}: config.json and model.safetensors do not "
-                         f"make a PointFlow: {why}; are they damaged?") from e
-    return model.eval()
 
 # %% ../nbs/course/18_points.ipynb #c18a007a
 @torch.no_grad()
