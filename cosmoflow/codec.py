@@ -527,7 +527,7 @@ def epoch(self: RateLearner,
     "Goes once through the training maps, update by update."
     maps, asked = self.maps, self.settings
     shuffle = epoch_generator(asked.seed, number, 1, torch.device("cpu"))
-    order = torch.randperm(len(maps), generator=shuffle).split(asked.batch_size)
+    order = torch.randperm(len(maps), generator=shuffle).split(int(asked.batch_size))
     generator = epoch_generator(asked.seed, number, 0, maps.device)
     for i, which in enumerate(order[: self.updates], number * self.updates):
         yield self.step(i, draw_batch(maps, which, generator), generator)

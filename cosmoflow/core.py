@@ -236,7 +236,7 @@ def maps_at_once(
     "How many maps to work on at once, so that memory does not grow with their size."
     if batch_size is None: return max(1, pixels // math.prod(shape))
     check_counts(batch_size=batch_size)
-    return batch_size
+    return int(batch_size)  # it may be NumPy's
 
 # %% ../nbs/tools/core.ipynb #5d0c8a42
 def pieces(

@@ -158,7 +158,7 @@ def epoch(self: Student,
     "Goes once through the simulations, one map of each, update by update."
     asked = self.settings
     draw = epoch_generator(asked.seed, number, 1, torch.device("cpu"))
-    order = one_map_each(self.training, draw).split(asked.batch_size)
+    order = one_map_each(self.training, draw).split(int(asked.batch_size))
     generator = epoch_generator(asked.seed, number, 0, self.loader.device)
     self.total = torch.zeros(2, device=self.loader.device)
     for update, which in enumerate(order, number * self.updates):

@@ -179,7 +179,7 @@ def evaluate(
     check_seed(seed)
     train, val, test = data.split()
     sampling = model.sampling(steps, solver)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(int(seed))
     each = test.maps_per_simulation
     rows, true, rec = _reconstruct(
         model, test.maps, generator, sampling, each, test.box)

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 import cosmoflow
 from .core import (atomic_path, check_counts, check_folder, check_kind,
-                            check_seed, needs_extra, write_json)
+                            check_seed, needs_extra, noise_source, write_json)
 from .data import (MapData, deal_simulations, open_maps,
                             split_simulations)
 from .encoder import SCALE, summary, unfold
@@ -271,7 +271,7 @@ def halved_safely(
     seed: int = 0,  # of the noise
 ) -> tuple[dict[str, "ModelProto"], dict]:  # with weights in float16; their error
     "Stores weights in float16, but for small tensors, until the error is small."
-    noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(seed))
+    noise = torch.randn(x.shape, generator=noise_source(None, seed))
     run = lambda graphs: {name: runner(graph) for name, graph in graphs.items()}
     true = _decoded(run(full), x, noise)
     for least in (2**10, 2**14, 2**17, math.inf):

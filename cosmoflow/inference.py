@@ -148,7 +148,7 @@ def _epoch(
 ) -> Tensor:                  # loss of the last batch, scalar
     "Learns once from each example."
     model.net.train()
-    for i in torch.randperm(len(x), generator=order).split(batch_size):
+    for i in torch.randperm(len(x), generator=order).split(int(batch_size)):
         inputs = _some(x, i)
         if symmetries: inputs = augment(inputs, symmetries)
         loss = _step(model, optimizer, inputs, target[i], bf16)
@@ -226,8 +226,8 @@ def fit_regressor(
                                   weight_decay=weight_decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
         optimizer, epochs, eta_min=lr / 100)
-    order = torch.Generator().manual_seed(seed)
-    turns = torch.Generator(x.device).manual_seed(seed) if symmetries else None
+    order = torch.Generator().manual_seed(int(seed))
+    turns = torch.Generator(x.device).manual_seed(int(seed)) if symmetries else None
     train = partial(_epoch, model, optimizer, x, model.y_scaler(y), order, batch_size,
                     turns, bf16)
     held_out = partial(_loss, model, x_val, y_val)

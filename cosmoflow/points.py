@@ -499,7 +499,7 @@ def summarise(self: PointFlow,
     like = next(self.parameters())
     with evaluating(self):
         return torch.cat([self.encode(part.to(like)).float().to(points.device)
-                          for part in points.split(batch_size)])
+                          for part in points.split(int(batch_size))])
 
 # %% ../nbs/course/18_points.ipynb #c18a007a
 @torch.no_grad()

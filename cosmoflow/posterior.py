@@ -41,7 +41,7 @@ def stretch(
     "Parameters on the whole plane. Raises `ValueError` for what the prior excludes."
     low, high = torch.tensor(PRIOR, dtype=theta.dtype).T
     share = (theta - low) / (high - low)
-    if (share < -1e-4).any() or (share > 1 + 1e-4).any():
+    if not ((share >= -1e-4) & (share <= 1 + 1e-4)).all():  # NaN is not within
         raise ValueError("theta: expected Omega_m from 0.1 to 0.5, sigma_8 from 0.6 to "
                          "1, the range of the training simulations")
     return torch.special.ndtri(share.clamp(1e-4, 1 - 1e-4))
@@ -112,7 +112,7 @@ def fit_flow(
     seed: int = 0,                # of batches, counts and maps
 ) -> float:                       # loss on the validation part: mean -log q(u), nats
     "Trains a flow by maximum likelihood, and keeps the best epoch."
-    draw, look = (torch.Generator().manual_seed(s) for s in (seed, 0))
+    draw, look = (torch.Generator().manual_seed(int(s)) for s in (seed, 0))
     turns = range(x.shape[1])
     seen = torch.cat([draw_some(x_val, look) for _ in turns])
     u, u_val = stretch(theta), stretch(theta_val).repeat(len(turns), 1)
@@ -218,7 +218,7 @@ def forward(self: MapCheck,
     power: Tensor,  # their spectra, (n, S)
 ) -> Tensor:        # True: not like the training maps, (n,)
     "Whether maps lie beyond the limits."
-    return (self.distances(x, power) > self.limits[:2]).any(1)
+    return ~(self.distances(x, power) <= self.limits[:2]).all(1)  # NaN is unlike
 
 # %% ../nbs/course/16_posterior.ipynb #5b150069
 @patch
@@ -228,7 +228,7 @@ def whole(self: MapCheck,
     each: int = MAPS_PER_SIMULATION,  # maps of one simulation
 ) -> Tensor:        # True: not like the training simulations, (n / each,)
     "Whether the mean residual of each simulation lies beyond its limit."
-    return self.expected.surprise(x, power, each) > self.limits[2]
+    return ~(self.expected.surprise(x, power, each) <= self.limits[2])
 
 # %% ../nbs/course/16_posterior.ipynb #5b150060
 @patch
@@ -328,7 +328,7 @@ def widen(self: Posterior,
     seed: int = 0,  # of the maps that are pooled
 ) -> Posterior:     # itself
     "Makes the posterior as wide, and its tails as heavy, as held-out ones ask for."
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(int(seed))
     m, x = x.shape[1], self.scaled(x)
     for n in range(1, m + 1):
         count = torch.full((len(x),), n)
@@ -344,6 +344,10 @@ def tell(self: Posterior,
 ) -> Tensor:     # what the flow is told, (B, F + 1)
     "Pools all maps of each simulation. Raises `ValueError` for more than fifteen."
     as_stack(x, f"B, m, {self.settings['features']}", "x")
+    x = x.to(self.mean)
+    if not x.isfinite().all():
+        raise ValueError("x: expected finite numbers, found NaN or infinity; look at "
+                         "the maps that they are summaries of")
     if x.shape[1] > MAPS_PER_SIMULATION:
         raise ValueError(f"x: expected 1 to {MAPS_PER_SIMULATION} maps of a "
                          f"simulation, found {x.shape[1]}")
@@ -356,7 +360,8 @@ def log_prob(self: Posterior,
     x: Tensor,      # summaries of m maps of each of B simulations, (B, m, F)
 ) -> Tensor:        # log of the density, in nats, (B,)
     "Log posterior of parameters, those of each simulation given its maps."
-    u, told = stretch(theta), self.tell(x)
+    theta, told = theta.to(self.mean), self.tell(x)
+    u = stretch(theta)
     with torch.no_grad(): z, slope = self.transform(told).call_and_ladj(u)
     return log_bell(z, *self.bell(told)) + slope + log_slope(theta)
 
@@ -371,8 +376,8 @@ def sample(self: Posterior,
     check_counts(draws=draws)
     check_seed(seed)
     if draws > 10**6: raise ValueError(f"draws={draws}: expected 1 to 1,000,000")
-    told = self.tell(x)
-    generator = torch.Generator().manual_seed(seed)
+    draws, told = int(draws), self.tell(x)  # it may be NumPy's
+    generator = torch.Generator().manual_seed(int(seed))
     width, freedom = self.bell(told)
     z = draw_bell(draws, width, freedom, generator)
     size = max(1, 16_000 // draws)  # simulations at a time: steps take memory
@@ -436,6 +441,7 @@ class Inferred:
         mass: float = 0.68,        # share of the probability
     ) -> tuple[Tensor, Tensor]:    # lower and upper ends, each (B, 2)
         "The interval of each parameter that leaves as much below as above."
+        if not 0 <= mass <= 1: raise ValueError(f"mass={mass}: expected 0 to 1")
         ends = self.samples.new_tensor([(1 - mass) / 2, (1 + mass) / 2])
         size = max(1, 2**22 // len(self.samples))  # torch sorts no more at a time
         parts = [part.quantile(ends, dim=0) for part in self.samples.split(size, 1)]
@@ -554,7 +560,7 @@ def tarp(
     Source: Lemos et al. 2023, algorithm 2.
     """
     low, high = torch.tensor(PRIOR, dtype=theta.dtype).T
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(int(seed))
     point = torch.rand(theta.shape, generator=generator, dtype=theta.dtype)
     place = lambda value: (value - low) / (high - low)
     far = lambda value: (place(value) - point).norm(dim=-1)

@@ -92,7 +92,7 @@ def swap_changes(
     others = as_stack(others, ", ".join(map(str, maps.shape)), "others")
     check_box(box)
     check_seed(seed)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(int(seed))
 
     def alike(maps: Tensor, others: Tensor) -> Tensor:  # r(k), (n, C, K)
         field, other = model.encode(maps), model.encode(others)

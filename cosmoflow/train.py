@@ -510,7 +510,8 @@ def save_checkpoint(
         tensors |= {f"optimizer.{i}.{k}": v for k, v in moments.items()}
     state = state | {"tensors": sorted(tensors)}  # so that one that is lost is missed
     plain = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
-    with atomic_path(path) as tmp: save_file(plain, tmp, {"state": json.dumps(state)})
+    text = json.dumps(state, default=np.generic.item)  # seeds may be NumPy's
+    with atomic_path(path) as tmp: save_file(plain, tmp, {"state": text})
 
 # %% ../nbs/course/09_train.ipynb #ae4fd3f8
 def read_checkpoint(

@@ -125,7 +125,7 @@ def vae_epoch(
     "Goes once through the maps, step by step."
     device, n = model.device, math.prod(model.shape)
     draw = epoch_generator(seed, epoch, 1, torch.device("cpu"))
-    order = epoch_order(len(loader), False, draw).split(batch_size)
+    order = epoch_order(len(loader), False, draw).split(int(batch_size))
     generator = epoch_generator(seed, epoch, 0, device)
     total = torch.zeros(3, device=device)
     model.train()
@@ -154,7 +154,7 @@ def validation_loss(
                         dtype=torch.float32)
     total = 0.0
     with evaluating(model):
-        for i in torch.arange(len(val)).split(batch_size):
+        for i in torch.arange(len(val)).split(int(batch_size)):
             total += batch_losses(model, val(i), noise[i])[0].item() * len(i)
     return total / len(val)
 

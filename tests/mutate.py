@@ -373,7 +373,7 @@ MUTANTS = [  # module, old text, new text, tests of which one must fail
      "posterior: fifteen"),
     ("posterior", "quantile(1 - rate / 2, dim=0)", "quantile(1 - 5 * rate, dim=0)",
      "posterior: keeps_its_rate"),
-    ("posterior", "> self.limits[:2]).any(1)", "> self.limits[:2]).all(1)",
+    ("posterior", "<= self.limits[:2]).all(1)", "<= self.limits[:2]).any(1)",
      "posterior: keeps_its_rate"),
     ("posterior", "range(min(most, samples.shape[1]))", "range(samples.shape[1])",
      "posterior: corner"),

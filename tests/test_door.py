@@ -281,6 +281,16 @@ def test_a_box_or_a_seed_that_cannot_be_is_refused(function, path, name, paramet
         plt.close("all")
 
 
+@pytest.mark.parametrize("function, path, name", list({
+    door[0]: door for door in DOORS if takes(door[0], "seed")}.values()))
+def test_a_seed_of_numpy_is_a_seed(function, path, name):
+    "As a loop over seeds gives it."
+    array = plain().get(name, plain()["maps"])
+    found = call(function, path, name, array, {"seed": np.int64(0)})
+    for f, e in zip(found, expected_of(function, path, name), strict=True):
+        np.testing.assert_array_equal(f, e)
+
+
 @pytest.fixture
 def double_by_default():
     torch.set_default_dtype(torch.float64)
@@ -378,6 +388,7 @@ def test_counts_are_one_or_more():
     counted = {"samples": lambda n: model.decode(field, samples=n),
                "n": lambda n: model.generate(n),
                "batch_size": lambda n: model.decode(field, batch_size=n)}
+    for ask in counted.values(): ask(np.int64(1))
     for n in (0, -1, 1.5):
         for name, ask in counted.items():
             message = f"^{name}={n}: expected a whole number of 1 or more"

@@ -332,3 +332,25 @@ def test_a_posterior_that_was_given_no_limits_is_saved_too(tmp_path):
     fresh.save(tmp_path)
     again = Posterior.from_pretrained(tmp_path).state_dict()
     for name, part in fresh.state_dict().items(): assert torch.equal(part, again[name])
+
+
+@pytest.mark.parametrize("bad", (math.nan, math.inf))
+def test_what_is_no_number_is_refused_and_never_called_like(shipped, bad):
+    x, theta = torch.full((1, 1, 8), bad), torch.tensor([[0.3, 0.8]])
+    for ask in (lambda: shipped.sample(x, 5), lambda: shipped.log_prob(theta, x)):
+        with pytest.raises(ValueError, match="^x: expected finite numbers"): ask()
+    with pytest.raises(ValueError, match="^theta: expected Omega_m from"):
+        shipped.log_prob(bad * theta, torch.zeros(1, 1, 8))
+    assert shipped.check(x[0], torch.zeros(1, 34)).all()
+    assert shipped.check.whole(x[0].expand(15, -1), torch.zeros(15, 34)).all()
+    with pytest.raises(ValueError, match="^mass="):
+        Inferred(torch.zeros(5, 1, 2), x[0] > 0).interval(bad)
+
+
+def test_numbers_in_another_precision_are_read(shipped):
+    "Tables of parameters have float64, and counts may be NumPy's."
+    theta, x = torch.tensor([[0.3, 0.8]]), torch.zeros(1, 1, 8)
+    found = shipped.log_prob(theta.double(), x.double())
+    assert torch.equal(found, shipped.log_prob(theta, x))
+    drawn = shipped.sample(x.double(), np.int64(5), np.int64(1))
+    assert torch.equal(drawn, shipped.sample(x, 5, 1))
