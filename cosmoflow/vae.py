@@ -19,7 +19,8 @@ from fastcore.basics import patch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from .core import Maps, as_stack, evaluating, progress
+from .core import (Maps, as_stack, check_counts, check_kind, check_seed,
+                            evaluating, progress)
 from .data import MapData, Normalizer, augment
 from .encoder import SCALE
 from .layers import PeriodicConv, PeriodicUp
@@ -178,6 +179,10 @@ def train_vae(
     loss is not a number any more: the folder keeps the epoch before.
     Source: paper, A.2.
     """
+    check_kind("model", model, VAE)
+    check_kind("data", data, MapData)
+    check_counts(epochs=epochs, batch_size=batch_size)
+    check_seed(seed)
     settings = dict(batch_size=batch_size, lr=lr, patience=patience, bf16=bf16,
                     seed=seed)
     with Run(out, settings, data, model) as run:

@@ -401,6 +401,17 @@ def fresh(name):
     return CosmoFlow.from_preset("tiny", NORMALIZER)
 
 
+@pytest.mark.parametrize("wrong", (dict(epochs=0), dict(batch_size=0), dict(seed=-1),
+                                   dict(data=0), dict(model="vae")))
+@pytest.mark.parametrize("learn", (train_vae, distill, train_for_rate))
+def test_what_cannot_be_learnt_is_refused_before_a_folder_is_made(
+        learn, wrong, data, tmp_path):
+    model = fresh("vae" if learn is train_vae else "distill")
+    given = dict(model=model, data=data, out=tmp_path / "run") | wrong
+    with pytest.raises(ValueError, match=f"^{[*wrong][0]}[=:]"): learn(**given)
+    assert not list(tmp_path.iterdir())
+
+
 def test_these_modules_learn():
     found = {path.stem for path in (ROOT / "cosmoflow").glob("*.py")
              if ".backward(" in path.read_text(encoding="utf-8")}
