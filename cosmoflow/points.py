@@ -106,7 +106,6 @@ def _read_parts(paths: list[Path]) -> list[dict[str, np.ndarray]]:
         parts.append(part)
     return parts
 
-
 # %% ../nbs/course/18_points.ipynb #c18a0014
 @patch
 def split(self: PointData) -> tuple[PointData, PointData]:
@@ -211,7 +210,6 @@ def _enough(name: str, count: int) -> None:
     if count > RANKS[-1]: return
     raise ValueError(f"{name}: expected more than {RANKS[-1]} of each universe, "
                      f"found {count}")
-
 
 # %% ../nbs/course/18_points.ipynb #c18a0038
 def neighbours(
@@ -417,6 +415,7 @@ class PointFlow(Pretrained):
         encode: Any
         summarise: Any
         way: Any
+        walk_on: Any
         generate: Any
 
 # %% ../nbs/course/18_points.ipynb #c18a0062
@@ -460,6 +459,23 @@ def _finite(summary: Points, axes: str) -> Tensor:
     if found.isfinite().all(): return found
     raise ValueError("summary: expected finite numbers, found NaN or infinity")
 
+# %% ../nbs/course/18_points.ipynb #c18a0093
+@patch
+def walk_on(self: PointFlow,
+    points: Tensor,   # at the time `since`, (B, N, 3), Mpc/h
+    since: float,     # flow time
+    summary: Tensor,  # (B, C)
+    steps: int,       # of the solver
+    solver: str = "midpoint",  # as `integrate` takes it
+    trajectory: bool = False,  # the points after every step, too
+) -> Tensor:          # the points at the end; or (steps + 1, B, N, 3)
+    "Walks from some time to the end, without any truth to lean on."
+    def velocity(share: Tensor, x: Tensor) -> Tensor:
+        u = since + (1 - since) * share
+        way = self.way(x.to(summary), u.to(summary).expand(len(x)), summary)
+        return 2 * u * (1 - since) * way.float()
+
+    return integrate(velocity, points, steps, solver, trajectory)
 
 # %% ../nbs/course/18_points.ipynb #c18a0069
 @patch
@@ -470,22 +486,28 @@ def generate(self: PointFlow,
     solver: str = "midpoint",  # as `integrate` takes it
     seed: int | None = None,   # of the noise
     generator: torch.Generator | None = None,  # the same, as a generator
-    trajectory: bool = False,  # the points after every step, too
-) -> Tensor:                   # (n, count, 3), Mpc/h; or (steps + 1, n, count, 3)
+    trajectory: bool = False,  # all steps, those of a second walk at the end
+    again: float | None = None,  # flow time to return to, as 0.6; None: walk once
+) -> Tensor:                   # (n, count, 3), Mpc/h; or (steps of all, n, count, 3)
     "Draws universes as points that have such summaries."
     check_counts(count=count, steps=steps)
+    if again is not None and not 0 <= again < 1:
+        raise ValueError(f"again={again}: expected a flow time from 0 to below 1")
     _enough("count", count)
     like = next(self.parameters())
     told = _finite(summary, f"n, {self.config['channels']}")
     there, told = told.device, told.to(like)
     box, dice = self.config["box"], noise_source(generator, seed)
-    size = len(told), count, 3
-    noise = box * torch.rand(size, generator=dice, dtype=torch.float32)
-    way = lambda u, x: self.way(x.to(like), u.to(like).expand(len(x)), told).float()
+    noise = box * torch.rand(len(told), count, 3, generator=dice, dtype=torch.float32)
+    noise = noise.to(like.device)
     with evaluating(self):
-        found = integrate(lambda u, x: 2 * u * way(u, x), noise.to(like.device), steps,
-                          solver, trajectory)
-    return found.remainder(box).to(there)
+        path = self.walk_on(noise, 0, told, steps, solver, trajectory=True)
+        if again is not None:
+            back = noise + again**2 * (path[-1] - noise)
+            steps = math.ceil(steps * (1 - again))
+            second = self.walk_on(back, again, told, steps, solver, trajectory=True)
+            path = torch.cat([path, second])
+    return (path if trajectory else path[-1]).remainder(box).to(there)
 
 # %% ../nbs/course/18_points.ipynb #c18a0070
 @patch
@@ -611,7 +633,6 @@ def _training(
         f"data: expected four training universes or more, found {len(training)}")
     training.draw([0], count, seed=0)  # so many there are
     return training
-
 
 # %% ../nbs/course/18_points.ipynb #c18a0084
 @torch.inference_mode(False)  # with gradients, whatever the caller set

@@ -18,7 +18,8 @@ from cosmoflow import points as module
 from cosmoflow.points import (BOX, PARTICLES, RANKS, PointData, PointFlow, PointLayer,
                               couple, look_around, nearest_image, neighbours,
                               open_points, pair_counts, point_loss, simulate_points,
-                              spread_summaries, train_points, walk, wavevectors)
+                              spread_summaries, train_points, train_step, walk,
+                              wavevectors)
 
 DICE = torch.Generator().manual_seed(0)
 POINTS = BOX * torch.rand(2, 150, 3, generator=DICE)
@@ -253,6 +254,8 @@ def test_a_way_ends_where_the_particle_is(data):
     off = nearest_image(walk(noise, way, ones) - end)
     assert off.abs().max() < 1e-4
     assert torch.equal(walk(noise, way, 0 * ones), noise)
+    off = nearest_image(noise - start).abs()
+    assert BOX / PARTICLES * 0.45 < off.max() <= BOX / PARTICLES * 0.501
     half = walk(noise, way, 0.5 * ones) - noise
     torch.testing.assert_close(half, way / 4, atol=1e-5, rtol=1e-4)
 
@@ -302,6 +305,12 @@ def test_channels_go_dark_on_the_way(model):
                            model.way(POINTS, torch.ones(2), first))
 
 
+def test_a_summary_is_the_mean_of_what_points_think(model):
+    numbers, _ = model.encoder(POINTS, torch.zeros(2, 1))
+    by_hand = torch.stack([model.head(one.sum(0) / 150) for one in numbers])
+    torch.testing.assert_close(model.encode(POINTS), by_hand)
+
+
 @pytest.fixture(scope="module")
 def layer():
     torch.manual_seed(1)
@@ -323,6 +332,31 @@ def test_neighbours_are_summed_as_by_hand(layer):
             pull = soft @ law[b] * charge[b, j] * layer.rank[rank]
             total += torch.cat([torch.ones(1), way / way.norm()])[:, None] * pull
         torch.testing.assert_close(found[b, i], total / 4, rtol=1e-5, atol=1e-7)
+
+
+def test_points_begin_with_the_distances_of_their_neighbours():
+    distance = every_way(POINTS).norm(dim=-1).sort(-1).values[:, :, list(RANKS)]
+    found = look_around(POINTS, WAVES).log_r
+    torch.testing.assert_close(found, distance.log(), rtol=1e-4, atol=1e-4)
+
+
+def test_a_layer_adds_to_what_points_carry(layer):
+    told = torch.ones(2, 3).double()
+    numbers = torch.randn(2, 150, 5).double()
+    arrows = torch.randn(2, 150, 3, 2).double()
+    around = look_around(POINTS.double(), WAVES)
+    charges = layer.charge(numbers).split(2, -1)
+    near = layer.look_near(charges[0], around, told)
+    far = layer.look_far(charges[1], around, WAVES, told)
+    turned = arrows + layer.mix(torch.cat([arrows, near[:, :, 1:], far[:, :, 1:]], -1))
+    inner = torch.einsum("bnxc,bnxc->bnc", layer.left(turned), layer.right(turned))
+    inner = inner / (1 + inner.abs()).sqrt()
+    seen = layer.norm(torch.cat([numbers, near[:, :, 0], far[:, :, 0], inner], -1))
+    scale, shift = layer.film(told)[:, None].chunk(2, -1)
+    thought = layer.out(torch.nn.functional.silu(
+        layer.hidden(seen) * (1 + scale) + shift))
+    found = layer(numbers, arrows, around, WAVES, told)
+    torch.testing.assert_close(found, (numbers + thought, turned))
 
 
 def test_waves_are_summed_as_by_hand(layer):
@@ -372,10 +406,27 @@ def test_a_network_that_knows_the_way_arrives():
     torch.manual_seed(0)
     model, way = PointFlow(channels=4), torch.tensor([2.0, -1, 0.5])
     model.way = lambda x, u, summary: way.expand_as(x)
-    path = model.generate(torch.zeros(1, 4), 60, steps=4, seed=0, trajectory=True)
+    path = model.generate(torch.zeros(1, 4), 60, steps=4, seed=0, trajectory=True,
+                          again=0.5)
     off = nearest_image(path - path[0])
-    parts = torch.linspace(0, 1, 5)[:, None, None, None] ** 2
+    times = [*torch.linspace(0, 1, 5), *torch.linspace(0.5, 1, 3)]
+    parts = torch.stack(times)[:, None, None, None] ** 2
     torch.testing.assert_close(off, (parts * way).expand_as(off), atol=1e-4, rtol=1e-4)
+
+
+def test_the_second_walk_begins_on_the_straight_way_to_the_first_end(model):
+    summary = torch.ones(2, 4)
+    draw = lambda **more: model.generate(summary, 60, steps=5, seed=3, **more)
+    path = draw(trajectory=True, again=0.6)
+    once, twice = path[:6], path[6:]
+    assert len(twice) == 3 and torch.equal(once[-1], draw())
+    torch.testing.assert_close(nearest_image(twice[0] - once[0]),
+                               0.36 * nearest_image(once[-1] - once[0]),
+                               atol=1e-4, rtol=1e-4)
+    with torch.no_grad():
+        on = model.walk_on(twice[0], 0.6, summary, 2)
+    assert nearest_image(on - twice[-1]).abs().max() < 1e-4
+    assert not torch.equal(twice[-1], once[-1])
 
 
 @pytest.mark.parametrize("wrong", (dict(count=0), dict(steps=0), dict(count=1.5)))
@@ -410,6 +461,17 @@ def test_no_universe_is_in_two_parts(data):
     assert torch.equal(off, off.round())
 
 
+def test_parts_are_those_of_the_maps(data):
+    from types import SimpleNamespace
+
+    from cosmoflow.data import split_simulations
+    dealt = split_simulations(SimpleNamespace(n_sims=400, maps_per_simulation=1))
+    for part, numbers in zip(data.split(), (dealt[0], dealt[2])):
+        assert set(part.sims.tolist()) == set(numbers) & set(data.sims.tolist())
+        rows = [data.sims.tolist().index(sim) for sim in part.sims]
+        assert torch.equal(part.params, data.params[rows])
+
+
 def test_what_is_drawn_belongs_together(data):
     start, end = data.draw([4, 1], 300, seed=0)
     for row, universe in enumerate((4, 1)):
@@ -434,6 +496,60 @@ def test_spread_summaries_are_principal_components(data):
     assert size[0] == pytest.approx(1, rel=0.05) and (size < 1.05).all()
     assert (size.diff() < 0.05).all()
     assert (covariance - size.diag()).abs().max() < 0.05
+
+
+def home(data, points):
+    "The universe to which each set of points belongs."
+    return [[i for i, end in enumerate(data.end) if (end == one[0]).all(1).any()]
+            for one in points]
+
+
+def test_a_step_pairs_summaries_with_other_points_of_the_same_universe(
+        data, monkeypatch):
+    model, seen = PointFlow(4, 8, 4, 1, 2), []
+
+    def look(way, noise, ways, u, summary):
+        seen.append((noise, ways, u))
+        return loss(way, noise, ways, u, summary)
+
+    def hear(points):
+        told.append(points)
+        return encode(points)
+
+    loss, encode, told = module.point_loss, model.encode, []
+    monkeypatch.setattr(module, "point_loss", look)
+    model.encode = hear
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-4)
+    ends = []
+    draw = PointData.draw
+    monkeypatch.setattr(PointData, "draw", lambda self, *a, **k: ends.append(
+        draw(self, *a, **k)) or ends[-1])
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(12):
+        train_step(model, data, optimizer, generator, count=60)
+    for (noise, ways, _), others, (_, moved) in zip(seen[:3], told, ends[::2]):
+        arrived = nearest_image(noise + ways - moved)
+        assert arrived.abs().max() < 1e-4
+        assert home(data, moved) == home(data, others) and len(home(data, moved)) == 2
+        assert not torch.equal(moved, others)
+    u = torch.stack([u for _, _, u in seen])
+    assert ((u >= 0) & (u <= 1)).all() and u.std(0).min() > 0.1
+
+
+def test_the_rate_climbs_and_falls():
+    assert module._rate(0, 1000) == pytest.approx(0.02)
+    assert module._rate(49, 1000) == pytest.approx(0.951)
+    assert module._rate(500, 1000) == pytest.approx(0.5)
+    assert module._rate(999, 1000) == pytest.approx(0.01)
+
+
+def test_all_weights_learn_and_those_of_the_encoder_slowly(model):
+    fast, slow = module._groups(model)
+    assert (fast["scale"], slow["scale"]) == (1, 0.1)
+    slower = {id(p) for part in (model.encoder, model.head) for p in part.parameters()}
+    assert {id(p) for p in slow["params"]} == slower
+    every = [id(p) for group in (fast, slow) for p in group["params"]]
+    assert sorted(every) == sorted(id(p) for p in model.parameters())
 
 
 def test_a_stopped_training_goes_on_to_the_same_weights(data, tmp_path, monkeypatch):
