@@ -238,7 +238,6 @@ def _leave_quietly() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(128 + 13)  # what a shell says of SIGPIPE
 
-
 # %% ../nbs/tools/cli.ipynb #1dcfc1cb
 def main(
     argv: list[str] | None = None,  # arguments; those of the process when None
@@ -551,7 +550,6 @@ def _say_universes(rows: list[tuple]) -> None:
     for name, *x, unlike in rows:
         print(f"{name:9}  {x[0]:7.3f}   {x[1]:.3f} to {x[2]:.3f}     {x[3]:7.3f}   "
               f"{x[4]:.3f} to {x[5]:.3f}" + "   unlike" * (unlike > 0))
-
 
 # %% ../nbs/tools/cli.ipynb #1f150004
 @_command

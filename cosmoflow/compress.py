@@ -145,7 +145,6 @@ def _check_says(header: dict, path: str | Path) -> None:
         raise ValueError(f"{path}: its header says {name}={header.get(name)!r}, which "
                          "no file of ours says")
 
-
 # %% ../nbs/tools/compress.ipynb #c17a000e
 def _read_start(file: BinaryIO, path: Path) -> dict:
     "Reads magic and header, and stays behind them."
