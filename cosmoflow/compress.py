@@ -70,43 +70,6 @@ def _header(
             "digest": weights_digest(model), "shape": list(shape),
             "block": maps_at_once(shape[1:], pixels=256 * 64**2)} | more
 
-# %% ../nbs/tools/compress.ipynb #c17a00b6
-def _mark(symbols: np.ndarray) -> bytes:
-    "A checksum of whole numbers, four bytes."
-    return struct.pack("<I", zlib.crc32(symbols.astype("<i4").tobytes()))
-
-# %% ../nbs/tools/compress.ipynb #c17a00b5
-def compress(
-    model: CosmoFlow,
-    maps: Maps,                 # (n, H, W) surface density, memory-mapped or not
-    out: str | Path,            # the file to write, whole or not at all
-    name: str = "mini-scales",  # of the model, to be found again when decompressing
-    codec: Codec | None = None,  # None: as `make_codec` makes it
-    seed: int = 0,              # of the noise that decompressing will start from
-    box: float | None = None,   # side of the maps, Mpc/h; None: not known
-    check: bool = True,         # refuse maps that cannot be surface density
-    **options: float,           # of `make_codec`: step, tilt, means
-) -> dict:                      # the header
-    "Writes maps as a .cflow file, block by block. Raises `ValueError` for other maps."
-    check_kind("model", model, CosmoFlow)
-    maps = as_stack(maps, "n, H, W")
-    check_seed(seed)
-    if box is not None: check_box(box)
-    entropy_coders()  # a missing library says so before the work
-    codec = codec or make_codec(model, maps, **options)
-    header = as_json(_header(model, name, maps.shape, seed=seed, box=box,
-                             zone=codec.zone))
-    _check_says(header, out)  # else nobody could read it
-    with atomic_path(out) as tmp, tmp.open("wb") as file:
-        file.write(MAGIC)
-        _put(file, json.dumps(header).encode())
-        _put(file, codec.to_bytes())
-        for part in pieces(maps, header["block"]):
-            symbols = to_symbols(model, codec, part, check)
-            code = encode_symbols(symbols, codec.all_levels(), codec.zone)
-            _put(file, _mark(symbols) + code)
-    return header
-
 # %% ../nbs/tools/compress.ipynb #c17a000d
 def _is_count(value: Any, most: int = 2**31) -> bool:
     "Whether it is a whole number of 1 or more."
@@ -144,6 +107,43 @@ def _check_says(header: dict, path: str | Path) -> None:
         if can_be(header.get(name)): continue
         raise ValueError(f"{path}: its header says {name}={header.get(name)!r}, which "
                          "no file of ours says")
+
+# %% ../nbs/tools/compress.ipynb #c17a00b6
+def _mark(symbols: np.ndarray) -> bytes:
+    "A checksum of whole numbers, four bytes."
+    return struct.pack("<I", zlib.crc32(symbols.astype("<i4").tobytes()))
+
+# %% ../nbs/tools/compress.ipynb #c17a00b5
+def compress(
+    model: CosmoFlow,
+    maps: Maps,                 # (n, H, W) surface density, memory-mapped or not
+    out: str | Path,            # the file to write, whole or not at all
+    name: str = "mini-scales",  # of the model, to be found again when decompressing
+    codec: Codec | None = None,  # None: as `make_codec` makes it
+    seed: int = 0,              # of the noise that decompressing will start from
+    box: float | None = None,   # side of the maps, Mpc/h; None: not known
+    check: bool = True,         # refuse maps that cannot be surface density
+    **options: float,           # of `make_codec`: step, tilt, means
+) -> dict:                      # the header
+    "Writes maps as a .cflow file, block by block. Raises `ValueError` for other maps."
+    check_kind("model", model, CosmoFlow)
+    maps = as_stack(maps, "n, H, W")
+    check_seed(seed)
+    if box is not None: check_box(box)
+    entropy_coders()  # a missing library says so before the work
+    codec = codec or make_codec(model, maps, **options)
+    header = as_json(_header(model, name, maps.shape, seed=seed, box=box,
+                             zone=codec.zone))
+    _check_says(header, out)  # else nobody could read it
+    with atomic_path(out) as tmp, tmp.open("wb") as file:
+        file.write(MAGIC)
+        _put(file, json.dumps(header).encode())
+        _put(file, codec.to_bytes())
+        for part in pieces(maps, header["block"]):
+            symbols = to_symbols(model, codec, part, check)
+            code = encode_symbols(symbols, codec.all_levels(), codec.zone)
+            _put(file, _mark(symbols) + code)
+    return header
 
 # %% ../nbs/tools/compress.ipynb #c17a000e
 def _read_start(file: BinaryIO, path: Path) -> dict:
