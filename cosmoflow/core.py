@@ -6,10 +6,10 @@ Docs: https://cosmoflow.github.io/cosmoflow/tools/core.html"""
 
 # %% auto #0
 __all__ = ['BOX', 'SLABS', 'MAPS_PER_SIMULATION', 'Maps', 'Fields', 'free_memory', 'MapView', 'as_stack', 'to_tensor',
-           'check_counts', 'check_box', 'check_seed', 'check_kind', 'noise_source', 'best_device', 'maps_at_once',
-           'pieces', 'in_pieces', 'atomic_path', 'check_folder', 'as_json', 'write_json', 'read_json', 'check_fetched',
-           'bars_move', 'progress', 'alone', 'digest', 'differences', 'require_same_run', 'standard_error',
-           'evaluating', 'needs_extra']
+           'check_counts', 'check_box', 'check_seed', 'check_kind', 'check_finite', 'new_generator', 'noise_source',
+           'best_device', 'maps_at_once', 'pieces', 'in_pieces', 'atomic_path', 'check_folder', 'as_json', 'write_json',
+           'read_json', 'check_fetched', 'bars_move', 'progress', 'alone', 'digest', 'differences', 'require_same_run',
+           'standard_error', 'evaluating', 'needs_extra']
 
 # %% ../nbs/tools/core.ipynb #a3c818e9
 import glob
@@ -192,6 +192,25 @@ def check_kind(
     raise ValueError(f"{name}: expected a {kind.__name__}, found "
                      f"{type(value).__name__}{how}")
 
+# %% ../nbs/tools/core.ipynb #5f7bcfc6
+def check_finite(
+    name: str,         # of an argument
+    value: Tensor,     # what was given
+    advice: str = "",  # what to do about it
+) -> None:
+    "Raises `ValueError` for NaN and infinity."
+    if value.isfinite().all(): return
+    raise ValueError(f"{name}: expected finite numbers, found NaN or infinity"
+                     + f"; {advice}" * bool(advice))
+
+# %% ../nbs/tools/core.ipynb #ad57c916
+def new_generator(
+    seed: int,  # NumPy's whole numbers, too
+    device: torch.device | str = "cpu",  # where it draws
+) -> torch.Generator:
+    "A generator of its own for a seed."
+    return torch.Generator(device).manual_seed(int(seed))
+
 # %% ../nbs/tools/core.ipynb #ad57c917
 def noise_source(
     generator: torch.Generator | None,  # one to draw from, or None
@@ -205,7 +224,7 @@ def noise_source(
     check_seed(seed)
     if generator is not None:
         raise ValueError(f"seed={seed}: expected None beside a generator; give one")
-    return torch.Generator().manual_seed(int(seed))
+    return new_generator(seed)
 
 # %% ../nbs/tools/core.ipynb #19b3f5a7
 def _fastest() -> torch.device:

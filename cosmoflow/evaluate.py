@@ -19,7 +19,8 @@ from fastcore.basics import patch
 from torch import Tensor
 
 from .core import (BOX, MAPS_PER_SIMULATION, Maps, as_stack, check_kind,
-                            check_seed, in_pieces, maps_at_once, standard_error)
+                            check_seed, in_pieces, maps_at_once, new_generator,
+                            standard_error)
 from .data import MapData, batches
 from .inference import fit_cnn, fit_mlp, relative_error, spectrum_features
 from .model import CosmoFlow
@@ -179,7 +180,7 @@ def evaluate(
     check_seed(seed)
     train, val, test = data.split()
     sampling = model.sampling(steps, solver)
-    generator = torch.Generator().manual_seed(int(seed))
+    generator = new_generator(seed)
     each = test.maps_per_simulation
     rows, true, rec = _reconstruct(
         model, test.maps, generator, sampling, each, test.box)

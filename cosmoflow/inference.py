@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from .core import (BOX, MAPS_PER_SIMULATION, Maps, as_stack, bars_move,
                             check_counts, digest, evaluating, in_pieces, maps_at_once,
-                            needs_extra, progress, require_same_run,
+                            needs_extra, new_generator, progress, require_same_run,
                             standard_error)
 from .data import augment
 from .encoder import Encoder, EncoderBlock, summary
@@ -226,8 +226,8 @@ def fit_regressor(
                                   weight_decay=weight_decay)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(
         optimizer, epochs, eta_min=lr / 100)
-    order = torch.Generator().manual_seed(int(seed))
-    turns = torch.Generator(x.device).manual_seed(int(seed)) if symmetries else None
+    order = new_generator(seed)
+    turns = new_generator(seed, x.device) if symmetries else None
     train = partial(_epoch, model, optimizer, x, model.y_scaler(y), order, batch_size,
                     turns, bf16)
     held_out = partial(_loss, model, x_val, y_val)

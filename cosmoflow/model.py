@@ -25,8 +25,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from .core import (Fields, Maps, as_stack, atomic_path, best_device,
-                            check_counts, check_fetched, evaluating, maps_at_once,
-                            noise_source, pieces, read_json, to_tensor, write_json)
+                            check_counts, check_fetched, check_finite, evaluating,
+                            maps_at_once, noise_source, pieces, read_json, to_tensor,
+                            write_json)
 from .data import Normalizer
 from .encoder import SCALE, Encoder, WaveEncoder, summary, unfold
 from .flow import SOLVERS, Timetable, integrate
@@ -245,9 +246,7 @@ def decode(self: CosmoFlow,
     states of the flow first.
     """
     field = to_tensor(field, f"n, {self.config['channels']}, h, w", "field")
-    if not field.isfinite().all():
-        raise ValueError("field: expected finite numbers, found NaN or infinity; "
-                         "look at the maps that it was made from")
+    check_finite("field", field, "look at the maps that it was made from")
     check_counts(samples=samples)
     generator = noise_source(generator, seed)
     sampling, (n, _, h, w) = self.sampling(steps, solver), field.shape

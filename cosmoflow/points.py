@@ -27,8 +27,8 @@ from safetensors.numpy import load_file, save_file
 from torch import Tensor, nn
 
 from .core import (BOX, alone, atomic_path, check_box, check_counts,
-                            check_fetched, check_folder, check_kind, check_seed,
-                            digest, evaluating, noise_source, progress,
+                            check_fetched, check_finite, check_folder, check_kind,
+                            check_seed, digest, evaluating, noise_source, progress,
                             require_same_run, to_tensor)
 from .data import deal_simulations
 from .flow import channel_mask, integrate
@@ -171,8 +171,7 @@ def _inside(points: Points, box: float) -> np.ndarray:
     "Points in the box, from 0 to below `box`, in double precision."
     check_box(box)
     found = to_tensor(points, "n, N, 3", "points").detach().cpu().double() % box
-    if not found.isfinite().all():
-        raise ValueError("points: expected finite numbers, found NaN or infinity")
+    check_finite("points", found)
     if found.shape[1] < 2:
         raise ValueError("points: expected two of each universe or more, found one")
     return np.where(found == box, 0, found)  # by rounding
@@ -452,13 +451,6 @@ def point_loss(
     "Flow-matching loss of points on their way."
     return (model(walk(noise, way, u), u, summary) - way).square().mean()
 
-# %% ../nbs/course/18_points.ipynb #c18a00f3
-def _finite(summary: Points, axes: str) -> Tensor:
-    "Summaries as a tensor. Raises `ValueError` for NaN or infinity."
-    found = to_tensor(summary, axes, "summary")
-    if found.isfinite().all(): return found
-    raise ValueError("summary: expected finite numbers, found NaN or infinity")
-
 # %% ../nbs/course/18_points.ipynb #c18a0093
 @patch
 def walk_on(self: PointFlow,
@@ -495,7 +487,8 @@ def generate(self: PointFlow,
         raise ValueError(f"again={again}: expected a flow time from 0 to below 1")
     _enough("count", count)
     like = next(self.parameters())
-    told = _finite(summary, f"n, {self.config['channels']}")
+    told = to_tensor(summary, f"n, {self.config['channels']}", "summary")
+    check_finite("summary", told)
     there, told = told.device, told.to(like)
     box, dice = self.config["box"], noise_source(generator, seed)
     noise = box * torch.rand(len(told), count, 3, generator=dice, dtype=torch.float32)

@@ -25,8 +25,9 @@ from torch import Tensor, nn
 
 from .anomaly import Expectation
 from .core import (BOX, MAPS_PER_SIMULATION, Maps, as_stack, atomic_path,
-                            check_counts, check_fetched, check_kind, check_seed,
-                            needs_extra, read_json, write_json)
+                            check_counts, check_fetched, check_finite, check_kind,
+                            check_seed, needs_extra, new_generator, read_json,
+                            write_json)
 from .inference import keep_best, seeded, spectrum_features
 from .model import CosmoFlow, find_model, read_weights
 from .plot import OKABE_ITO, styled
@@ -112,7 +113,7 @@ def fit_flow(
     seed: int = 0,                # of batches, counts and maps
 ) -> float:                       # loss on the validation part: mean -log q(u), nats
     "Trains a flow by maximum likelihood, and keeps the best epoch."
-    draw, look = (torch.Generator().manual_seed(int(s)) for s in (seed, 0))
+    draw, look = map(new_generator, (seed, 0))
     turns = range(x.shape[1])
     seen = torch.cat([draw_some(x_val, look) for _ in turns])
     u, u_val = stretch(theta), stretch(theta_val).repeat(len(turns), 1)
@@ -328,7 +329,7 @@ def widen(self: Posterior,
     seed: int = 0,  # of the maps that are pooled
 ) -> Posterior:     # itself
     "Makes the posterior as wide, and its tails as heavy, as held-out ones ask for."
-    generator = torch.Generator().manual_seed(int(seed))
+    generator = new_generator(seed)
     m, x = x.shape[1], self.scaled(x)
     for n in range(1, m + 1):
         count = torch.full((len(x),), n)
@@ -345,9 +346,7 @@ def tell(self: Posterior,
     "Pools all maps of each simulation. Raises `ValueError` for more than fifteen."
     as_stack(x, f"B, m, {self.settings['features']}", "x")
     x = x.to(self.mean)
-    if not x.isfinite().all():
-        raise ValueError("x: expected finite numbers, found NaN or infinity; look at "
-                         "the maps that they are summaries of")
+    check_finite("x", x, "look at the maps that they are summaries of")
     if x.shape[1] > MAPS_PER_SIMULATION:
         raise ValueError(f"x: expected 1 to {MAPS_PER_SIMULATION} maps of a "
                          f"simulation, found {x.shape[1]}")
@@ -377,7 +376,7 @@ def sample(self: Posterior,
     check_seed(seed)
     if draws > 10**6: raise ValueError(f"draws={draws}: expected 1 to 1,000,000")
     draws, told = int(draws), self.tell(x)  # it may be NumPy's
-    generator = torch.Generator().manual_seed(int(seed))
+    generator = new_generator(seed)
     width, freedom = self.bell(told)
     z = draw_bell(draws, width, freedom, generator)
     size = max(1, 16_000 // draws)  # simulations at a time: steps take memory
@@ -560,7 +559,7 @@ def tarp(
     Source: Lemos et al. 2023, algorithm 2.
     """
     low, high = torch.tensor(PRIOR, dtype=theta.dtype).T
-    generator = torch.Generator().manual_seed(int(seed))
+    generator = new_generator(seed)
     point = torch.rand(theta.shape, generator=generator, dtype=theta.dtype)
     place = lambda value: (value - low) / (high - low)
     far = lambda value: (place(value) - point).norm(dim=-1)

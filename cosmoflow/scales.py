@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from .core import (BOX, Fields, Maps, as_stack, check_box, check_kind,
-                            check_seed, in_pieces, to_tensor)
+                            check_seed, in_pieces, new_generator, to_tensor)
 from .model import CosmoFlow, draw_fields
 from .spectra import cross_correlation, wavenumbers
 
@@ -92,7 +92,7 @@ def swap_changes(
     others = as_stack(others, ", ".join(map(str, maps.shape)), "others")
     check_box(box)
     check_seed(seed)
-    generator = torch.Generator().manual_seed(int(seed))
+    generator = new_generator(seed)
 
     def alike(maps: Tensor, others: Tensor) -> Tensor:  # r(k), (n, C, K)
         field, other = model.encode(maps), model.encode(others)
