@@ -224,12 +224,15 @@ def decompress(
 ) -> dict:                           # the header
     """Draws the maps of a .cflow file again, block by block.
 
-    Raises `ValueError` for a damaged file or for other weights, `FileNotFoundError`
-    if the model that the file names is not here.
+    Raises `ValueError` for a damaged file, for other weights and for an `out` that is
+    the file itself, `FileNotFoundError` if the model that it names is not here.
     """
     path = Path(path)
     with path.open("rb") as file:
         header = _read_start(file, path)
+        if Path(out).exists() and path.samefile(out):
+            raise ValueError(f"{out}: expected another name; this one is that of the "
+                             "file that is read")
         model = _fitting(path, header, model)
         (n, *side), block = header["shape"], header["block"]
         cells = side[0] // SCALE, side[1] // SCALE, model.config["channels"]

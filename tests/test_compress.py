@@ -275,6 +275,16 @@ def test_other_weights_are_refused(file):
         decompress(file, file.with_name("out.npy"), other)
 
 
+def test_a_file_is_not_replaced_by_its_own_maps(model, file, tmp_path):
+    "Nor through a link to it."
+    whole, link = file.read_bytes(), tmp_path / "link.npy"
+    link.symlink_to(file)
+    for out in (file, link):
+        with pytest.raises(ValueError, match=f"{out.name}: expected another name"):
+            decompress(file, out, model, steps=1)
+    assert file.read_bytes() == whole and link.is_symlink()
+
+
 def test_only_one_block_is_in_memory(model, tmp_path, monkeypatch):
     "Each stack that is encoded or decoded is a block; the file itself stays mapped."
     np.save(tmp_path / "maps.npy", np.tile(MAPS[:1], (600, 1, 1)))
