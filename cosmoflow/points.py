@@ -624,7 +624,7 @@ def _training(
     training = data.split()[0]
     if len(training) < 4: raise ValueError(
         f"data: expected four training universes or more, found {len(training)}")
-    training.draw([0], count, seed=0)  # so many there are
+    training.draw([0], count, seed=0)  # refuses more than are kept
     return training
 
 # %% ../nbs/course/18_points.ipynb #c18a0084
