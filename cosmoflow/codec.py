@@ -11,7 +11,6 @@ __all__ = ['LEVELS', 'BRIGHT', 'EXCESS', 'FEWEST', 'hartley', 'principal_axes', 
 
 # %% ../nbs/course/17_codec.ipynb #c17a0005
 import math
-import time
 import zlib
 from collections.abc import Iterator
 from copy import deepcopy
@@ -569,13 +568,13 @@ def train_for_rate(
         bar = progress(total=epochs * updates, initial=run.epoch * updates,
                        every=updates, unit="update", desc="training for rate")
         for epoch in range(run.epoch, epochs):
-            start, losses = time.time(), []
+            losses = []
             for both in learner.epoch(epoch):
                 losses.append(both)
                 bar.update()
             flow, rate = torch.stack(losses).mean(0).tolist()
             row = {"epoch": epoch + 1, "flow": flow, "bits": rate * data.pixels**2,
-                   **learner.noise.known(), "seconds": round(time.time() - start, 1)}
+                   **learner.noise.known()}
             run.keep(row, learner.average)
         bar.close()
     return learner.average, learner.noise.known()

@@ -8,7 +8,6 @@ Docs: https://cosmoflow.github.io/cosmoflow/course/distill.html"""
 __all__ = ['flow_path', 'path_loss', 'spectral_loss', 'lesson', 'student_losses', 'one_map_each', 'Student', 'distill']
 
 # %% ../nbs/course/13_distill.ipynb #a673f827
-import time
 from collections.abc import Iterator
 from copy import deepcopy
 from functools import partial
@@ -227,10 +226,9 @@ def distill(
         bar = progress(total=epochs * each, initial=run.epoch * each, every=each,
                        unit="update", desc="distilling")
         for epoch in range(run.epoch, epochs):
-            start = time.time()
             for _ in student.epoch(epoch): bar.update()
             row = {"epoch": epoch + 1, **student.judge(exam)}
-            run.keep(row | {"seconds": round(time.time() - start, 1)}, student.average)
+            run.keep(row, student.average)
             bar.set_postfix(path=f"{row['path']:.3f}", val=f"{row['val_path']:.3f}",
                             spectrum=f"{row['val_spectral'] ** 0.5:.1%}")
         bar.close()

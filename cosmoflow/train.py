@@ -49,11 +49,11 @@ from .model import CosmoFlow, Pretrained
 def epoch_generator(
     seed: int,             # of the run
     epoch: int,            # which one, from 0
-    process: int,          # which stream of random numbers, from 0
+    stream: int,           # which generator of the epoch, from 0
     device: torch.device,  # of the generator
 ) -> torch.Generator:
     "All randomness of one epoch. It depends on nothing that came before."
-    sequence = np.random.SeedSequence([seed, epoch, process])
+    sequence = np.random.SeedSequence([seed, epoch, stream])
     entropy = sequence.generate_state(1, np.uint64)[0]
     return torch.Generator(device).manual_seed(int(entropy >> np.uint64(1)))
 
@@ -102,7 +102,7 @@ def validation_loss(
     "Flow-matching loss over a part, without gradients or symmetries."
     total = 0.0
     with evaluating(model):
-        for which in torch.arange(len(loader)).split(batch_size):
+        for which in torch.arange(len(loader)).split(int(batch_size)):
             loss = flow_matching_loss(model, loader(which), generator).item()
             total += loss * len(which)
     return total / len(loader)
@@ -591,6 +591,7 @@ class Run:
         models: Mapping[str, nn.Module]
         optimizer: torch.optim.Optimizer
         parts: dict[str, Any]
+        since: float
         def __enter__(self) -> Self: ...
         def __getattr__(self, name: str) -> Any: ...
 
@@ -638,6 +639,7 @@ def resume(self: Run,
     **parts: Any,                      # what else has a state, or None: a schedule
 ) -> None:
     "Notes what is to be kept, and fills it from this run's checkpoint, if any."
+    self.since = time.time()  # the seconds of a row count from here
     self.models, self.optimizer = models, optimizer
     self.parts = {name: part for name, part in parts.items() if part is not None}
     if not self.checkpoint.exists(): return
@@ -679,12 +681,14 @@ def require_finite(
 # %% ../nbs/course/09_train.ipynb #81932a5b
 @patch
 def keep(self: Run,
-    row: dict[str, float],  # of the log: `epoch`, losses, rate, seconds
+    row: dict[str, float],  # of the log: `epoch`, losses, rate
     weights: Pretrained,    # of all that is trained, the model to use
 ) -> None:
     "Writes log, weights, then the checkpoint; nothing if a loss is not finite."
     require_finite(row, weights)
-    self.history.append(row)
+    now = time.time()
+    self.history.append(row | {"seconds": round(now - self.since, 1)})
+    self.since = now
     if not self.main: return
     write_log(self.out / "log.csv", self.history)
     weights.save_pretrained(self.out)
@@ -738,15 +742,13 @@ def train(
         bar = progress(total=config.epochs * steps, initial=run.epoch * steps,
                        every=steps, unit="step", desc="training", disable=not run.main)
         for epoch in range(run.epoch, config.epochs):
-            if epoch == run.epoch: start = time.time()
             seen = f"{run.history[-1]['val_loss']:.3f}" if run.history else "-"
             for step, losses in enumerate(learner.epoch(loader, epoch)):
                 bar.update()
                 if step % 10: continue
                 bar.set_postfix(epoch=epoch + 1, loss=f"{losses[0]:.3f}", val=seen)
             if (epoch + 1) % config.check_every and epoch + 1 < config.epochs: continue
-            row = {"epoch": epoch + 1, **learner.judge(val)}
-            run.keep(row | {"seconds": round(time.time() - start, 1)}, learner.trained)
+            run.keep({"epoch": epoch + 1, **learner.judge(val)}, learner.trained)
         bar.close()
         learner.trained.eval().fit_prior(training.maps)
         if run.main: learner.trained.save_pretrained(run.out)

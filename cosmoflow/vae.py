@@ -9,7 +9,6 @@ __all__ = ['GDN', 'VAE', 'vae_loss', 'batch_losses', 'vae_epoch', 'validation_lo
 
 # %% ../nbs/course/12_vae.ipynb #fc2b48e5
 import math
-import time
 from functools import partial
 from pathlib import Path
 
@@ -194,7 +193,6 @@ def train_vae(
         bar = progress(range(run.epoch, epochs), initial=run.epoch, total=epochs,
                        unit="epoch", desc="training the VAE")
         for epoch in bar:
-            start = time.time()
             total = vae_epoch(model, loader, optimizer, epoch, batch_size, bf16, seed)
             noise = epoch_generator(seed, 0, 2, model.device)  # the same in every epoch
             val_loss = validation_loss(model, val, batch_size, noise)
@@ -202,7 +200,7 @@ def train_vae(
             row = {"epoch": epoch + 1, "train_loss": train_loss, "mse": mse, "kl": kl,
                    "val_loss": val_loss, "lr": optimizer.param_groups[0]["lr"]}
             plateau.step(val_loss)
-            run.keep(row | {"seconds": round(time.time() - start, 1)}, model)
+            run.keep(row, model)
             bar.set_postfix(loss=f"{train_loss:.3f}", val=f"{val_loss:.3f}")
     return model.eval()
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from contextlib import contextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -255,6 +256,17 @@ def test_weights_that_are_not_numbers_are_not_kept(data, tmp_path):
         with pytest.raises(FloatingPointError, match="epoch 1: a weight is not finite"):
             run.keep({"epoch": 1, "loss": 0.5}, model)
     assert [p.name for p in tmp_path.iterdir()] == [".lock"]
+
+
+def test_a_row_tells_the_seconds_since_the_one_before(data, tmp_path, monkeypatch):
+    model, clock = untrained("tiny", torch.device("cpu")), iter((200, 203.04, 210.04))
+    monkeypatch.setattr("cosmoflow.train.time",
+                        SimpleNamespace(time=lambda: next(clock)))
+    with Run(tmp_path, {}, data, model) as run:
+        run.resume({"model": model}, torch.optim.AdamW(model.parameters()))
+        for epoch in (1, 2): run.keep({"epoch": epoch, "loss": 0.5}, model)
+    log = (tmp_path / "log.csv").read_text(encoding="utf-8").splitlines()
+    assert log == ["epoch,loss,seconds", "1,0.5,3.0", "2,0.5,7.0"]
 
 
 HOLD = """

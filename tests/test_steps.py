@@ -155,7 +155,8 @@ def test_weights_that_stand_still_have_one_validation_loss(name, data, tmp_path)
 def test_validation_loss_is_the_mean_over_maps(data):
     "Whatever is left for the last batch counts for as much as it is."
     model, loader = randomised(), MapLoader(data.split()[1], NORM, CPU)
-    found = validation_loss(model, loader, torch.Generator().manual_seed(5), 4)
+    generator = torch.Generator().manual_seed(5)
+    found = validation_loss(model, loader, generator, np.int64(4))  # of a loop, perhaps
     generator, losses = torch.Generator().manual_seed(5), []
     for maps in NORM(loader.maps[:]).split(4):
         t = torch.rand(len(maps), generator=generator)
