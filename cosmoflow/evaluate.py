@@ -174,7 +174,10 @@ def evaluate(
     steps: int | None = None,   # of `decode`; None: the model's own
     solver: str | None = None,  # of `decode`; None: the model's own
 ) -> Evaluation:
-    "Measures all that we claim of a model, on simulations that training did not see."
+    """Measures all that we claim of a model, on simulations that training did not see.
+
+    Parameters are inferred where they vary, and left out where they do not.
+    """
     check_kind("model", model, CosmoFlow)
     check_kind("data", data, MapData)
     check_seed(seed)
@@ -186,7 +189,9 @@ def evaluate(
         model, test.maps, generator, sampling, each, test.box)
     measured = asdict(_average(rows, wavenumbers(test.pixels, test.box), each))
     numbers = {k: np.asarray(v).tolist() for k, v in measured.items()}
-    methods = ("summaries", "spectrum", "raw maps")[:3 if raw_maps else 2]
+    methods: tuple[str, ...] = ("summaries", "spectrum", "raw maps")
+    if not raw_maps: methods = methods[:2]
+    if not np.ptp(train.targets[:, :2], 0).all(): methods = ()  # as in the set CV
     counts = {"training": train.n_sims, "validation": val.n_sims, "test": test.n_sims}
     errors = infer_parameters(model, train, val, test, methods, seed)
     metrics = {"suite": data.suite, "set": data.set, "simulations": counts,
@@ -226,6 +231,8 @@ def report(
         f"cross-correlation r at modes 1 to 4: {r}",
         f"distance of one-point distributions: {m.pdf:.4f} +- {m.pdf_error:.4f} dex",
         f"{'relative error, %':>20}  {header}"]
+    if not metrics["inference"]:
+        lines[-1] = "the parameters of this set do not vary, so none is inferred"
     for method, e in metrics["inference"].items():
         percent = 100 * np.array([e["mean"], e["standard_error"]], float)
         row = "  ".join(f"{a:5.2f} +- {b:4.2f}" for a, b in percent.T)

@@ -219,8 +219,13 @@ def fit_regressor(
 ) -> Regressor:                    # of the epoch that did best on the validation part
     """Trains a network to predict parameters: least squares with AdamW.
 
-    Raises `FloatingPointError` if the loss is not a number.
+    Raises `ValueError` for a parameter that never varies, `FloatingPointError` if the
+    loss is not a number.
     """
+    still = (y == y[0]).all(0).nonzero()[:, 0].tolist()
+    if still:
+        raise ValueError(f"y: expected parameters that vary, found the same in every "
+                         f"row of column {still[0]}; leave it out")
     model = Regressor(net, x_scaler, Scaler.fit(y))
     optimizer = torch.optim.AdamW(net.parameters(), lr=lr, betas=betas,
                                   weight_decay=weight_decay)

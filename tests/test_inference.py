@@ -11,9 +11,10 @@ from conftest import randomised
 
 from cosmoflow import inference
 from cosmoflow.data import Normalizer, open_maps
+from cosmoflow.evaluate import evaluate, report
 from cosmoflow.inference import fit_mlp, fit_resnet18, relative_error, search_mlp
-from cosmoflow.results import (Result, open_experiment, read_record, read_records,
-                               record, results_table)
+from cosmoflow.results import (Result, headlines, open_experiment, read_record,
+                               read_records, record, results_table)
 from cosmoflow.train import identify
 
 
@@ -248,3 +249,21 @@ def test_figures_of_quick_runs_say_so(full):
     open_experiment("00_trial", model=None, full=full).mark(fig)
     assert [t.get_text() for t in fig.texts] == ([] if full else ["quick run"])
     plt.close(fig)
+
+
+def test_what_never_varies_cannot_be_learned():
+    "A constant parameter is refused, where it would give errors of 0 and NaN."
+    (x, y), (x_val, y_val) = linear(60, 0), linear(30, 1)
+    still = torch.column_stack([y, torch.full((60,), 0.3)])
+    with pytest.raises(ValueError, match="y: .*vary.*column 2"):
+        fit_mlp(x, still, x_val, y_val, hidden=4, epochs=1)
+
+
+def test_a_set_of_one_cosmology_is_judged_by_its_maps():
+    "CV varies phases alone: its maps are measured, and no parameter is inferred."
+    data = open_maps("PM", "CV", sims=slice(0, 10), pixels=32)
+    model = randomised("tiny")
+    metrics = evaluate(model, data, steps=1, solver="euler").metrics
+    assert metrics["inference"] == {} and metrics["reconstruction"]["n_maps"] == 15
+    assert "do not vary" in report(metrics)
+    assert all("relative error" not in row.quantity for row in headlines(metrics, "it"))
