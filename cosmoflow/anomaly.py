@@ -17,7 +17,7 @@ from fastcore.basics import patch
 from torch import Tensor, nn
 
 from .core import (BOX, MAPS_PER_SIMULATION, Maps, as_stack, check_kind,
-                            in_pieces)
+                            check_counts, check_finite, in_pieces)
 from .data import MapData
 from .inference import parabola, spectrum_features
 from .model import CosmoFlow
@@ -31,6 +31,7 @@ def count_peaks(
 ) -> Tensor:     # peaks below, between and above the `HEIGHTS`, (n, 9)
     "Counts the pixels that rise above their eight neighbours, by their height."
     def count(maps: Tensor) -> Tensor:
+        check_finite("maps", maps, "mend or leave out these maps")
         height = (maps / maps.mean((1, 2), keepdim=True)).clamp_min(1e-3).log10()
         wrapped = F.pad(maps[:, None], (1, 1, 1, 1), mode="circular")
         peak = maps == F.max_pool2d(wrapped, 3, 1)[:, 0]
@@ -112,6 +113,9 @@ def fit(cls: Expectation,
     each: int = MAPS_PER_SIMULATION,  # maps of one simulation
 ) -> Expectation:
     "Learns from cold maps, by least squares."
+    check_counts(each=each)
+    for name, given in (("summary", summary), ("fingerprint", fingerprint)):
+        check_finite(name, given, "look at the maps that it is of")
     new = cls(summary.shape[1], fingerprint.shape[1])
     fingerprint = fingerprint.to(new.mean)
     new.mean, new.std = fingerprint.mean(0), fingerprint.std(0).clamp_min(1e-12)
@@ -141,6 +145,7 @@ def surprise(self: Expectation,
     together: int = 1,      # maps to judge as one, in a row: 1, or all of a simulation
 ) -> Tensor:                # (n / together,)
     "Chi-square of the residual of each map, or of the mean residual of several."
+    check_counts(together=together)
     residual = self.residual(summary, fingerprint)
     if together == 1: return chi_square(residual, self.scatter)
     return chi_square(residual.unflatten(0, (-1, together)).mean(1), self.mean_scatter)
@@ -153,7 +158,10 @@ def held_out_surprise(
     folds: int = 5,       # parts, each scored by a fit on the others
 ) -> tuple[Tensor, Tensor]:  # of each map (n,), and of each simulation (n / each,)
     "The surprise of cold maps to an expectation that did not see their simulation."
+    check_counts(each=each, folds=folds)
     sims = len(summary) // each
+    if not 2 <= folds <= sims:
+        raise ValueError(f"folds={folds}: expected 2 to the {sims} simulations")
     one, together = torch.zeros(sims, each).double(), torch.zeros(sims).double()
     by_sim = [x.double().unflatten(0, (sims, each)) for x in (summary, fingerprint)]
     for fold in range(folds):

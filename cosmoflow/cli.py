@@ -97,7 +97,7 @@ def _sims(text: str) -> slice:
     "`0:400`, `:10`, `5` -> slice."
     ends = text.split(":")
     try:
-        if len(ends) == 1: return slice(int(text), int(text) + 1)
+        if len(ends) == 1: return slice(int(text), int(text) + 1 or None)  # -1: last
         start, stop = (int(end) if end else None for end in ends)
         return slice(start, stop)
     except ValueError:
@@ -244,6 +244,7 @@ def main(
 ) -> None:
     "The console script: runs one command. An error ends it with one line and status 2."
     _spell_out()
+    if argv is None: os.environ["MPLBACKEND"] = "agg"  # our process: figures are files
     given = vars(_parser().parse_args(argv))
     command, debug = COMMANDS[given.pop("command")], given.pop("debug")
     for name in ("pdb", "xtra"): given.pop(name)  # anno_parser adds them, hidden
@@ -472,10 +473,12 @@ def _check_output(path: Path, suffix: str = ".npy", source: Path | None = None) 
 
     if path.suffix != suffix:
         raise ValueError(f"{path}: expected an output name that ends in {suffix}")
-    if path.is_dir():
-        raise IsADirectoryError(f"{path}: expected a file, but it is a folder; "
+    if path.exists() and not path.is_file():
+        what = "folder" if path.is_dir() else "pipe or a device"
+        raise IsADirectoryError(f"{path}: expected a file, but it is a {what}; "
                                 "choose another name")
-    check_folder(path.parent)
+    real = Path(os.path.realpath(path)) if path.is_symlink() else path
+    check_folder(real.parent)  # of a link: where it leads
     if source and source.exists() and path.exists() and path.samefile(source):
         raise ValueError(f"{path}: expected another name; this one is that of the "
                          "file that is read")

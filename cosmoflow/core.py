@@ -130,6 +130,9 @@ def as_stack(
     if axes and not any(_fits(shape, option) for option in axes.split(" or ")):
         raise ValueError(f"{name}: expected shape {expected}, found {shape}; "
                          f"{_advice(name, shape, axes)}")
+    if np.ma.is_masked(maps):
+        raise ValueError(f"{name}: expected a number in every pixel, found masked ones;"
+                         f" leave out these maps, or fill them: {name}.filled(number)")
     kind = str(maps.dtype).removeprefix("torch.").lstrip("<>=")
     if not kind.startswith(("f", "bfloat", "i", "u")):
         raise ValueError(f"{name}: expected real numbers, found {kind}; "
@@ -208,7 +211,8 @@ def new_generator(
     seed: int,  # NumPy's whole numbers, too
     device: torch.device | str = "cpu",  # where it draws
 ) -> torch.Generator:
-    "A generator of its own for a seed."
+    "A generator of its own for a seed. Raises `ValueError` for what is none."
+    check_seed(seed)
     return torch.Generator(device).manual_seed(int(seed))
 
 # %% ../nbs/tools/core.ipynb #ad57c917
@@ -536,8 +540,10 @@ def standard_error(
     each: int = MAPS_PER_SIMULATION,  # maps of one simulation
 ) -> Any:  # (...), an array or tensor as `values`; NaN for a single simulation
     "Standard error of the mean over simulations: maps of one are not independent."
+    check_counts(each=each)
     n = len(values)
-    if n % each: raise ValueError(f"values: expected {each} a simulation, found {n}")
+    if n % each or not n:
+        raise ValueError(f"values: expected {each} a simulation, found {n}")
     by_sim = values.reshape(-1, each, *values.shape[1:]).mean(1)
     if len(by_sim) < 2: return by_sim[0] * math.nan
     spread = by_sim.std(0) if isinstance(by_sim, Tensor) else by_sim.std(0, ddof=1)

@@ -28,7 +28,8 @@ from torch import Tensor
 
 from .core import (BOX, MAPS_PER_SIMULATION, Fields, Maps, MapView, alone,
                             as_stack, check_box, check_counts, check_fetched,
-                            check_folder, in_pieces, maps_at_once, pieces, to_tensor)
+                            check_folder, check_seed, in_pieces, maps_at_once, pieces,
+                            to_tensor)
 from .fetch import check_address, fetch_file
 
 # %% ../nbs/course/02_data.ipynb #a7a789c7
@@ -78,9 +79,9 @@ def param_path(
 # %% ../nbs/course/02_data.ipynb #128a4797
 def _check_names(suite: str, set: str, field: str | None) -> None:
     "Raises `ValueError` for what CMD has no name for."
-    field = default_field(suite) if field is None else field
     known: dict[str, tuple[str, Sequence[str]]] = {
-        "suite": (suite, SUITES), "set": (set, SETS), "field": (field, FIELDS)}
+        "suite": (suite, SUITES), "set": (set, SETS)}
+    if field is not None: known["field"] = field, FIELDS
     for name, (value, choices) in known.items():
         if value not in choices:
             raise ValueError(
@@ -174,15 +175,17 @@ def _load_params(path: Path, suite: str) -> tuple[np.ndarray, tuple[str, ...]]:
 # %% ../nbs/course/02_data.ipynb #8190ab3e
 def _check_pairs(
     maps: Any,                    # hoped to be (n, H, W)
-    params: Any,                  # hoped to be (n_sims, P)
+    params: np.ndarray,           # hoped to be (n_sims, P)
     param_names: tuple[str, ...]  # of the P columns
 ) -> None:
     "Raises `ValueError` for maps and parameters that cannot belong together."
-    columns = np.shape(params)[1:]
-    if columns != (len(param_names),):
+    if params.shape[1:] != (len(param_names),):
         raise ValueError(
             "params: expected a row a simulation and a column for each of "
-            f"{param_names}, found shape {np.shape(params)}")
+            f"{param_names}, found shape {params.shape}")
+    if params.dtype.kind not in "fiu" or not np.isfinite(params).all():
+        raise ValueError("params: expected finite numbers, found NaN, infinity or no "
+                         "numbers; mend or leave out these simulations")
     n, rows = len(maps), len(params)
     if n: as_stack(maps, "n, H, W")
     fits = n >= rows and n % rows == 0 if rows else n == 0
@@ -208,6 +211,7 @@ class MapData:
         def __getattr__(self, name: str) -> Any: ...
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "params", np.asarray(self.params))  # a list, perhaps
         _check_pairs(self.maps, self.params, self.param_names)
         check_box(self.box)
         if self.maps.dtype != np.float32:  # converted when they are read
@@ -241,6 +245,9 @@ def maps_per_simulation(self: MapData) -> int:
 def __getitem__(self: MapData,
     i: int,                            # number of a map; -1 is the last
 ) -> tuple[np.ndarray, np.ndarray]:    # the map, (H, W), and its parameters, (P,)
+    if not hasattr(i, "__index__"):
+        raise ValueError(f"data[{i!r}]: expected the number of one map; for several, "
+                         "index data.maps and data.targets, or use data.simulations")
     i = range(len(self))[i]
     return MapView(self.maps, [i])[0], self.params[i // self.maps_per_simulation]
 
@@ -405,6 +412,15 @@ def _deal(n: int, seed: int) -> np.ndarray:
     blocks = [rng.permutation(10) + rng.random(10) for _ in range(-(-n // 10))]
     return np.argsort(np.concatenate(blocks)[:n])
 
+# %% ../nbs/course/02_data.ipynb #3e63fb8e
+def _are_shares(
+    fractions: Any,  # hoped to be three numbers
+) -> bool:
+    "Whether they are shares of a whole, which NaN is not."
+    shares = np.asarray(fractions)
+    if shares.shape != (3,) or shares.dtype.kind not in "fiu": return False
+    return bool(shares.min() >= 0 and abs(shares.sum() - 1) <= 1e-6)
+
 # %% ../nbs/course/02_data.ipynb #3e63fb90
 def deal_simulations(
     n: int,         # simulations
@@ -416,7 +432,8 @@ def deal_simulations(
     Where the counts are tens and the fractions tenths, a longer suite keeps every
     simulation of a shorter one in the same part. Raises `ValueError` for an empty part.
     """
-    if len(fractions) != 3 or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
+    check_seed(seed)
+    if not _are_shares(fractions):
         raise ValueError(f"fractions={fractions}: expected three numbers of 0 or more "
                          "that sum to 1")
     cuts = np.round(np.cumsum(fractions)[:2] * n).astype(int)

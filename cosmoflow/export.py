@@ -25,8 +25,9 @@ import torch
 from torch import Tensor, nn
 
 import cosmoflow
-from .core import (atomic_path, check_counts, check_folder, check_kind,
-                            check_seed, needs_extra, noise_source, write_json)
+from .core import (as_stack, atomic_path, check_counts, check_folder,
+                            check_kind, check_seed, needs_extra, noise_source,
+                            write_json)
 from .data import (MapData, deal_simulations, open_maps,
                             split_simulations)
 from .encoder import SCALE, summary, unfold
@@ -320,8 +321,9 @@ def _about(model: CosmoFlow, data: MapData, name: str) -> dict:
         "mask": "channel c is live at time t if c < max(1, C - floor(C t))",
         "spectrum": _spectrum(h, data.box),
     }
-    if model.prior is not None: about["prior"] = {
-        "shape": list(model.prior.shape), "values": model.prior.flatten(),
+    prior, cells = model.prior, (h // SCALE, w // SCALE)
+    if prior is not None and prior.shape[:2] == cells: about["prior"] = {
+        "shape": list(prior.shape), "values": prior.flatten(),
         "meaning": "[row, column, 1 + C, C, (re, im)]: mean of the field, then the "
                    "Cholesky factor of its cross-spectra, FFT2 with norm ortho: "
                    "field = mean + Re IFFT2(factor @ FFT2(white noise))"}
@@ -505,6 +507,9 @@ def export(
     check_seed(seed)
     check_folder(out)
     h, w = data.maps.shape[1:]
+    for one in sets:
+        check_kind("sets", one, MapData)
+        as_stack(one.maps, f"n, {h}, {w}", f"sets, {one.set}")
     full, test = graphs(model, (h, w)), data.split()[2].maps
     x = model.normalizer(test[:: max(1, len(test) // 50)][:50])
     half, error = halved_safely(full, x, model.normalizer.std, seed)

@@ -119,6 +119,7 @@ def about(
     model: CosmoFlow,  # whose encoder makes the fields
 ) -> dict:             # numbers, lists and text
     "What a live figure is told of a model: sizes, units, statistics, where it starts."
+    check_kind("model", model, CosmoFlow)
     data = open_maps("PM", "LH")
     some = data.simulations(maps=slice(None, None, 5))  # one map along each axis
     part, _, _ = split_simulations(some)
@@ -128,7 +129,9 @@ def about(
     to = {name: {"input": r["x"], "layers": r["layers"], "output": r["y"]}
           for name, r in plain.items()}
     params = torch.from_numpy(some.targets[part, :2]).float()
-    prior = field_prior(field[part]) if model.prior is None else model.prior
+    prior = model.prior
+    if prior is None or prior.shape[:2] != field.shape[2:]:  # none for these maps
+        prior = field_prior(field[part])
     return as_json({
         "side": data.pixels, "box": data.box, "field": field.shape[1:],
         "mean": model.normalizer.mean, "std": model.normalizer.std,
@@ -143,9 +146,12 @@ def about_sorted(
     steps: int = 4,    # of midpoint, for one map
 ) -> dict:             # numbers and lists
     "What the figure `scales` is told of a second model."
-    if model.prior is None: raise ValueError("model: expected one with a prior")
+    check_kind("model", model, CosmoFlow)
     test = open_maps("PM", "LH").split()[2]
     fields = model.encode(test.maps[STARTS["scales"]]).cpu()
+    if model.prior is None or model.prior.shape[:2] != fields.shape[2:]:
+        raise ValueError("model: expected one with a prior for maps of "
+                         f"{test.pixels} pixels")
     return as_json({
         "mean": model.normalizer.mean, "std": model.normalizer.std, "steps": steps,
         "prior": model.prior.flatten(), "fields": fields.flatten(1)})

@@ -8,9 +8,10 @@ Docs: https://cosmoflow.github.io/cosmoflow/tools/plot.html"""
 __all__ = ['OKABE_ITO', 'COLOURS', 'styled', 'colours', 'show_maps', 'log_ticks', 'plot_spectra', 'figure']
 
 # %% ../nbs/tools/plot.ipynb #2287c5ac
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.resources import files
+from typing import Any
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -22,7 +23,7 @@ from matplotlib.figure import Figure, FigureBase
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from .core import (BOX, MAPS_PER_SIMULATION, Maps, as_stack, check_box,
-                            to_tensor)
+                            check_counts, check_finite, to_tensor)
 from .spectra import cross_correlation, power_spectrum, stacked_ratio
 
 # %% ../nbs/tools/plot.ipynb #59ded812
@@ -58,6 +59,7 @@ def colours(
 # %% ../nbs/tools/plot.ipynb #aec2721e
 def _log(maps: torch.Tensor) -> np.ndarray:
     "Takes log10 of maps; empty pixels get the smallest value that is not empty."
+    check_finite("maps", maps, "draw these maps without it, or fill such pixels")
     values = maps.detach().cpu().numpy()
     if not (values > 0).any():
         raise ValueError("maps: expected surface density, found no pixel above 0; "
@@ -132,6 +134,17 @@ def _spectrum(
     band = power.quantile(power.new_tensor([0.16, 0.84]), 0)
     ax.fill_between(k, *band, color=colour, alpha=0.15, lw=0)
 
+# %% ../nbs/tools/plot.ipynb #560117de
+def _check_named(
+    name: str,   # of an argument
+    value: Any,  # hoped to be stacks of maps by name
+) -> None:
+    "Raises `ValueError` for maps without a name, or for none."
+    if isinstance(value, Mapping) and value: return
+    found = "none" if isinstance(value, Mapping) else type(value).__name__
+    raise ValueError(f"{name}: expected maps by name, such as {{'my model': maps}}, "
+                     f"found {found}")
+
 # %% ../nbs/tools/plot.ipynb #560117e0
 @styled()
 def plot_spectra(
@@ -141,6 +154,7 @@ def plot_spectra(
     axes: Sequence[Axes] | None = None,  # two axes to draw in: spectra, ratio
 ) -> FigureBase:
     "Draws mean spectra with the scatter of maps, and their ratios to the first."
+    _check_named("maps", maps)
     if axes is None:
         layout: dict = dict(figsize=(5.5, 5), sharex=True, height_ratios=(2, 1))
         _, axes = plt.subplots(2, 1, **layout)
@@ -201,12 +215,15 @@ def figure(
     each: int = MAPS_PER_SIMULATION,  # maps of one simulation
 ) -> Figure:
     "Draws truth beside reconstructions: maps, stacked spectra, their ratio, and r(k)."
+    check_counts(show=show, each=each)
+    _check_named("recs", recs)
     true = as_stack(true, "n, H, H", "true")
-    recs = {name: as_stack(rec, "n, H, H", name) for name, rec in recs.items()}
+    like = ", ".join(map(str, true.shape))
+    recs = {name: as_stack(rec, like, name) for name, rec in recs.items()}
     rows = {"truth": true, **recs}
     fig = plt.figure(figsize=(2.1 * show + 4.6, 2.1 * len(rows) + 0.4))
     left, right = fig.subfigures(1, 2, squeeze=False, width_ratios=(2.1 * show, 4.6))[0]
-    some = torch.linspace(0, len(true) - 1, show).long().numpy()
+    some = torch.linspace(0, len(true) - 1, show, device="cpu").long().numpy()
     drawn = [to_tensor(maps[some]).detach().cpu() for maps in rows.values()]
     log = _log(torch.stack(drawn))
     _draw(left, log, np.percentile(log[0], (0.5, 99.8)), box, rows=list(rows))

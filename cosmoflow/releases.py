@@ -30,6 +30,16 @@ def released() -> dict[str, dict]:  # by name: "about", "tag", and "files"
     """
     return read_json(Path(str(files("cosmoflow"))) / "released.json")
 
+# %% ../nbs/tools/releases.ipynb #5f0a2d2e
+def _told(
+    name: str,  # of a model
+) -> dict:      # "about", "tag", and "files"
+    "What the table says of a model. Raises `ValueError` if it has none of this name."
+    table = released()
+    if isinstance(name, str) and name in table: return table[name]
+    raise ValueError(f"{name!r}: no release has a model of this name; expected "
+                     f"{' or '.join(table)}")
+
 # %% ../nbs/tools/releases.ipynb #5f0a2d33
 def released_folder(
     name: str,                            # one of `released`
@@ -39,9 +49,14 @@ def released_folder(
 
     The variable COSMOFLOW_CACHE names another cache, XDG_CACHE_HOME all of yours.
     """
+    tag = _told(name)["tag"]
     home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     cache = cache_dir or os.environ.get("COSMOFLOW_CACHE") or f"{home}/cosmoflow"
-    return Path(os.path.expanduser(cache)) / released()[name]["tag"] / name
+    folder = Path(os.path.expanduser(cache))
+    if str(folder).startswith("~"):
+        raise FileNotFoundError(f"{folder}: nobody knows where this home is; name a "
+                                "cache by COSMOFLOW_CACHE, cache_dir= or --cache")
+    return folder / tag / name
 
 # %% ../nbs/tools/releases.ipynb #5f0a2d36
 def check_released(
@@ -66,7 +81,7 @@ def find_released(
     Raises `FileNotFoundError` or, for a damaged file, `ValueError`; both name the
     command that fetches it.
     """
-    folder, wanted = released_folder(name, cache_dir), released()[name]["files"]
+    folder, wanted = released_folder(name, cache_dir), _told(name)["files"]
     size = sum(told["bytes"] for told in wanted.values()) / 1e6
     where = f" --cache {shlex.quote(str(cache_dir))}" if cache_dir else ""
     command = f"cosmoflow fetch {name}{where}"
@@ -107,16 +122,14 @@ def fetch_weights(
 
     Raises `ValueError` for an unknown name, and the errors of `data.download`.
     """
-    if name not in released():
-        raise ValueError(f"{name!r}: no release has a model of this name; expected "
-                         f"{' or '.join(released())}")
+    wanted = _told(name)["files"]
     check_address(base)
     check_counts(tries=tries)
     with suppress(OSError, ValueError): return find_released(name, cache_dir)
     folder = released_folder(name, cache_dir)
     check_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    for file, told in released()[name]["files"].items():
+    for file, told in wanted.items():
         url = f"{base}/{folder.parent.name}/{name}.{file}"
         _fetch_checked(url, folder / file, told, tries, wait)
     return folder

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from .core import (BOX, MAPS_PER_SIMULATION, Maps, as_stack, check_box,
-                            in_pieces, standard_error, to_tensor)
+                            check_counts, check_finite, in_pieces, standard_error,
+                            to_tensor)
 
 # %% ../nbs/course/03_spectra.ipynb #90c3a85e
 def contrast(
@@ -29,8 +30,9 @@ def contrast(
     maps = to_tensor(maps, "B, H, H")
     if maps.device.type != "mps": maps = maps.double()
     mean = maps.mean((1, 2), keepdim=True)
-    if not (mean > 0).all():
-        raise ValueError("maps: expected positive mean surface density in every map")
+    if not ((mean > 0) & (mean < math.inf)).all():
+        raise ValueError("maps: expected positive mean surface density in every map, "
+                         "and no NaN or infinity")
     if of == "density": return maps / mean - 1
     if of == "log":
         log = maps.clamp_min(1e-3 * mean).log10()
@@ -158,8 +160,13 @@ def one_point_pdf(
 ) -> tuple[Tensor, Tensor]:      # bin centres (bins,), density (B, bins) per dex
     "Distribution of log10 surface density in each map; the end bins take all beyond."
     (low, high, n), maps = bins, as_stack(maps, "B, H, W")
+    check_counts(bins=n)
+    if not -30 < low < high < 30:
+        raise ValueError(f"bins={bins}: expected from, to and number, with from below "
+                         "to, both as log10")
 
     def density(maps: Tensor) -> Tensor:
+        check_finite("maps", maps, "mend or leave out these maps")
         log = maps.flatten(1).clamp_min(10.0**low).log10()
         index = ((log - low) / (high - low) * n).long().clamp(0, n - 1)
         one = torch.ones_like(index, dtype=torch.float32)
@@ -186,6 +193,8 @@ def pdf_distance(
 ) -> Tensor:       # (B,) dex
     "How far log10 values must move, on average, from one map's to the other's."
     def distance(*maps: Tensor) -> Tensor:
+        for name, some in zip(("maps_a", "maps_b"), maps):
+            check_finite(name, some, "mend or leave out these maps")
         a, b = (log_values(m, maps[1]).flatten(1).sort(1).values for m in maps)
         return (a - b).abs().mean(1)
 

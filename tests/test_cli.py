@@ -506,6 +506,79 @@ def test_files_are_whole_when_nobody_reads_what_is_said(
     assert status == 2 and errors.endswith("No space left on device\n")
 
 
+NO_FILE = {  # what an output may lead to, and what is said
+    "folder": "out{}: expected a file, but it is a folder; choose another name",
+    "pipe": "out{}: expected a file, but it is a pipe or a device; choose another name",
+    "link to a folder": "out{}: expected a file, but it is a folder; choose another",
+    "link to nowhere": "/proc/none: no file can be made there",
+}
+INTO_A_FILE = {"encode": ("maps.npy {}", ".npy"), "decode": ("maps.npy {}", ".npy"),
+               "infer": ("maps.npy --out {}", ".csv"),
+               "infer --corner": ("maps.npy --corner {}", ".png"),
+               "compress": ("maps.npy {}", ".cflow"),
+               "decompress": ("maps.npy {}", ".npy")}
+
+
+@pytest.mark.parametrize("what", NO_FILE)
+@pytest.mark.parametrize("command", INTO_A_FILE)
+def test_an_output_that_leads_to_no_file_is_said_before_anything_is_read(
+        tmp_path, shell, command, what):
+    if what == "link to nowhere" and not os.path.isdir("/proc"):
+        pytest.skip("needs a folder that nobody can write to")
+    line, suffix = INTO_A_FILE[command]
+    out = tmp_path / f"out{suffix}"
+    (tmp_path / "there").mkdir()
+    make = {"folder": out.mkdir, "pipe": lambda: os.mkfifo(out),
+            "link to a folder": lambda: out.symlink_to("there"),
+            "link to nowhere": lambda: out.symlink_to(f"/proc/none/x{suffix}")}
+    make[what]()
+    before = os.listdir(tmp_path)
+    status, _, errors = shell(f"{command.split()[0]} {line.format(out.name)}")
+    message = NO_FILE[what].format(suffix)
+    assert status == 2 and errors.startswith(f"cosmoflow: error: {message}")
+    assert errors.count("\n") == 1 and os.listdir(tmp_path) == before
+
+
+def test_an_output_may_be_a_link_to_a_file_or_to_its_place(tmp_path, shell):
+    np.save(tmp_path / "maps.npy", open_maps("PM", "CV").maps[:1])
+    (tmp_path / "there").mkdir()
+    (tmp_path / "old.npy").write_bytes(b"old")
+    for place in ("old.npy", "there/new.npy"):
+        (tmp_path / "link.npy").unlink(missing_ok=True)
+        (tmp_path / "link.npy").symlink_to(place)
+        assert shell("encode maps.npy link.npy")[0] == 0
+        assert (tmp_path / "link.npy").is_symlink()
+        assert np.load(tmp_path / place).shape == (1, 8, 4, 4)
+
+
+@pytest.mark.parametrize("backend", ("module://nowhere.backend", "tkagg", None))
+def test_figures_need_no_screen(tmp_path, monkeypatch, backend):
+    "A notebook names its own backend to every command that it starts."
+    np.save(tmp_path / "maps.npy", open_maps("PM", "CV").maps[:1])
+    monkeypatch.delenv("MPLBACKEND", raising=False)
+    if backend: monkeypatch.setenv("MPLBACKEND", backend)
+    monkeypatch.setenv("DISPLAY", ":99")  # where nothing is
+    done = run("infer", "maps.npy", "--corner", "x.png", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "x.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_a_caller_s_own_process_keeps_its_screen(shell, monkeypatch):
+    monkeypatch.setenv("MPLBACKEND", "module://nowhere.backend")
+    shell("encode none.npy x.npy")
+    assert os.environ["MPLBACKEND"] == "module://nowhere.backend"
+
+
+@pytest.mark.parametrize("text, expected", [
+    ("0:400", slice(0, 400)), (":10", slice(None, 10)), ("7", slice(7, 8)),
+    ("0", slice(0, 1)), ("-1", slice(-1, None)), ("-2", slice(-2, -1)),
+    ("-5:", slice(-5, None))])
+def test_a_range_of_simulations_is_python_s(text, expected):
+    found = cli._sims(text)
+    assert found == expected
+    if ":" not in text: assert list(range(27))[found] == [range(27)[int(text)]]
+
+
 @pytest.mark.parametrize("line", ("encode a.npy b.npy", "decode a.npy ./a.npy",
                                   "compress a.cflow a.cflow", "decompress a.npy b.npy"))
 def test_what_is_read_is_not_written_over(tmp_path, shell, line):

@@ -243,6 +243,8 @@ WRONG = {
     "complex numbers": (lambda a: torch.tensor(a) + 0j,
                         "expected real numbers, found complex64"),
     "five axes": (lambda a: a.reshape(1, 1, 1, 1, -1), "expected shape .*found .*; "),
+    "masked": (lambda a: np.ma.masked_greater(a, np.median(a)),
+               r"expected a number in every pixel, found masked ones; .*\.filled"),
 }
 
 
@@ -255,9 +257,32 @@ def test_what_is_no_stack_is_refused_in_our_words(function, path, name, kind):
         call(function, path, name, change(array))
 
 
+def test_a_mask_that_hides_nothing_changes_nothing():
+    bare = np.ma.masked_array(plain()["maps"], mask=False)
+    assert (lower_resolution(bare, 16) == lower_resolution(plain()["maps"], 16)).all()
+
+
+# These hand on what they get, number by number, or look at no map of the right size.
+HAND_ON = ("batches", "lower_resolution", "Normalizer.__call__", "Normalizer.inverse",
+           "make_codec", "field_prior", "draw_rest")
+
+
+@pytest.mark.parametrize("value", (np.nan, np.inf))
+@pytest.mark.parametrize(
+    "function, path, name", [door for door in DOORS if door[1] not in HAND_ON])
+def test_a_pixel_that_is_no_number_is_refused(function, path, name, value):
+    "Whatever is measured, counted or drawn from it would be wrong, and look right."
+    array = np.array(plain().get(name, plain()["maps"]))
+    array[1].flat[3] = value
+    words = "NaN|infinity|lies too far"
+    with pytest.raises(ValueError, match=words): call(function, path, name, array)
+    plt.close("all")
+
+
 # What cannot be, of parameters that many functions have.
 NONSENSE = {"box": (0, -25.0, np.nan, np.inf, "25", None),
-            "seed": (-1, 2**63, 0.5, "0")}
+            "seed": (-1, 2**63, 0.5, "0"),
+            "each": (0, -15, 1.5, "15", None)}
 
 
 def takes(function, name):
@@ -270,7 +295,7 @@ def takes(function, name):
     "function, path, name, parameter",
     [(function, path, name, parameter) for function, path, name in DOORS
      for parameter in NONSENSE if takes(function, parameter)])
-def test_a_box_or_a_seed_that_cannot_be_is_refused(function, path, name, parameter):
+def test_a_parameter_that_cannot_be_is_refused(function, path, name, parameter):
     default = getattr(inspect.signature(function).parameters.get(parameter),
                       "default", None)
     for value in NONSENSE[parameter]:
@@ -307,6 +332,27 @@ def test_the_caller_s_default_dtype_changes_nothing(function, path, name, reques
     for f, e in zip(found, expected, strict=True):
         assert f.dtype == e.dtype
         np.testing.assert_array_equal(f, e)
+
+
+MEASURES = tuple(f"cosmoflow.{name}" for name in ("data", "plot", "spectra"))
+
+
+@pytest.fixture
+def nowhere_by_default():
+    "A device that holds no numbers: whatever is made there by default is lost."
+    torch.set_default_device("meta")
+    yield
+    torch.set_default_device(None)
+
+
+@pytest.mark.parametrize(
+    "function, path, name", [door for door in DOORS if door[0].__module__ in MEASURES])
+def test_the_caller_s_default_device_changes_no_measure(function, path, name, request):
+    array = plain().get(name, plain()["maps"])
+    expected = expected_of(function, path, name)
+    request.getfixturevalue("nowhere_by_default")
+    found = call(function, path, name, array)
+    for f, e in zip(found, expected, strict=True): np.testing.assert_array_equal(f, e)
 
 
 def test_models_are_single_precision_whatever_the_default(double_by_default):
