@@ -387,6 +387,7 @@ FEWEST = 256  # maps to measure a prior on
 def make_codec(
     model: CosmoFlow,
     maps: Maps,        # to be compressed, (n, H, W) surface density
+    check: bool = True,  # refuse maps that cannot be surface density
     **options: Any,    # as `Codec.from_prior` takes them
 ) -> Codec:
     "A codec for these maps, from the model's prior or, for other sizes, their own."
@@ -402,7 +403,7 @@ def make_codec(
                          f"one on; give {FEWEST} or more")
     thin = slice(None, None, -(-len(maps) // (4 * FEWEST)))  # enough for a prior
     sample = maps[thin] if isinstance(maps, Tensor) else MapView(maps, thin)
-    return Codec.from_prior(field_prior(model.encode(sample)), **options)
+    return Codec.from_prior(field_prior(model.encode(sample, check=check)), **options)
 
 # %% ../nbs/course/17_codec.ipynb #c17d0002
 class Noise(nn.Module):

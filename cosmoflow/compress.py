@@ -57,7 +57,7 @@ def weights_digest(
 ) -> str:  # twelve hexadecimal digits
     "A short name for all that decides what a model draws from a field."
     n = model.normalizer
-    numbers = torch.tensor([n.mean, n.std, n.floor], dtype=torch.float64)
+    numbers = torch.tensor([n.mean, n.std, n.floor], dtype=torch.float64, device="cpu")
     named = sorted(model.state_dict().items())
     return digest([numbers, *(value for name, value in named if name != "prior")])
 
@@ -131,7 +131,7 @@ def compress(
     check_seed(seed)
     if box is not None: check_box(box)
     entropy_coders()  # a missing library says so before the work
-    codec = codec or make_codec(model, maps, **options)
+    codec = codec or make_codec(model, maps, check, **options)
     header = as_json(_header(model, name, maps.shape, seed=seed, box=box,
                              zone=codec.zone))
     _check_says(header, out)  # else nobody could read it

@@ -25,9 +25,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .core import (BOX, MAPS_PER_SIMULATION, Maps, as_stack, bars_move,
-                            check_counts, digest, evaluating, in_pieces, maps_at_once,
-                            needs_extra, new_generator, progress, require_same_run,
-                            standard_error)
+                            check_counts, check_seed, digest, evaluating, in_pieces,
+                            maps_at_once, needs_extra, new_generator, progress,
+                            require_same_run, standard_error)
 from .data import augment
 from .encoder import Encoder, EncoderBlock, summary
 from .layers import PeriodicConv
@@ -59,7 +59,7 @@ def parabola(
     z: Tensor,   # some numbers of each map, (n, C)
 ) -> Tensor:     # (n, 1 + C + C (C + 1) / 2)
     "One, the numbers, and all products of two of them: what a parabola adds up."
-    i, j = torch.triu_indices(z.shape[1], z.shape[1])
+    i, j = torch.triu_indices(z.shape[1], z.shape[1], device=z.device)
     return torch.cat([z.new_ones(len(z), 1), z, z[:, i] * z[:, j]], 1)
 
 # %% ../nbs/course/10_inference.ipynb #5c3eb510
@@ -246,8 +246,9 @@ def seeded(
     seed: int,                      # of its weights
 ) -> nn.Module:                     # what `make` gives
     "Makes a network with weights from a seed; torch's own generator stays as it was."
+    check_seed(seed)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(int(seed))
         return make()
 
 # %% ../nbs/course/10_inference.ipynb #dd56a540

@@ -284,18 +284,20 @@ def field_prior(
     """Fits a Gaussian random field to fields: their mean and their cross-spectra.
 
     At each wavevector, row 0 is the mean, the rest the Cholesky factor of the spectra.
+    Raises `ValueError` for NaN and infinity.
     """
     field = to_tensor(field, "n, C, h, w", "field")
+    check_finite("field", field)
     n, c, h, w = field.shape
     pieces = field.split(maps_at_once((c, h, w)))
     double = lambda piece: piece.cpu().double()  # some devices have no double precision
     means = [double(piece).mean((2, 3)).sum(0) for piece in pieces]
     mean = torch.stack(means).sum(0) / n
-    spectrum = torch.zeros(h, w, c, c, dtype=torch.complex128)
+    spectrum = torch.zeros(h, w, c, c, dtype=torch.complex128, device="cpu")
     for piece in pieces:
         modes = torch.fft.fft2(double(piece) - mean[:, None, None], norm="ortho")
         spectrum += torch.einsum("nchw,ndhw->hwcd", modes, modes.conj()) / n
-    floor = 1e-8 * torch.eye(len(mean), dtype=torch.float32)
+    floor = 1e-8 * torch.eye(len(mean), dtype=torch.float32, device="cpu")
     factor = torch.linalg.cholesky(spectrum + floor)
     row = torch.complex(mean, torch.zeros_like(mean)).expand(*factor.shape[:2], 1, -1)
     return torch.view_as_real(torch.cat([row, factor], 2)).float().to(field.device)
@@ -431,8 +433,11 @@ def find_model(
     """Finds a saved model: shipped, of a release, in a folder, or on the Hub.
 
     They are asked in this order. A `Path` is a folder, whatever its name. Raises
-    `FileNotFoundError`. A release's model must have been fetched: `fetch_weights`.
+    `FileNotFoundError`, and `ValueError` for what is no name. A release's model must
+    have been fetched: `fetch_weights`.
     """
+    if not isinstance(name, str | Path):
+        raise ValueError(f"name: expected a name or a folder, found {name!r}")
     weights = Path(str(files("cosmoflow"))) / "weights"
     shipped = sorted(path.name for path in weights.glob("*/"))
     if name in shipped: return weights / name
@@ -490,7 +495,9 @@ def from_pretrained(cls: Pretrained,
     try:
         tensors = read_weights(folder / "model.safetensors")
         units = config["normalizer"]  # {}: the model takes no maps
-        model = cls(*([Normalizer(**units)] if units else []), **config["model"])
+        # its first weights are of no use; the caller's generator stays as it was
+        with torch.device("cpu"), torch.random.fork_rng(devices=[]):
+            model = cls(*([Normalizer(**units)] if units else []), **config["model"])
         unset = [key for key, buffer in model._buffers.items() if buffer is None]
         for key in unset: setattr(model, key, tensors.get(key))  # a fitted prior
         model.load_state_dict(tensors)

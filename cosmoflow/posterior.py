@@ -84,9 +84,11 @@ def pool(
     generator: torch.Generator | None = None,  # chooses them; None: the first ones
 ) -> Tensor:        # their mean, and the logarithm of the count, (B, F + 1)
     "What the flow is told about some maps of one simulation."
-    order = torch.arange(x.shape[1]).expand(x.shape[:2])
+    order = torch.arange(x.shape[1], device=x.device).expand(x.shape[:2])
     if generator:
-        order = torch.rand(x.shape[:2], generator=generator, dtype=x.dtype).argsort(1)
+        dice = torch.rand(x.shape[:2], generator=generator, dtype=x.dtype,
+                          device=x.device)
+        order = dice.argsort(1)
     chosen = (order < count[:, None]).to(x) / count[:, None]
     mean = (chosen[..., None] * x).sum(1)
     return torch.column_stack([mean, count.to(x).log()])
@@ -350,7 +352,7 @@ def tell(self: Posterior,
     if x.shape[1] > MAPS_PER_SIMULATION:
         raise ValueError(f"x: expected 1 to {MAPS_PER_SIMULATION} maps of a "
                          f"simulation, found {x.shape[1]}")
-    return pool(self.scaled(x), torch.full((len(x),), x.shape[1]))
+    return pool(self.scaled(x), torch.full((len(x),), x.shape[1], device=x.device))
 
 # %% ../nbs/course/16_posterior.ipynb #5b150030
 @patch

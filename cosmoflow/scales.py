@@ -16,8 +16,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from .core import (BOX, Fields, Maps, as_stack, check_box, check_kind,
-                            check_seed, in_pieces, new_generator, to_tensor)
+from .core import (BOX, Fields, Maps, as_stack, check_box, check_finite,
+                            check_kind, check_seed, in_pieces, new_generator, to_tensor)
 from .model import CosmoFlow, draw_fields
 from .spectra import cross_correlation, wavenumbers
 
@@ -192,6 +192,7 @@ def draw_rest(
     "Draws the later channels of fields, given the first ones, from a prior."
     h, w, _, channels, _ = prior.shape
     kept = to_tensor(kept, f"n, m, {h}, {w}", "kept").float().to(prior.device)
+    check_finite("kept", kept)
     m = kept.shape[1]
     if m > channels: raise ValueError(f"kept: at most {channels} channels, found {m}")
     drawn = draw_fields(prior, len(kept), generator)

@@ -380,3 +380,12 @@ def test_training_for_rate_stops_and_goes_on_to_the_same_end(tmp_path, monkeypat
     with pytest.raises(ValueError, match="price"): teach("parts", price=2.0)
     next(model.unet.parameters()).data.add_(1.0)
     with pytest.raises(ValueError, match="init weights is"): teach("parts")
+
+
+def test_maps_in_other_units_are_taken_where_asked(model, tmp_path):
+    "A size that the prior does not know is measured on the maps, as they are."
+    maps = 1e10 * np.tile(MAPS[:4, :32, :32], (64, 1, 1))
+    with pytest.raises(ValueError, match="check=False"):
+        compress(model, maps, tmp_path / "maps.cflow")
+    header = compress(model, maps, tmp_path / "maps.cflow", check=False)
+    assert header["shape"] == [256, 32, 32]
