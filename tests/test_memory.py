@@ -61,14 +61,21 @@ def too_much(small, large):
     return found
 
 
+def measured(known, *args):
+    """What grows too much, found twice: on a busy machine the watcher may miss the
+    peak of the smaller stack, and the larger one seems to grow."""
+    small, large = peaks(*args)
+    assert known(large), large
+    found = too_much(small, large)
+    return found and found.keys() & too_much(*peaks(*args)).keys()
+
+
 def test_no_function_holds_all_the_maps_that_it_is_given():
-    small, large = peaks("functions")
-    assert len(large) > 20 and not too_much(small, large)
+    assert not measured(lambda large: len(large) > 20, "functions")
 
 
 def test_the_chain_does_not_hold_its_file(tmp_path):
-    small, large = peaks("chain", tmp_path)
-    assert len(large) == 8 and not too_much(small, large)
+    assert not measured(lambda large: len(large) == 8, "chain", tmp_path)
 
 
 # The program: what each call adds to the memory in use at its peak, and the bytes of
