@@ -132,7 +132,11 @@ def spearman(
     a: Tensor,  # (n,)
     b: Tensor,  # (n,)
 ) -> float:     # 1 if both rise together, -1 if one falls as the other rises
-    "Rank correlation. Equal values are ranked in the order in which they come."
+    """Rank correlation. Equal values are ranked in the order in which they come.
+
+    Raises `ValueError` for fewer than two values.
+    """
+    if len(a) < 2: raise ValueError(f"a: expected two values or more, found {len(a)}")
     ranks = [v.argsort(stable=True).argsort() for v in (a, b)]
     n, distance = len(a), (ranks[0] - ranks[1]).square().sum().item()
     return 1 - 6 * distance / (n * (n**2 - 1))

@@ -398,6 +398,8 @@ def test_ranks_correlate():
     ranks = [v.argsort().argsort().numpy() for v in (a, b)]
     assert spearman(a, b) == pytest.approx(np.corrcoef(*ranks)[0, 1])
     assert spearman(a, a.exp()) == 1 and spearman(a, -a) == -1
+    with pytest.raises(ValueError, match="^a: expected two values"):
+        spearman(a[:1], b[:1])
 
 
 def test_selectivity_is_the_part_that_must_move():
