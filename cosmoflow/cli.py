@@ -469,7 +469,7 @@ def _load_array(path: Path, ndim: int, what: str) -> "np.ndarray":
 # %% ../nbs/tools/cli.ipynb #aa5046bf
 def _check_output(path: Path, suffix: str = ".npy", source: Path | None = None) -> None:
     "Raises an error if no file can be written there, or only over its source."
-    from cosmoflow.core import check_folder
+    from cosmoflow.core import check_folder, check_other_file
 
     if path.suffix != suffix:
         raise ValueError(f"{path}: expected an output name that ends in {suffix}")
@@ -479,9 +479,7 @@ def _check_output(path: Path, suffix: str = ".npy", source: Path | None = None) 
                                 "choose another name")
     real = Path(os.path.realpath(path)) if path.is_symlink() else path
     check_folder(real.parent)  # of a link: where it leads
-    if source and source.exists() and path.exists() and path.samefile(source):
-        raise ValueError(f"{path}: expected another name; this one is that of the "
-                         "file that is read")
+    if source: check_other_file(path, source)
 
 # %% ../nbs/tools/cli.ipynb #b8808855
 def _save_array(path: Path, array: "Tensor") -> None:

@@ -25,7 +25,8 @@ import cosmoflow
 from .codec import (Codec, decode_symbols, encode_symbols, entropy_coders,
                              from_symbols, make_codec, to_symbols)
 from .core import (Maps, as_json, as_stack, atomic_path, check_box,
-                            check_kind, check_seed, digest, maps_at_once, pieces)
+                            check_kind, check_other_file, check_seed, digest,
+                            maps_at_once, pieces)
 from .encoder import SCALE
 from .model import CosmoFlow
 
@@ -230,9 +231,7 @@ def decompress(
     path = Path(path)
     with path.open("rb") as file:
         header = _read_start(file, path)
-        if Path(out).exists() and path.samefile(out):
-            raise ValueError(f"{out}: expected another name; this one is that of the "
-                             "file that is read")
+        check_other_file(out, path)
         model = _fitting(path, header, model)
         (n, *side), block = header["shape"], header["block"]
         cells = side[0] // SCALE, side[1] // SCALE, model.config["channels"]

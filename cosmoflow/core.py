@@ -7,9 +7,9 @@ Docs: https://cosmoflow.github.io/cosmoflow/tools/core.html"""
 # %% auto #0
 __all__ = ['BOX', 'SLABS', 'MAPS_PER_SIMULATION', 'Maps', 'Fields', 'free_memory', 'MapView', 'as_stack', 'to_tensor',
            'check_counts', 'check_box', 'check_seed', 'check_kind', 'check_finite', 'new_generator', 'noise_source',
-           'best_device', 'maps_at_once', 'pieces', 'in_pieces', 'atomic_path', 'check_folder', 'as_json', 'write_json',
-           'read_json', 'check_fetched', 'bars_move', 'progress', 'alone', 'digest', 'differences', 'require_same_run',
-           'standard_error', 'evaluating', 'needs_extra']
+           'best_device', 'maps_at_once', 'pieces', 'in_pieces', 'atomic_path', 'check_folder', 'check_other_file',
+           'as_json', 'write_json', 'read_json', 'check_fetched', 'bars_move', 'progress', 'alone', 'digest',
+           'differences', 'require_same_run', 'standard_error', 'evaluating', 'needs_extra']
 
 # %% ../nbs/tools/core.ipynb #a3c818e9
 import glob
@@ -378,6 +378,17 @@ def check_folder(
     except OSError as e:
         raise PermissionError(f"{folder}: no file can be made there ({e.strerror}); "
                               "choose another folder") from e
+
+# %% ../nbs/tools/core.ipynb #86049cc1
+def check_other_file(
+    out: str | Path,     # a file to be written
+    source: str | Path,  # the file that is read meanwhile
+) -> None:
+    "Raises `ValueError` if both are one file, through a link, too: it would be lost."
+    if not (os.path.exists(source) and os.path.exists(out)): return
+    if os.path.samefile(out, source):
+        raise ValueError(f"{out}: expected another name; this one is that of the file "
+                         "that is read")
 
 # %% ../nbs/tools/core.ipynb #6223889f
 def as_json(value: Any) -> Any:
