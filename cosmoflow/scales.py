@@ -6,9 +6,10 @@ Docs: https://cosmoflow.github.io/cosmoflow/course/scales.html"""
 
 # %% auto #0
 __all__ = ['unknown_cost', 'saving', 'known_cost', 'best_order', 'mixture_cost', 'swap_changes', 'ChannelScales', 'spearman',
-           'selectivity', 'sorting_score', 'halvings', 'exact_p', 'draw_rest']
+           'selectivity', 'ChannelOrder', 'sorting_score', 'halvings', 'exact_p', 'draw_rest']
 
 # %% ../nbs/course/14_scales.ipynb #71d48753
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations, permutations
 from typing import Self
@@ -83,25 +84,36 @@ def swap_changes(
     model: CosmoFlow,
     maps: Maps,        # A: (n, H, H) surface density
     others: Maps,      # B: as many, of other simulations
+    groups: Sequence[Sequence[int]] | None = None,  # of channels; None: each alone
+    steps: int | None = None,   # steps of the solver; None: the model's own
+    solver: str | None = None,  # as in `decode`; None: the model's
     seed: int = 0,     # of the noise that every decoding starts from
     box: float = BOX,  # side of the maps, Mpc/h
-) -> tuple[Tensor, Tensor]:  # k (K,) in h/Mpc; 1 - r(k), (C, K), mean over the maps
-    "What changes at each wavenumber when one channel of A's field is taken from B's."
+) -> tuple[Tensor, Tensor]:  # k (K,) in h/Mpc; 1 - r(k), (groups, K), mean over maps
+    """What changes at each wavenumber when channels of A's field are taken from B's.
+
+    Raises `ValueError` for a channel that the model does not have.
+    """
     check_kind("model", model, CosmoFlow)
     maps = as_stack(maps, "n, H, H")
     others = as_stack(others, ", ".join(map(str, maps.shape)), "others")
     check_box(box)
     check_seed(seed)
+    channels = range(model.config["channels"])
+    groups = [[c] for c in channels] if groups is None else [list(g) for g in groups]
+    for group in groups:
+        if group and set(group) <= set(channels): continue
+        raise ValueError(f"groups: {group}; expected channels from 0 to {channels[-1]}")
     generator = new_generator(seed)
 
-    def alike(maps: Tensor, others: Tensor) -> Tensor:  # r(k), (n, C, K)
+    def alike(maps: Tensor, others: Tensor) -> Tensor:  # r(k), (n, groups, K)
         field, other = model.encode(maps), model.encode(others)
         noise = generator.get_state()  # the same for every decoding of these maps
-        decode = lambda f: model.decode(f, generator=generator.set_state(noise))
+        decode = lambda f: model.decode(f, steps, solver, generator.set_state(noise))
         plain, found = decode(field), []
-        for c in range(field.shape[1]):
+        for group in groups:
             mixed = field.clone()
-            mixed[:, c] = other[:, c]
+            mixed[:, group] = other[:, group]
             found.append(cross_correlation(decode(mixed), plain, box, "log"))
         return torch.stack(found, 1)
 
@@ -150,6 +162,28 @@ def selectivity(
     profile = changes / changes.sum(1, keepdim=True).clamp_min(1e-30)
     moved = (profile - weight @ profile).abs().sum(1) / 2
     return (weight @ moved / (1 - weight.square().sum())).item()
+
+# %% ../nbs/course/14_scales.ipynb #cd4381fb
+@dataclass(frozen=True)
+class ChannelOrder:
+    "Are the channels of a model ordered by scale?"
+    scales: ChannelScales  # where each channel acts more than the mean channel
+    busy: Tensor           # (C,) whether it has a tenth of the mean effect, or more
+    rank: float | None     # of busy channels and their centres; None for a single one
+    selectivity: float     # 0: all change the same scales; 1: no two share a scale
+
+    @classmethod
+    def measure(cls,
+        k: Tensor,        # (K,) h/Mpc, of rings of equal width
+        changes: Tensor,  # by each channel alone, (C, K), 0 or more
+    ) -> Self:
+        "Place, rank and selectivity of channels, from what a change of each changes."
+        relative = changes / changes.mean(0) / k
+        scales = ChannelScales.measure(k, relative)
+        busy = changes.mean(1) > 0.1 * changes.mean()
+        which = busy.nonzero()[:, 0]
+        rank = spearman(which, scales.centre[which]) if len(which) > 1 else None
+        return cls(scales, busy, rank, selectivity(relative))
 
 # %% ../nbs/course/14_scales.ipynb #f5a10005
 def _share(change: Tensor, side: Tensor) -> Tensor:

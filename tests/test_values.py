@@ -17,9 +17,9 @@ from cosmoflow.flow import channel_mask
 from cosmoflow.inference import Scaler, fit_regressor, spectrum_features
 from cosmoflow.layers import PeriodicUp, periodic_pad, upsample
 from cosmoflow.model import draw_fields, field_prior
-from cosmoflow.scales import (ChannelScales, best_order, exact_p, halvings, known_cost,
-                              mixture_cost, saving, selectivity, sorting_score,
-                              spearman, swap_changes, unknown_cost)
+from cosmoflow.scales import (ChannelOrder, ChannelScales, best_order, exact_p,
+                              halvings, known_cost, mixture_cost, saving, selectivity,
+                              sorting_score, spearman, swap_changes, unknown_cost)
 from cosmoflow.simulate import (paint_slabs, round_mantissa, simulation_table,
                                 wdm_transfer)
 from cosmoflow.spectra import (cross_correlation, log_values, pdf_distance,
@@ -454,7 +454,23 @@ def test_moments_of_a_channel_s_change():
     torch.testing.assert_close(found.width, torch.tensor([math.log(8) / 2, 0.0]))
 
 
-def test_one_channel_is_swapped_at_a_time():
+def test_idle_channels_have_no_rank_and_rings_count_as_their_width():
+    k, flat = torch.tensor([1.0, 2.0, 3.0, 4.0]), torch.full((4,), 1e-9)
+    one = lambda ring, size: flat + size * torch.eye(4)[ring]
+    found = ChannelOrder.measure(k, torch.stack([one(0, 1), one(2, 1), one(1, 0.1)]))
+    assert found.busy.tolist() == [True, True, True] and found.rank == 0.5
+    found = ChannelOrder.measure(k, torch.stack([one(0, 1), one(2, 1), one(1, 0.05)]))
+    assert found.busy.tolist() == [True, True, False] and found.rank == 1
+    lonely = ChannelOrder.measure(k, torch.stack([one(0, 1), one(1, 1e-3)]))
+    assert lonely.rank is None
+    # Alike in each ring, so relative to the mean channel; in ln k a ring is 1 / k wide.
+    alike = ChannelOrder.measure(k, torch.tensor([[1.0], [2.0]]) * k.square())
+    centre = ((k.log() / k).sum() / (1 / k).sum()).exp()
+    torch.testing.assert_close(alike.scales.centre, centre.expand(2))
+    assert abs(alike.selectivity) < 1e-6 and abs(alike.rank) == 1
+
+
+def test_one_channel_or_a_group_is_swapped_at_a_time():
     model = randomised(channels=3)
     for m in model.encoder.modules():  # else all maps have one field
         if isinstance(m, torch.nn.BatchNorm2d): torch.nn.init.ones_(m.weight)
@@ -467,6 +483,19 @@ def test_one_channel_is_swapped_at_a_time():
         mixed = torch.cat([field[:, :c], other[:, c:c + 1], field[:, c + 1:]], 1)
         r = cross_correlation(model.decode(mixed, seed=4), plain, of="log")
         torch.testing.assert_close(changes[c], 1 - r.mean(0), rtol=1e-2, atol=1e-4)
+    pair, alone = swap_changes(model, maps, others, [[0, 2], [1]], seed=4)[1]
+    mixed = torch.stack([other[:, 0], field[:, 1], other[:, 2]], 1)
+    r = cross_correlation(model.decode(mixed, seed=4), plain, of="log")
+    torch.testing.assert_close(pair, 1 - r.mean(0), rtol=1e-2, atol=1e-4)
+    torch.testing.assert_close(alone, changes[1])
+    rough = swap_changes(model, maps, others, steps=2, solver="midpoint", seed=4)[1]
+    decode = lambda field: model.decode(field, 2, "midpoint", seed=4)
+    mixed = torch.cat([other[:, :1], field[:, 1:]], 1)
+    r = cross_correlation(decode(mixed), decode(field), of="log")
+    torch.testing.assert_close(rough[0], 1 - r.mean(0), rtol=1e-2, atol=1e-4)
+    for group in ([3], [-1], []):
+        with pytest.raises(ValueError, match="groups: .*expected channels from 0 to 2"):
+            swap_changes(model, maps, others, [[0], group])
     wider, same = swap_changes(model, maps, others, seed=4, box=50.0)
     torch.testing.assert_close(wider, k / 2)
     torch.testing.assert_close(same, changes)

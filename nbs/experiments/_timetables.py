@@ -14,12 +14,11 @@ from pathlib import Path
 import torch
 
 from cosmoflow import CosmoFlow
-from cosmoflow.core import read_json, write_json
+from cosmoflow.core import BOX, read_json, write_json
 from cosmoflow.data import MapData, Normalizer, open_maps
 from cosmoflow.evaluate import compare, infer_parameters
 from cosmoflow.results import Result, record, records_folder
-from cosmoflow.scales import ChannelScales, selectivity, sorting_score, spearman
-from cosmoflow.spectra import cross_correlation, wavenumbers
+from cosmoflow.scales import ChannelOrder, sorting_score, swap_changes
 from cosmoflow.train import TrainConfig, train
 
 EPOCHS, WIDTH = 10, 16  # of each training; of the UNet
@@ -29,36 +28,20 @@ WAYS["fading, sorted field"] = {"waves": True}
 MODES = 1, 2, 4
 
 
-def exchanged(model: CosmoFlow, maps: torch.Tensor, groups: list) -> torch.Tensor:
-    "What changes, 1 - r(k), where a group of channels comes from another universe."
-    field = model.encode(maps)
-    other = field.roll(len(field) // 2, 0)
-    steps = model.timetable.whole_steps(4)
-    draw = lambda field: model.decode(field, steps, "midpoint", seed=0)
-    plain, found = draw(field), []
-    for group in groups:
-        mixed = field.clone()
-        mixed[:, group] = other[:, group]
-        found.append(1 - cross_correlation(draw(mixed), plain, of="log").mean(0))
-    return torch.stack(found)
-
-
 def order(model: CosmoFlow, maps: torch.Tensor) -> dict[str, float | None]:
     "Are the channels sorted by scale? The measures of the lab report on order."
     channels = list(range(model.config["channels"]))
     half = len(channels) // 2
     groups = [[c] for c in channels] + [channels[:half], channels[half:]]
-    *single, coarse, fine = exchanged(model, maps, groups)
-    single, k = torch.stack(single), wavenumbers(maps.shape[-1])
-    relative = single / single.mean(0) / k
-    busy = single.mean(1) > 0.1 * single.mean()
-    centre = ChannelScales.measure(k, relative).centre
-    rank = None  # of one channel
-    if busy.sum() > 1: rank = spearman(busy.nonzero()[:, 0], centre[busy])
+    others = maps.roll(len(maps) // 2, 0)
+    k, changes = swap_changes(model, maps, others, groups,
+                              model.timetable.whole_steps(4), "midpoint", box=BOX)
+    *single, coarse, fine = changes
+    found = ChannelOrder.measure(k, torch.stack(single))
     return {"score, coarse first": sorting_score(k, fine, coarse).item(),
-            "rank of channel and wavenumber": rank,
-            "selectivity": selectivity(relative),
-            "idle channels": len(channels) - int(busy.sum())}
+            "rank of channel and wavenumber": found.rank,
+            "selectivity": found.selectivity,
+            "idle channels": len(channels) - int(found.busy.sum())}
 
 
 def measured(model: CosmoFlow, out: Path, parts: tuple[MapData, ...]) -> dict:
