@@ -114,6 +114,14 @@ def _mark(symbols: np.ndarray) -> bytes:
     "A checksum of whole numbers, four bytes."
     return struct.pack("<I", zlib.crc32(symbols.astype("<i4").tobytes()))
 
+# %% ../nbs/tools/compress.ipynb #c17a00e8
+def _file_of(maps: Any) -> Path | None:
+    "The file that maps, or some maps of it, are mapped from; None if there is none."
+    while maps is not None:
+        if getattr(maps, "filename", None): return Path(maps.filename)
+        maps = getattr(maps, "base", None)
+    return None
+
 # %% ../nbs/tools/compress.ipynb #c17a00b5
 def compress(
     model: CosmoFlow,
@@ -126,9 +134,15 @@ def compress(
     check: bool = True,         # refuse maps that cannot be surface density
     **options: float,           # of `make_codec`: step, tilt, means
 ) -> dict:                      # the header
-    "Writes maps as a .cflow file, block by block. Raises `ValueError` for other maps."
+    """Writes maps as a .cflow file, block by block.
+
+    Raises `ValueError` for maps that the model cannot take, and for an `out` that is
+    the file that they are read from.
+    """
     check_kind("model", model, CosmoFlow)
     maps = as_stack(maps, "n, H, W")
+    source = _file_of(maps)
+    if source: check_other_file(out, source)
     check_seed(seed)
     if box is not None: check_box(box)
     entropy_coders()  # a missing library says so before the work

@@ -6,6 +6,7 @@ import struct
 import sys
 import zlib
 from hashlib import sha256
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from cosmoflow.codec import (Codec, Noise, RateLearner, choose_steps, decode_sym
                              encode_symbols, from_symbols, hartley, make_codec, table,
                              to_symbols, train_for_rate)
 from cosmoflow.compress import compress, decompress, read_header
+from cosmoflow.core import MapView
 from cosmoflow.data import open_maps
 from cosmoflow.model import CosmoFlow
 from cosmoflow.train import draw_batch
@@ -283,6 +285,27 @@ def test_a_file_is_not_replaced_by_its_own_maps(model, file, tmp_path):
         with pytest.raises(ValueError, match=f"{out.name}: expected another name"):
             decompress(file, out, model, steps=1)
     assert file.read_bytes() == whole and link.is_symlink()
+
+
+@pytest.mark.parametrize("read", [
+    lambda path: np.load(path, mmap_mode="r"),
+    lambda path: np.load(path, mmap_mode="r")[:1],
+    lambda path: np.asarray(np.load(path, mmap_mode="r"))[1:],
+    lambda path: MapView(np.load(path, mmap_mode="r"), [1])])
+def test_maps_are_not_replaced_by_their_own_file(model, tmp_path, monkeypatch, read):
+    "Nor through a link to it, whichever part of them is read."
+    monkeypatch.chdir(tmp_path)
+    path, link, twin = (tmp_path / f"{name}.npy" for name in ("maps", "link", "twin"))
+    np.save(path, MAPS[:2])
+    link.symlink_to(path)
+    twin.hardlink_to(path)
+    whole, maps = path.read_bytes(), read("maps.npy")
+    for out in (path, link, twin, "maps.npy"):
+        with pytest.raises(ValueError, match=f"{Path(out).name}: expected another nam"):
+            compress(model, maps, out)
+    assert path.read_bytes() == whole and link.is_symlink()
+    compress(model, maps, "other.cflow")
+    assert read_header("other.cflow")["shape"] == [len(maps), 64, 64]
 
 
 def test_only_one_block_is_in_memory(model, tmp_path, monkeypatch):
