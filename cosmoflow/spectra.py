@@ -131,14 +131,18 @@ def transfer_ratio(
 
 # %% ../nbs/course/03_spectra.ipynb #68d0d487
 def spectrum_error(
-    maps: Maps,        # surface density, (B, H, H)
-    reference: Maps,   # the maps to compare them with, of as many pixels
-    box: float = BOX,  # side of the map, Mpc/h
-) -> float:            # 0.01 is one percent
-    "Largest relative error of the stacked spectrum of log maps, to 0.8 of Nyquist."
-    reference = as_stack(reference, "B, H, H", "reference")
-    k, power = power_spectrum(maps, box, of="log")
-    expected = power_spectrum(reference, box, of="log")[1].to(power)
+    maps: Maps,       # surface density, (B, H, H)
+    reference: Maps,  # maps to compare them with, any number, (n, H, H)
+) -> float:           # 0.01 is one percent
+    """Largest relative error of the stacked spectrum of log maps, to 0.8 of Nyquist.
+
+    It is the same in every box. Raises `ValueError` for maps of another size.
+    """
+    maps = as_stack(maps, "B, H, H")
+    side = maps.shape[-1]
+    reference = as_stack(reference, f"n, {side}, {side}", "reference")
+    k, power = power_spectrum(maps, box=BOX, of="log")
+    expected = power_spectrum(reference, box=BOX, of="log")[1].to(power)
     ratio = power.mean(0) / expected.mean(0)
     return (ratio - 1)[k <= 0.8 * k[-1]].abs().max().item()
 
@@ -158,7 +162,10 @@ def one_point_pdf(
     maps: Maps,              # surface density, (B, H, W)
     bins: tuple[float, float, int] = (9.5, 13.5, 80),  # of log10: from, to, number
 ) -> tuple[Tensor, Tensor]:      # bin centres (bins,), density (B, bins) per dex
-    "Distribution of log10 surface density in each map; the end bins take all beyond."
+    """Distribution of log10 surface density in each map; the end bins take all beyond.
+
+    Raises `ValueError` for bins that do not rise, and for NaN or infinity in maps.
+    """
     (low, high, n), maps = bins, as_stack(maps, "B, H, W")
     check_counts(bins=n)
     if not -30 < low < high < 30:
