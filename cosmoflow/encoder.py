@@ -150,8 +150,14 @@ def fold(
     x: Tensor,      # maps, (B, 1, H, W), H and W multiples of 16
     channels: int,  # channels of the field, C
 ) -> Tensor:        # (B, C, H/16, W/16)
-    "Sorts the longest waves of a map into the channels of a field, by scale."
+    """Sorts the longest waves of a map into the channels of a field, by scale.
+
+    Raises `ValueError` for other sides, and for channels as `wave_table`.
+    """
     h, w = x.shape[-2] // SCALE, x.shape[-1] // SCALE
+    if x.shape[-2:] != (SCALE * h, SCALE * w) or not h * w:
+        raise ValueError(f"x: expected sides that are multiples of {SCALE}, found "
+                         f"{x.shape[-2]} x {x.shape[-1]}; cut the maps to that")
     index, factor, alone = _table(h, w, channels, x.device)
     modes = torch.fft.fft2(x[:, 0].float(), norm="ortho").flatten(1)[:, index]
     modes = torch.where(alone, (modes * factor.conj()).real + 0j, modes)
