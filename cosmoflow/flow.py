@@ -16,6 +16,7 @@ import torch
 from fastcore.basics import patch
 from torch import Tensor
 
+from .core import check_counts
 from .encoder import SCALE
 
 # %% ../nbs/course/07_flow.ipynb #53b6c050
@@ -33,13 +34,14 @@ def integrate(
 ) -> Tensor:                   # state at t = 1, as x0; or (steps + 1, *x0.shape)
     """Solves dx/dt = velocity(t, x) from t = 0 to 1. Source: paper, eq. 1.
 
-    Raises `ValueError` for an unknown solver, or for no steps.
+    Raises `ValueError` for an unknown solver, or for steps that are no whole number
+    of 1 or more.
     """
     from torchdiffeq import odeint  # here: it takes long, and training needs none
 
     if solver not in SOLVERS:
         raise ValueError(f"solver={solver!r}: expected one of {', '.join(SOLVERS)}")
-    if steps < 1: raise ValueError(f"steps={steps}: expected 1 or more")
+    check_counts(steps=steps)
     grid = torch.linspace(0, 1, steps + 1, device=x0.device, dtype=x0.dtype)
     times = grid if trajectory else grid[::steps]
     fixed = {"grid_constructor": lambda f, y, t: grid}
@@ -113,6 +115,7 @@ class Timetable:
         def __getattr__(self, name: str) -> Any: ...
 
     def __post_init__(self) -> None:
+        check_counts(channels=self.channels)
         known = list(TIMETABLES)
         if self.name in known: return
         raise ValueError(f"timetable={self.name!r}: expected one of {', '.join(known)}")
