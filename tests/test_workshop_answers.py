@@ -6,7 +6,6 @@ import re
 import symtable
 
 import matplotlib
-import numpy as np
 import pytest
 import torch
 from conftest import ROOT
@@ -452,6 +451,145 @@ WRONG[5, 5] = slips(
     "table['mean'] = relative_error(theta[train].mean(0), theta[test])": "four rows",
 })
 
+# What once was accepted, or got a hint that led astray: numbers of the lesson written
+# out, sums of sixteen, functions that change what they are given, results that training
+# cannot use, and answers that are right only where a check is too simple.
+CHANGES_ITSELF = "changed {} itself, .*copy, .clone"
+WRONG[1, 1] |= {
+    "maps /= maps.mean((1, 2), keepdim=True); maps -= 1; return maps":
+        CHANGES_ITSELF.format("four"),
+}
+WRONG[1, 2] |= {
+    "return (torch.fft.fft2(delta) * box / 64**2).abs() ** 2": "not always 64",
+}
+WRONG[1, 3] |= {
+    "return torch.stack([p[:, ring == m].mean(1) for m in range(1, 33)], 1)":
+        "use side, not 64",
+}
+WRONG[1, 5] |= {
+    "return ring_mean(a * b) / (ring_mean(a ** 2) * ring_mean(b ** 2)).sqrt()":
+        "rings of the modes, not of the maps",
+}
+LOOP = ("for i in range(0, 64, 8):;    for j in range(0, 64, 4):;        "
+        "{y}[:, i:i+8, j:j+4] = x[:, i:i+8, j:j+4].mean((1, 2), keepdim=True);"
+        "return {y}")
+WRONG[2, 1] |= {
+    LOOP.format(y="x"): CHANGES_ITSELF.format("x"),
+    "y = x;" + LOOP.format(y="y"): CHANGES_ITSELF.format("x"),
+}
+WRONG[2, 2] |= slips(
+    "mean = flat.mean(0); "
+    "return mean, torch.linalg.svd(flat - mean, full_matrices=False).Vh[:n]|", {
+    ("mean(0);", "median(0).values;"): "every map counts in the mean",
+    "mean = flat.mean(0); flat -= mean; "
+    "return mean, torch.linalg.svd(flat, full_matrices=False).Vh[:n]|":
+        "changes the maps themselves",
+    "mean = flat.mean(0); U, S, Vh = torch.linalg.svd(flat - mean); "
+    "return mean, (S[:, None] * Vh)[:n]|": "length 1: the first rows of Vh",
+    "mean = flat.mean(0); return mean, (flat - mean)[:n]|": "length 1: the first rows",
+}) | {
+    "|return x": "what no direction describes must be lost",
+    "|m = x.flatten(1).mean(0); "
+    "return (((x.flatten(1) - m) @ directions.mT) @ directions + m).reshape(x.shape)":
+        "the mean that is handed in",
+    "|flat = x.flatten(1); flat -= mean; "
+    "return ((flat @ directions.mT) @ directions + mean).reshape(x.shape)":
+        "an original has changed",
+}
+WRONG[2, 3] |= {
+    "return samples.square().mean(), samples.mean(1).square().mean()":
+        "measured from the truth",
+    "samples -= truth[:, None]; "
+    "return samples.square().mean(), samples.mean(1).square().mean()":
+        CHANGES_ITSELF.format("samples"),
+}
+WRONG[2, 4] |= slips(f"return ({SHIFTED} - {FOLLOWS}).abs().max().item()", {
+    (f"({SHIFTED} - {FOLLOWS}).abs()", f"({FOLLOWS} - {SHIFTED})"): "absolute value",
+    (".abs()", ".square()"): "no square",
+    (".max()", ".sum()"): "no sum",
+    "a = model.encode(torch.roll(maps, pixels, 1)); "
+    "b = torch.roll(model.encode(maps), pixels // 16, 2); "
+    "return (a - b).abs().max().item()": "both axes",
+})
+WRONG[2, 5] |= {
+    "return field.sum((2, 3)) / 16": "the mean of ones is one",
+    "return field.mean((2, 3))[:, :8]": "one number per channel of another field",
+}
+STATE = "s = t[:, None]; x = (1 - s) * x0 + s * x1; "
+WRONG[3, 1] |= {
+    STATE + "return x, (x1 - x0).abs()": "same at all times",
+    STATE + "x1 -= x0; return x, x1": "write x = x - ...",
+    STATE + "return x.double(), (x1 - x0).double()": "float32",
+}
+WRONG[3, 2] |= slips(
+    f"x0, t = {NOISE}, {TIMES}; x, u = straight_path(x0, x1, t); return {LOSS}", {
+    (".mean()", ".mean().item()"): "needs the gradient",
+    ("network(x, t)", "network(x, t).detach()"): "needs the gradient",
+    (f"return {LOSS}", f"with torch.no_grad():;    return {LOSS}"):
+        "needs the gradient",
+    ("x0, t =", "generator = torch.Generator().manual_seed(0); x0, t ="): "draw new",
+    (TIMES, "torch.linspace(0, 1, len(x1))"): "draw new times",
+    (".mean()", ".median()"): "not a median",
+    (".square().mean()", ".mean().square()"): "square before you average",
+    (LOSS, f"{LOSS} / 2"): "no half",
+})
+WRONG[3, 3] |= slips(EULER, {
+    ("x = x + velocity(x, t) / steps;    path.append(x)",
+     "path.append(x);    x = x + velocity(x, t) / steps"): "go the step, then append",
+    ("velocity(x, t)", "velocity(x, t).double()"): "float32",
+})
+WRONG[3, 4] |= {
+    "live = torch.ones(len(t), 2); live[t >= dark_from, last:] = 0; return live":
+        "with last = 0 channel 1 must stay live",
+    "live = torch.ones(len(t), 2).double(); "
+    "live[t >= dark_from, last] = 0; return live": "float32",
+}
+MIXED = "mixed = field_a.clone(); mixed[:, group] {}; return mixed"
+WRONG[4, 3] |= {MIXED.format(wrong): "each channel must go to its own place"
+                for wrong in ("= field_b[:, group].mean(0)",
+                              "= field_b[:, group].flip(1)",
+                              "= field_b[:, group].flip(0)",
+                              "= field_b[:1, group]",
+                              "= field_b[:, :len(group)]")}
+WRONG[4, 3] |= {MIXED.format("+= field_b[:, group]"): "must come from the second field"}
+WRONG[4, 4] |= {
+    "a, b = change[:, :2].mean(1), change[:, 2:].mean(1); return a / (a + b)":
+        "use band, not the first rings",
+    "a, b = change[:, band].mean(1), change[:, ~band].mean(1); return a > b":
+        "same change everywhere gives 1/2",
+}
+WRONG[5, 1] |= slips(
+    "in_test = torch.isin(simulation, test_sims); "
+    "test = in_test.nonzero()[:, 0]; return (~in_test).nonzero()[:, 0], test", {
+    ("], test", "], test[torch.randperm(len(test))]"): "stand in a row",
+    ("], test", "], test.reshape(-1, 15).T.flatten()"): "stand in a row",
+    ("], test", "], test.float()"): "whole numbers",
+})
+WRONG[5, 2] |= {
+    "x_train -= x_train.mean(0); x_train /= x_train.std(0); "
+    "x_test -= x_train.mean(0); x_test /= x_train.std(0); return x_train, x_test":
+        "training part's mean and standard deviation",
+}
+WRONG[5, 3] |= {
+    "return terms(x_test) @ np.linalg.lstsq(terms(x_train), y_train)[0]":
+        "is np spelt right, and defined or imported",
+}
+WRONG[5, 4] |= slips(
+    f"e = ((predicted - true).abs() / true){PER_SIMULATION}; "
+    "return e.mean(0), e.std(0) / len(e) ** 0.5", {
+    (".mean(1)", ".median(1).values"): "no median",
+    (PER_SIMULATION, f".square(){PER_SIMULATION}.sqrt()"): "no squares",
+    ("/ true)", "/ true.mean(0))"): "map by map",
+    ("e = ((predicted - true).abs()", "predicted -= true; e = (predicted.abs()"):
+        "changes predicted itself",
+})
+ROWS = next(iter(wrong for wrong in WRONG[5, 5] if "theta[test].mean" in wrong))
+WRONG[5, 5] |= slips(ROWS, {
+    ("theta[test].mean", "theta.mean"): "nothing of the test part",
+    ("theta[test].mean(0)", "theta[train].median(0).values"): "mean parameters",
+})
+
+
 def globals_of(source):
     "The names that a cell makes, and those that it uses, inside functions too."
     tables = [symtable.symtable(source, "cell", "exec")]
@@ -504,8 +642,9 @@ def answer(source, wrong):
 
 
 def refusal(names, exercise, check):
-    "What a student reads who runs these two cells."
-    names = dict(names)
+    "What a student reads who runs these two cells; an answer may change its input."
+    names = {name: value.clone() if torch.is_tensor(value) else value
+             for name, value in names.items()}
     run(exercise, names, "exercise")
     try: run(check, names, "check")
     except Unfinished as error: return str(error)
@@ -524,7 +663,7 @@ def worded(result, change):
 KINDS = {
     "nothing": (lambda result: None,
                 "nothing back|2 results.*found NoneType|gives back the dictionary"),
-    "NumPy": (lambda result: worded(result, np.asarray), "NumPy"),
+    "NumPy": (lambda result: worded(result, lambda x: x.detach().numpy()), "NumPy"),
     "shape": (lambda result: worded(result, lambda x: x[None]), "found shape"),
 }
 
