@@ -419,7 +419,7 @@ def from_pretrained(cls: Posterior,
 
 # %% ../nbs/course/16_posterior.ipynb #5b150036
 @patch
-def save(self: Posterior,
+def save_pretrained(self: Posterior,
     folder: str | Path,  # of a model's weights; made if it does not exist
 ) -> None:
     "Writes posterior.json and posterior.safetensors, each whole or not at all."

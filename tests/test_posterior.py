@@ -186,7 +186,7 @@ def test_fifteen_maps_find_a_stranger_that_one_map_may_not_be(base, shipped):
 
 
 def test_it_comes_back_from_disk(shipped, folder, tmp_path):
-    shipped.save(tmp_path / "new")
+    shipped.save_pretrained(tmp_path / "new")
     again = Posterior.from_pretrained(tmp_path / "new")
     x = torch.randn(4, 2, 8, generator=torch.Generator().manual_seed(0))
     assert torch.equal(again.sample(x, 50), shipped.sample(x, 50))
@@ -329,7 +329,7 @@ def test_spectra_that_the_check_reads_are_the_usual_ones(shipped):
 
 def test_a_posterior_that_was_given_no_limits_is_saved_too(tmp_path):
     fresh = Posterior()
-    fresh.save(tmp_path)
+    fresh.save_pretrained(tmp_path)
     again = Posterior.from_pretrained(tmp_path).state_dict()
     for name, part in fresh.state_dict().items(): assert torch.equal(part, again[name])
 
