@@ -208,13 +208,15 @@ class Detector:
 def score(self: Detector,
     maps: Maps,              # surface density, (n, H, H), whole simulations in a row
     together: bool = False,  # judge the maps of a simulation as one
+    check: bool = True,      # refuse maps that cannot be surface density
 ) -> Tensor:                 # (n,), or (simulations,)
     "Chi-square of each map or simulation. Raises `ValueError` for a part of one."
     maps = as_stack(maps, f"n, {self.pixels}, {self.pixels}")
     if together and len(maps) % self.each:
         raise ValueError(f"maps: expected {self.each} of each simulation, "
                          f"found {len(maps)}; leave out together=True")
-    measured = self.model.summarise(maps).cpu(), fingerprint(maps, self.box).cpu()
+    summary = self.model.summarise(maps, check=check).cpu()
+    measured = summary, fingerprint(maps, self.box).cpu()
     return self.expected.surprise(*measured, self.each if together else 1)
 
 # %% ../nbs/course/15_anomaly.ipynb #a16c0042
@@ -222,8 +224,9 @@ def score(self: Detector,
 def p_value(self: Detector,
     maps: Maps,              # surface density, (n, H, H)
     together: bool = False,  # judge the maps of a simulation as one
+    check: bool = True,      # refuse maps that cannot be surface density
 ) -> Tensor:                 # (n,), or (simulations,); small: strange
     "Share of cold maps, or simulations, that are as strange, this one counted in."
     cold = self.cold[int(together)]
-    below = torch.searchsorted(cold, self.score(maps, together))
+    below = torch.searchsorted(cold, self.score(maps, together, check))
     return (1 + len(cold) - below).double() / (1 + len(cold))

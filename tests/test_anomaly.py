@@ -125,9 +125,19 @@ def test_the_alarm_keeps_its_promise_and_finds_a_stranger(detector):
 def test_p_values_count_cold_scores_that_are_as_large(detector):
     cold = torch.tensor([1.0, 2.0, 3.0, 3.0]).double()
     fixed = replace(detector, cold=(cold, cold))
-    object.__setattr__(fixed, "score", lambda maps, together: torch.tensor(maps))
+    object.__setattr__(fixed, "score", lambda maps, *_: torch.tensor(maps))
     assert fixed.p_value([0.5, 1.0, 2.5, 3.0, 4.0]).tolist() == pytest.approx(
         [1, 1, 0.6, 0.6, 0.2])
+
+
+@pytest.mark.parametrize("change", [np.log10, lambda maps: maps * 1e10])
+def test_maps_that_cannot_be_right_are_strangers_if_told_so(detector, change):
+    maps = change(maps_of(2, 1).maps)
+    for ask in (detector.score, detector.p_value):
+        with pytest.raises(ValueError, match="check=False"): ask(maps)
+    p = detector.p_value(maps, check=False)
+    assert torch.allclose(p, torch.tensor(1 / 1201).double())
+    assert detector.score(maps, True, check=False).min() > detector.cold[1].max()
 
 
 def test_what_cannot_be_judged_is_refused(detector):
