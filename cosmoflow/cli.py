@@ -13,6 +13,7 @@ import ast
 import inspect
 import json
 import os
+import re
 import shlex
 import sys
 import traceback
@@ -218,10 +219,20 @@ def _note(message: Warning | str, *_: Any) -> None:
     "A warning as one line."
     print(f"cosmoflow: note: {message}", file=sys.stderr)
 
+# %% ../nbs/tools/cli.ipynb #c1ad71cf
+def _possible(text: str, command: Callable) -> str:
+    "A message without advice in brackets for which a command has no option."
+    takes = inspect.signature(command).parameters
+
+    def keep(advice: re.Match) -> str:
+        return advice[0] if advice[1].replace("-", "_") in takes else ""
+
+    return re.sub(r" \([^()]*--([a-z-]+)[^()]*\)", keep, text)
+
 # %% ../nbs/tools/cli.ipynb #e69e404d
-def _one_line(error: Exception) -> str:
-    "An error as one line; if nobody foresaw it, its kind too."
-    text = " ".join(str(error).split())
+def _one_line(error: Exception, command: Callable) -> str:
+    "An error of a command as one line; if nobody foresaw it, its kind too."
+    text = _possible(" ".join(str(error).split()), command)
     if isinstance(error, _FORESEEN): return text
     return f"{type(error).__name__}: {text} (--debug shows where)"
 
@@ -261,7 +272,7 @@ def main(
     except BrokenPipeError: _leave_quietly()
     except Exception as e:
         if debug: traceback.print_exc()
-        print(f"cosmoflow: error: {_one_line(e)}", file=sys.stderr)
+        print(f"cosmoflow: error: {_one_line(e, command)}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(f"\ncosmoflow: stopped. {_paragraphs(command)[2]}")
@@ -422,7 +433,7 @@ def _evaluate(
 # %% ../nbs/tools/cli.ipynb #69d20971
 @_command
 @_takes_maps
-@_takes("distill.distill", "out steps epochs seed")
+@_takes("distill.distill", "out steps epochs lr seed")
 def _distill(
     model: _Model = "mini",  # the teacher, named as in `evaluate`
     **options: Any,
@@ -643,8 +654,7 @@ def _decompress(
 
 # %% ../nbs/tools/cli.ipynb #e0c11002
 @_command
-@_takes("data.open_maps", "root suite field sims pixels maps_per_simulation box",
-        {"root": "data"})
+@_takes_maps
 @_takes("export.export", "out maps seed")
 def _export(
     model: _Model = "mini-fast",
@@ -664,8 +674,8 @@ def _export(
     network = _load_model(model)
     where = _only(open_maps, options)
     data = open_maps(**where)
-    where.pop("sims", None)
-    sets = open_sets(**where) if options.get("maps") else []
+    usual = {name: where[name] for name in where if name not in ("set", "sims")}
+    sets = open_sets(**usual) if options.get("maps") else []
     about = export(network, data, name=Path(model).name, sets=sets,
                    **_only(export, options))
     for file in about["files"].values():

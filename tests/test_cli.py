@@ -3,6 +3,7 @@ import functools
 import importlib
 import inspect
 import os
+import re
 import shlex
 import sqlite3
 import subprocess
@@ -141,6 +142,70 @@ def test_maps_that_cannot_be_right_are_refused_unless_told_otherwise(tmp_path, s
     assert not (tmp_path / "field.npy").exists()
     assert shell("encode log.npy field.npy --no-check")[0] == 0
     assert (tmp_path / "field.npy").exists()
+
+
+@pytest.fixture
+def two_sets(tmp_path):
+    "A folder of maps in other units, without a set LH in `cv`; and maps in a file."
+    data = open_maps("PM", "CV")
+    params = "\n".join(f"{0.1 + 0.03 * i:.2f} {1 - 0.03 * i:.2f}" for i in range(10))
+    for folder, name in (("odd", "LH"), ("cv", "CV")):
+        (tmp_path / folder).mkdir()
+        maps = 1e10 * np.asarray(data.maps)
+        np.save(tmp_path / folder / f"Maps_Mcdm_PM_{name}_z=0.00.npy", maps)
+        (tmp_path / folder / f"params_{name}_PM.txt").write_text(params)
+    np.save(tmp_path / "odd.npy", maps[:1])
+
+
+ADVISED = {  # what is refused, and what the refusal advises
+    "encode odd.npy x.npy": "--no-check",
+    "infer odd.npy": "--no-check",
+    "compress odd.npy x.cflow": "--no-check",
+    "evaluate --data odd": "",
+    "export --data odd --out x": "",
+    "evaluate --data cv": "--suite --set --field --data",
+    "train --data cv --out x": "--suite --set --field --data",
+    "distill --data cv --out x": "--suite --set --field --data",
+    "export --data cv --out x": "--suite --set --field --data",
+    "evaluate --data odd --maps-per-simulation 7": "--maps-per-simulation",
+    "train --data odd --out x --maps-per-simulation 7": "--maps-per-simulation",
+    "distill --data odd --out x --maps-per-simulation 7": "--maps-per-simulation",
+    "export --data odd --out x --maps-per-simulation 7": "--maps-per-simulation",
+}
+
+
+@pytest.mark.parametrize("line", ADVISED)
+def test_a_refusal_advises_only_what_the_command_has(two_sets, shell, line):
+    status, _, errors = shell(line)
+    advised = re.findall(r"--[a-z][a-z-]*", errors)
+    assert status == 2 and advised == ADVISED[line].split()
+    assert errors.count("(") == errors.count(")") and errors.rstrip()[-1] not in " ("
+    command = line.split()[0]
+    parser = cli._command_parser(cli.COMMANDS[command], command)
+    assert {*advised} <= {*parser._option_string_actions}
+
+
+@pytest.mark.parametrize("command", ["train", "distill"])
+def test_a_training_that_failed_can_be_given_a_lower_lr(shell, monkeypatch, command):
+    "As its `FloatingPointError` advises."
+    given = []
+    def note(model, data, out, lr=None, config=None, pretrained=False):
+        given.append(config.lr if config else lr)
+    monkeypatch.setattr(importlib.import_module(f"cosmoflow.{command}"), command, note)
+    status, _, errors = shell(f"{command} --sims 0:10 --out x --lr 1e-5")
+    assert (status, given) == (0, [1e-5]), errors
+
+
+def test_another_set_can_be_exported(shell, monkeypatch):
+    "Its maps and parameters teach the regressors; --maps shows the usual sets."
+    taken = {}
+    def note(model, data, out, name, sets, maps):
+        taken.update(data=data.set, sets=[one.set for one in sets], maps=maps)
+        return {"files": {}}
+    module = importlib.import_module("cosmoflow.export")
+    monkeypatch.setattr(module, "export", note)
+    assert shell("export --out x --set 1P --sims 0:3 --maps 2")[0] == 0
+    assert taken == {"data": "1P", "sets": [*module.SETS], "maps": 2}
 
 
 def test_home_is_expanded_in_every_path(tmp_path, shell, monkeypatch):
