@@ -174,7 +174,8 @@ def _read_start(file: BinaryIO, path: Path) -> dict:
         raise ValueError(f"{path}: its header is not that of a .cflow file") from e
     if later:
         raise ValueError(f"{path}: format {header['format']}, this cosmoflow reads up "
-                         f"to {FORMAT}; upgrade it: pip install --upgrade cosmoflow")
+                         f"to {FORMAT}; upgrade it: pip install --upgrade "
+                         '"cosmoflow @ git+https://github.com/cosmoflow/cosmoflow"')
     _check_says(header, path)
     return header
 

@@ -152,6 +152,15 @@ def test_the_same_file_gives_the_same_bytes_and_other_seeds_other_maps(model, tm
     assert read_header(one)["box"] == 25 and read_header(one)["model"] == "mini-scales"
 
 
+SOURCE = '"cosmoflow @ git+https://github.com/cosmoflow/cosmoflow"'
+UPGRADE = f"upgrade it: pip install --upgrade {SOURCE}"
+
+
+def test_an_upgrade_comes_from_where_the_readme_installs():
+    readme = Path(__file__).parents[1] / "README.md"
+    assert f"pip install {SOURCE}" in readme.read_text(encoding="utf-8")
+
+
 def test_what_is_cut_damaged_or_foreign_is_refused_in_one_line(model, file):
     whole, out = file.read_bytes(), file.with_name("out.npy")
     start = whole.index(b"{")
@@ -164,7 +173,7 @@ def test_what_is_cut_damaged_or_foreign_is_refused_in_one_line(model, file):
         whole.replace(b"\r\n", b"\n", 1): "another kind of file",
         whole[:30]: "ends in its header", whole[: start + length + 20]: "its tables",
         whole[:-5]: "ends in its block 0", whole + b"\0": "goes on after",
-        whole[: start - 8] + later + whole[start + length :]: "upgrade it",
+        whole[: start - 8] + later + whole[start + length :]: re.escape(UPGRADE),
     }
     for place in (start + 3, start + length + 30, len(whole) - 9):  # a bit flips
         bad = bytearray(whole)
