@@ -153,7 +153,8 @@ def two_sets(tmp_path):
         (tmp_path / folder).mkdir()
         maps = 1e10 * np.asarray(data.maps)
         np.save(tmp_path / folder / f"Maps_Mcdm_PM_{name}_z=0.00.npy", maps)
-        (tmp_path / folder / f"params_{name}_PM.txt").write_text(params)
+        table = tmp_path / folder / f"params_{name}_PM.txt"
+        table.write_text(params, encoding="utf-8")
     np.save(tmp_path / "odd.npy", maps[:1])
 
 
