@@ -212,6 +212,9 @@ class MapData:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "params", np.asarray(self.params))  # a list, perhaps
+        if isinstance(self.maps, Tensor):  # on a GPU, with gradients, in half the bits
+            array = to_tensor(self.maps).detach().cpu().numpy()
+            object.__setattr__(self, "maps", array)
         _check_pairs(self.maps, self.params, self.param_names)
         check_box(self.box)
         if self.maps.dtype != np.float32:  # converted when they are read
@@ -409,7 +412,8 @@ def open_maps(
 def _deal(n: int, seed: int) -> np.ndarray:
     "Puts n simulations in random order, dealt in blocks of ten, one to each tenth."
     rng = np.random.default_rng(seed)
-    blocks = [rng.permutation(10) + rng.random(10) for _ in range(-(-n // 10))]
+    tens = max(1, -(-n // 10))  # of none, one that nothing is taken from
+    blocks = [rng.permutation(10) + rng.random(10) for _ in range(tens)]
     return np.argsort(np.concatenate(blocks)[:n])
 
 # %% ../nbs/course/02_data.ipynb #3e63fb8e
@@ -433,6 +437,7 @@ def deal_simulations(
     simulation of a shorter one in the same part. Raises `ValueError` for an empty part.
     """
     check_seed(seed)
+    if n: check_counts(n=n)  # of none, no part has any: it is said below
     if not _are_shares(fractions):
         raise ValueError(f"fractions={fractions}: expected three numbers of 0 or more "
                          "that sum to 1")

@@ -25,7 +25,8 @@ from .flow import Timetable, integrate
 from .model import CosmoFlow
 from .spectra import modes, ring_mean
 from .train import (
-    MapLoader, Run, ema_decay, ema_update, epoch_generator, lr_factor, partly_pooled)
+    MapLoader, Run, check_amounts, ema_decay, ema_update, epoch_generator, learning,
+    lr_factor, partly_pooled)
 
 # %% ../nbs/course/13_distill.ipynb #5a1e0202
 def _check_student(
@@ -34,7 +35,8 @@ def _check_student(
 ) -> None:
     "Raises `ValueError` unless each step begins with all channels that it needs."
     timetable.check_sampling(steps, "euler")
-    live = timetable.mask(torch.arange(100 * steps) / (100 * steps)) > 0
+    times = torch.arange(100 * steps, device="cpu") / (100 * steps)
+    live = timetable.mask(times) > 0
     live = live.view(steps, 100, timetable.channels)
     if (live[:, :1] | ~live).all(): return
     raise ValueError(f"steps={steps}: with the timetable {timetable.name} a channel "
@@ -104,8 +106,9 @@ def one_map_each(
 ) -> Tensor:                     # numbers of maps, one for each simulation
     "A random map of each simulation, simulations in random order."
     each = data.maps_per_simulation
-    first = each * torch.randperm(data.n_sims, generator=generator)
-    return first + torch.randint(each, first.shape, generator=generator)
+    device = generator.device  # whatever is default
+    first = each * torch.randperm(data.n_sims, generator=generator, device=device)
+    return first + torch.randint(each, first.shape, generator=generator, device=device)
 
 # %% ../nbs/course/13_distill.ipynb #97c590df
 class Student:
@@ -127,7 +130,8 @@ class Student:
         self.adamw = torch.optim.AdamW(self.model.unet.parameters(), settings["lr"])
         self.teach = partial(lesson, self.teacher, steps=steps, fine=settings["fine"],
                              pooled=settings["pooled"])
-        self.training, self.total = training, torch.zeros(2, device=teacher.device)
+        self.training = training
+        self.total = torch.zeros(2, device=teacher.device, dtype=torch.float32)
         self.loader = MapLoader(training, teacher.normalizer, teacher.device)
         self.updates = -(-training.n_sims // settings["batch_size"])  # per epoch
 
@@ -159,7 +163,7 @@ def epoch(self: Student,
     draw = epoch_generator(asked.seed, number, 1, torch.device("cpu"))
     order = one_map_each(self.training, draw).split(int(asked.batch_size))
     generator = epoch_generator(asked.seed, number, 0, self.loader.device)
-    self.total = torch.zeros(2, device=self.loader.device)
+    self.total = torch.zeros(2, device=self.loader.device, dtype=torch.float32)
     for update, which in enumerate(order, number * self.updates):
         batch = self.teach(augment(self.loader(which), generator), generator)
         losses = self.step(update, *batch)
@@ -172,7 +176,8 @@ def exam(self: Student,
     validation: MapData,  # whole simulations that the student does not learn from
 ) -> tuple[Tensor, Tensor, Tensor]:  # as `lesson` gives it
     "A lesson on the first map of each simulation, always from the same noise."
-    one_each = torch.arange(0, len(validation.maps), validation.maps_per_simulation)
+    one_each = torch.arange(0, len(validation.maps), validation.maps_per_simulation,
+                            device="cpu")
     loader = MapLoader(validation, self.teacher.normalizer, self.teacher.device)
     noise = epoch_generator(self.settings.seed, 0, 2, self.teacher.device)
     return self.teach(loader(one_each), noise)
@@ -188,7 +193,7 @@ def judge(self: Student,
     return dict(zip(names, (*self.total.tolist(), *scores.tolist())))
 
 # %% ../nbs/course/13_distill.ipynb #9b3c3f95
-@torch.inference_mode(False)  # with gradients, whatever the caller set
+@learning()
 def distill(
     model: CosmoFlow,       # the teacher
     data: MapData,          # all maps; split by simulation, as `train` does
@@ -215,6 +220,8 @@ def distill(
     model.require_flow()
     check_counts(steps=steps, epochs=epochs, batch_size=batch_size, fine=fine)
     check_seed(seed)
+    check_amounts(lr=lr, spectral=spectral)
+    check_amounts(1, pooled=pooled, ema=ema)
     _check_student(model.timetable, steps)
     training, validation, _ = data.split()
     settings = dict(epochs=epochs, batch_size=batch_size, lr=lr, spectral=spectral,

@@ -27,12 +27,12 @@ from torch import Tensor, nn
 from .core import (BOX, MAPS_PER_SIMULATION, Maps, as_stack, bars_move,
                             check_counts, check_seed, digest, evaluating, in_pieces,
                             maps_at_once, needs_extra, new_generator, progress,
-                            require_same_run, standard_error)
+                            require_same_run, standard_error, to_tensor)
 from .data import augment
 from .encoder import Encoder, EncoderBlock, summary
 from .layers import PeriodicConv
 from .spectra import log_values, power_spectrum
-from .train import MapLoader
+from .train import MapLoader, as_known, check_amounts, learning
 
 # %% ../nbs/course/10_inference.ipynb #05edc639
 @dataclass(frozen=True)
@@ -51,6 +51,11 @@ def relative_error(
 
     The maps of one simulation are not independent, so simulations give its error.
     """
+    predicted = to_tensor(predicted, "n, P or n", "predicted").detach()
+    true = to_tensor(true, "n, P or n", "true").detach().to(predicted.device)
+    if true.shape != predicted.shape:
+        raise ValueError(f"true: expected shape {tuple(predicted.shape)} as predicted, "
+                         f"found {tuple(true.shape)}")
     error = ((predicted - true).abs() / true.abs()).cpu().double().numpy()
     return RelativeError(error.mean(0), standard_error(error, each))
 
@@ -59,6 +64,7 @@ def parabola(
     z: Tensor,   # some numbers of each map, (n, C)
 ) -> Tensor:     # (n, 1 + C + C (C + 1) / 2)
     "One, the numbers, and all products of two of them: what a parabola adds up."
+    z = to_tensor(z, "n, C", "z")
     i, j = torch.triu_indices(z.shape[1], z.shape[1], device=z.device)
     return torch.cat([z.new_ones(len(z), 1), z, z[:, i] * z[:, j]], 1)
 
@@ -93,7 +99,8 @@ def _some(x: Inputs, which: Tensor) -> Tensor:
 # %% ../nbs/course/10_inference.ipynb #dfd43179
 def _first(x: Inputs) -> Tensor:
     "The first input, (1, ...): it shows their shape, kind and device."
-    return _some(x, torch.zeros(1, dtype=torch.long))
+    if not len(x): raise ValueError("x: it is empty: give at least one input")
+    return _some(x, torch.zeros(1, dtype=torch.long, device="cpu"))
 
 # %% ../nbs/course/10_inference.ipynb #322b87b0
 class Regressor(nn.Module):
@@ -111,11 +118,16 @@ class Regressor(nn.Module):
         batch_size: int | None = None,  # at a time; None: 256, fewer of large maps
     ) -> Tensor:                        # parameters, (n, 2)
         "Estimates of the parameters: the posterior mean, which squared error learns."
+        if not isinstance(x, MapLoader): x = to_tensor(x, name="x").detach()
         size = maps_at_once(_first(x).shape[1:], batch_size)
         if batch_size is None: size = min(size, 256)
+        kind, known = self.x_scaler.mean.dtype, len(self.x_scaler.mean)
+        if known > 1 and _first(x).shape[1:] != (known,):  # 1: maps, of any size
+            raise ValueError(f"x: expected {known} features, as in training, found "
+                             f"shape {tuple(_first(x).shape[1:])}")
         with evaluating(self):
-            parts = [self.net(self.x_scaler(_some(x, which)))
-                     for which in torch.arange(len(x)).split(size)]
+            parts = [self.net(self.x_scaler(_some(x, which).to(kind)))
+                     for which in torch.arange(len(x), device="cpu").split(size)]
             return self.y_scaler.inverse(torch.cat(parts))
 
 # %% ../nbs/course/10_inference.ipynb #18be9fc8
@@ -148,7 +160,8 @@ def _epoch(
 ) -> Tensor:                  # loss of the last batch, scalar
     "Learns once from each example."
     model.net.train()
-    for i in torch.randperm(len(x), generator=order).split(int(batch_size)):
+    numbers = torch.randperm(len(x), generator=order, device=order.device)
+    for i in numbers.split(int(batch_size)):
         inputs = _some(x, i)
         if symmetries: inputs = augment(inputs, symmetries)
         loss = _step(model, optimizer, inputs, target[i], bf16)
@@ -186,6 +199,7 @@ def keep_best(
     desc: str,                     # name on the progress bar
 ) -> float:                        # loss of the epoch that is kept, validation part
     "Trains for some epochs, and keeps the one that does best on the validation part."
+    check_counts(epochs=epochs)  # none would keep what has learnt nothing
     lr = float(schedule.base_lrs[0])
     best, best_loss = deepcopy(net.state_dict()), float("inf")
     bar = progress(range(epochs), desc=desc, unit="epoch", leave=False,
@@ -200,8 +214,31 @@ def keep_best(
     net.load_state_dict(best)
     return best_loss
 
+# %% ../nbs/course/10_inference.ipynb #47f1efd9
+def _examples(
+    x: Inputs, y: Tensor,          # as `fit_regressor` takes them
+    x_val: Inputs, y_val: Tensor,
+    axes: str = "n, F or n, 1, H, H",  # of x, as `as_stack` takes them
+) -> tuple[Any, Tensor, Any, Tensor]:  # the same: tensors, or maps read batch by batch
+    "Inputs and parameters that fit each other. Raises `ValueError` if they do not."
+    take = lambda v, axes, name: to_tensor(v, axes, name).detach()
+    if not isinstance(x, MapLoader): x = take(x, axes, "x")
+    if not isinstance(x_val, MapLoader): x_val = take(x_val, axes, "x_val")
+    first, also = _first(x), _first(x_val)
+    if first.shape != also.shape: raise ValueError(
+        f"x_val: expected inputs of shape {tuple(first.shape[1:])} as in x, found "
+        f"{tuple(also.shape[1:])}")
+    y, y_val = (take(v, "", name).to(first.device)
+                for name, v in (("y", y), ("y_val", y_val)))
+    columns = y.shape[1] if y.ndim == 2 else "P"
+    for name, rows, values in ("y", len(x), y), ("y_val", len(x_val), y_val):
+        if tuple(values.shape) != (rows, columns): raise ValueError(
+            f"{name}: expected shape ({rows}, {columns}), a row for each input, found "
+            f"{tuple(values.shape)}")
+    return x, y, x_val, y_val
+
 # %% ../nbs/course/10_inference.ipynb #47f1efdd
-@torch.inference_mode(False)  # with gradients, whatever the caller set
+@learning()
 def fit_regressor(
     net: nn.Module,                # features or maps -> scaled parameters
     x: Inputs, y: Tensor,          # training features or maps, and parameters (n, P)
@@ -222,6 +259,9 @@ def fit_regressor(
     Raises `ValueError` for a parameter that never varies, `FloatingPointError` if the
     loss is not a number.
     """
+    check_counts(epochs=epochs, batch_size=batch_size)
+    check_amounts(lr=lr, weight_decay=weight_decay)
+    x, y, x_val, y_val = _examples(x, y, x_val, y_val)
     still = (y == y[0]).all(0).nonzero()[:, 0].tolist()
     if still:
         raise ValueError(f"y: expected parameters that vary, found the same in every "
@@ -247,9 +287,14 @@ def seeded(
 ) -> nn.Module:                     # what `make` gives
     "Makes a network with weights from a seed; torch's own generator stays as it was."
     check_seed(seed)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(seed))
-        return make()
+    before = torch.get_default_dtype()
+    try:
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+            torch.set_default_dtype(torch.float32)  # else, other random numbers
+            torch.manual_seed(int(seed))
+            return make()
+    finally:
+        torch.set_default_dtype(before)
 
 # %% ../nbs/course/10_inference.ipynb #dd56a540
 def fit_mlp(
@@ -262,6 +307,8 @@ def fit_mlp(
     seed: int = 0,                  # of initial weights and batches
 ) -> Regressor:
     "Trains the paper's network on a few numbers a map. Source: paper, A.3.1."
+    check_counts(hidden=hidden)
+    x, y, x_val, y_val = _examples(x, y, x_val, y_val, "n, F")
     make = lambda: nn.Sequential(
         nn.Linear(x.shape[1], hidden), nn.ReLU(), nn.Linear(hidden, y.shape[1]))
     net = seeded(make, seed).to(x)
@@ -301,6 +348,8 @@ def fit_cnn(
     seed: int = 0,                 # of initial weights, batches and symmetries
 ) -> Regressor:
     "Trains a network of the encoder's kind to read parameters off raw maps."
+    check_counts(width=width)
+    x, y, x_val, y_val = _examples(x, y, x_val, y_val, "n, 1, H, H")
     first = _first(x)
     net = seeded(lambda: _PooledEncoder(y.shape[1], width), seed).to(first)
     net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -332,6 +381,7 @@ def fit_resnet18(
     seed: int = 0,                 # of initial weights, batches and symmetries
 ) -> Regressor:
     "Trains the paper's baseline, ResNet-18, on raw maps. Source: paper, A.3.2."
+    x, y, x_val, y_val = _examples(x, y, x_val, y_val, "n, 1, H, H")
     first = _first(x)
     net = seeded(lambda: resnet18(y.shape[1]), seed).to(first)
     return fit_regressor(net, x, y, x_val, y_val, Scaler.none(first), epochs, 2e-4,
@@ -368,7 +418,7 @@ def _study(
     library, url = _optuna()
     storage = url.create("sqlite", database=str(path)).render_as_string()
     study = library.create_study(storage=storage, study_name="mlp", load_if_exists=True)
-    if study.trials: require_same_run(path, study.user_attrs, run)
+    if study.trials: require_same_run(path, as_known(study.user_attrs, run), run)
     study.set_user_attr("run", run)
     return study
 
@@ -422,6 +472,8 @@ def search_mlp(
     """
     _optuna()  # before anything else is done
     check_counts(trials=trials, epochs=epochs)
+    check_seed(seed)
+    x, y, x_val, y_val = _examples(x, y, x_val, y_val, "n, F")
     run = {**(origin or {}), "settings": {"epochs": epochs, "seed": seed},
            "features": {"training": digest([x]), "validation": digest([x_val])},
            "parameters": {"training": digest([y]), "validation": digest([y_val])}}

@@ -7,9 +7,9 @@ Docs: https://cosmoflow.github.io/cosmoflow/course/train.html"""
 # %% auto #0
 __all__ = ['TRAIN_PRESETS', 'epoch_generator', 'MapLoader', 'draw_batch', 'validation_loss', 'lr_factor', 'ema_update',
            'ema_decay', 'partly_pooled', 'sibling_loss', 'epoch_order', 'Objective', 'fast_bf16', 'best_precision',
-           'TrainConfig', 'check_settings', 'batch_share', 'share_statistics', 'check_training', 'Learner',
-           'save_checkpoint', 'read_checkpoint', 'fill', 'identify', 'Run', 'write_log', 'require_finite',
-           'require_new', 'train']
+           'TrainConfig', 'check_amounts', 'check_flags', 'check_settings', 'batch_share', 'share_statistics',
+           'check_training', 'Learner', 'save_checkpoint', 'read_checkpoint', 'fill', 'identify', 'Run', 'as_known',
+           'write_log', 'require_finite', 'require_new', 'learning', 'train']
 
 # %% ../nbs/course/09_train.ipynb #da65566e
 import csv
@@ -22,6 +22,7 @@ from contextlib import ExitStack, contextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from functools import partial
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -37,9 +38,10 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from .core import (MAPS_PER_SIMULATION, alone, atomic_path, best_device,
-                            check_folder, check_kind, check_seed, digest, evaluating,
-                            progress, require_same_run, to_tensor)
+from .core import (MAPS_PER_SIMULATION, MapView, alone, atomic_path,
+                            best_device, check_counts, check_folder, check_kind,
+                            check_seed, digest, evaluating, progress, require_same_run,
+                            to_tensor)
 from .data import MapData, Normalizer, augment
 from .encoder import SCALE, summary
 from .flow import flow_matching_loss
@@ -102,7 +104,7 @@ def validation_loss(
     "Flow-matching loss over a part, without gradients or symmetries."
     total = 0.0
     with evaluating(model):
-        for which in torch.arange(len(loader)).split(int(batch_size)):
+        for which in torch.arange(len(loader), device="cpu").split(int(batch_size)):
             loss = flow_matching_loss(model, loader(which), generator).item()
             total += loss * len(which)
     return total / len(loader)
@@ -175,14 +177,18 @@ def epoch_order(
 
     Raises `ValueError` for pairs where a simulation has a single map.
     """
-    if not pairs: return torch.randperm(n, generator=generator)
+    device = generator.device  # whatever is default
+    if not pairs: return torch.randperm(n, generator=generator, device=device)
     if each < 2:
         raise ValueError("siblings: expected two maps a simulation or more, found 1; "
                          "train with siblings=0")
-    siblings = torch.arange(n).view(-1, each)
-    order = torch.rand(siblings.shape, generator=generator).argsort(1)
+    siblings = torch.arange(n, device=device).view(-1, each)
+    dice = torch.rand(siblings.shape, generator=generator, device=device,
+                      dtype=torch.float32)
+    order = dice.argsort(1)
     dealt = siblings.gather(1, order)[:, :each // 2 * 2].reshape(-1, 2)
-    return dealt[torch.randperm(len(dealt), generator=generator)].flatten()
+    mixed = torch.randperm(len(dealt), generator=generator, device=device)
+    return dealt[mixed].flatten()
 
 # %% ../nbs/course/09_train.ipynb #6702f326
 class Objective(nn.Module):
@@ -257,6 +263,26 @@ class TrainConfig:
 
     def __post_init__(self): check_settings(self)
 
+# %% ../nbs/course/09_train.ipynb #f96ee2c5
+def check_amounts(
+    most: float = math.inf,  # 1: shares of a whole
+    **amounts: float,        # settings by name, for example lr=1e-3
+) -> None:
+    "Raises `ValueError` unless each is a number from 0 to `most`."
+    expected = "0 or more" if most == math.inf else f"a share from 0 to {most}"
+    for name, value in amounts.items():
+        if isinstance(value, Real) and 0 <= value <= most: continue
+        raise ValueError(f"{name}={value!r}: expected {expected}")
+
+# %% ../nbs/course/09_train.ipynb #f96ee2c7
+def check_flags(
+    **flags: bool,  # settings by name, for example compile=True
+) -> None:
+    "Raises `ValueError` for what is no yes or no: the text \"no\" would count as yes."
+    for name, value in flags.items():
+        if isinstance(value, bool | np.bool_): continue
+        raise ValueError(f"{name}={value!r}: expected True or False")
+
 # %% ../nbs/course/09_train.ipynb #f96ee2d3
 def check_settings(
     config: TrainConfig,
@@ -267,18 +293,11 @@ def check_settings(
         value, others = getattr(config, name), ", ".join(known[:-1])
         if value in known: continue
         raise ValueError(f"{name}={value!r}: expected {others} or {known[-1]}")
-    counts = {name: getattr(config, name)
-              for name in ("epochs", "batch_size", "check_every")}
-    if min(counts.values()) < 1:
-        found = ", ".join(f"{name}={n}" for name, n in counts.items())
-        raise ValueError(f"{found}: expected 1 or more")
-    for name in ("lr", "weight_decay", "clip", "patience", "siblings"):
-        value = getattr(config, name)
-        if not value >= 0: raise ValueError(f"{name}={value}: expected 0 or more")
-    for name in ("norm_epochs", "pooled", "ema"):
-        value = getattr(config, name)
-        if 0 <= value <= 1: continue
-        raise ValueError(f"{name}={value}: expected a share from 0 to 1")
+    some = lambda *names: {name: getattr(config, name) for name in names}
+    check_counts(**some("epochs", "batch_size", "check_every"))
+    check_amounts(**some("lr", "weight_decay", "clip", "patience", "siblings"))
+    check_amounts(1, **some("norm_epochs", "pooled", "ema"))
+    check_flags(**some("freeze_encoder", "compile"))
     check_seed(config.seed)
     if config.siblings and config.batch_size % 2:
         raise ValueError(f"batch_size={config.batch_size}: expected an even number of "
@@ -423,7 +442,8 @@ class Learner:
         self.steps = max(1, n // config.batch_size)  # per epoch
         self.share = batch_share(config.batch_size, n, ranks, accelerator.process_index,
                                  config.siblings > 0)
-        self.epochs, self.total = 0, torch.zeros(2, device=accelerator.device)
+        self.epochs = 0  # since the last check
+        self.total = torch.zeros(2, device=accelerator.device, dtype=torch.float32)
 
 # %% ../nbs/course/09_train.ipynb #f96e82d3
 @patch
@@ -521,7 +541,7 @@ def read_checkpoint(
     remedy = "remove it to start again, or choose another folder"
     try:
         with safe_open(path, "pt") as f:
-            state = json.loads(f.metadata()["state"])
+            state = dict(json.loads(f.metadata()["state"]))
             tensors = {k: f.get_tensor(k) for k in f.keys()}
     except (SafetensorError, TypeError, KeyError, ValueError) as e:
         raise ValueError(f"{path}: expected a checkpoint ({e}); {remedy}") from e
@@ -566,6 +586,12 @@ def fill(
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})
 
+# %% ../nbs/course/09_train.ipynb #54c314e9
+def _some_maps(data: MapData) -> np.ndarray:
+    "Sixteen of the maps, from the first to the last: enough to know them by."
+    which = np.linspace(0, len(data) - 1, 16).astype(int)
+    return MapView(data.maps, which)[:]
+
 # %% ../nbs/course/09_train.ipynb #54c314f2
 def identify(
     settings: Mapping,                  # all that steers the training
@@ -578,11 +604,39 @@ def identify(
     names = "suite", "set", "field", "pixels", "box"
     maps = {name: getattr(data, name) for name in names}
     maps |= {"simulations": data.n_sims, "parameters": digest([data.params])}
+    brightest = _some_maps(data).max((1, 2), initial=1e-30)
+    dex = np.log10(brightest, dtype=np.float64)
+    maps |= {"maps": len(data), "brightest": digest([dex.round(3)])}
     others = {"teacher": teacher, "init": init}
     weights = {name: {"weights": digest(other.state_dict().values())} if other else {}
                for name, other in others.items()}
     return {"settings": dict(settings), "model": model.config, "data": maps,
             "normalizer": asdict(model.normalizer), **weights}
+
+# %% ../nbs/course/09_train.ipynb #54c314fb
+def _check_weights(model: nn.Module) -> None:
+    "Raises `ValueError` for a network that cannot learn as it is."
+    weights = list(model.parameters())
+    odd = next((w.dtype for w in weights if w.dtype != torch.float32), None)
+    if odd: raise ValueError(
+        f"model: expected weights in float32, found {str(odd).removeprefix('torch.')}; "
+        "give model.float(): mixed precision is a setting of the training")
+    if any(w.is_inference() for w in weights): raise ValueError(
+        "model: it was made under torch.inference_mode and cannot learn; make it "
+        "outside")
+    if not any(w.requires_grad for w in weights): raise ValueError(
+        "model: expected weights that learn, found all frozen; model.requires_grad_()")
+
+# %% ../nbs/course/09_train.ipynb #54c314fc
+def _check_units(normalizer: Normalizer, data: MapData) -> None:
+    "Raises `ValueError` for maps that this normaliser cannot be for."
+    maps = _some_maps(data)
+    found, why = normalizer._doubt(maps.min(), maps.max(), maps.mean(dtype=np.float64))
+    if found.startswith("a mean"): why += " (Normalizer.fit makes one for other units)"
+    if why: raise ValueError(
+        "data: expected surface density in (Msun/h)/(Mpc/h)^2, around "
+        f"10^{normalizer.mean:.1f}, as the model's normaliser knows it, found {found}; "
+        f"{why}")
 
 # %% ../nbs/course/09_train.ipynb #a5354a3b
 class Run:
@@ -605,6 +659,8 @@ class Run:
         main: bool | None = None,           # of several, the process that writes
     ):
         _check_pixels(data)
+        _check_weights(model)
+        _check_units(model.normalizer, data)
         if main is None and (ranks := os.environ.get("WORLD_SIZE", "1")) != "1":
             raise ValueError(f"WORLD_SIZE={ranks}: expected one process; this training "
                              "does not share its work, start it without a launcher")
@@ -631,6 +687,18 @@ def __enter__(self: Run) -> Run:
     self.held.enter_context(alone(self.out, "training"))
     return self
 
+# %% ../nbs/course/09_train.ipynb #3c4ed4e1
+def as_known(
+    state: dict,                  # what a file holds, with its `run`
+    here: Mapping[str, Mapping],  # what this run is, as from `identify`
+) -> dict:                        # the state
+    "Takes what older versions did not say of a run for what it is here."
+    there = state.get("run", {})
+    if "init" in here: there.setdefault("init", here["init"])
+    for name in {"maps", "brightest"} & here.get("data", {}).keys():
+        there.get("data", {}).setdefault(name, here["data"][name])
+    return state
+
 # %% ../nbs/course/09_train.ipynb #3c4ed506
 @patch
 def resume(self: Run,
@@ -644,9 +712,10 @@ def resume(self: Run,
     self.parts = {name: part for name, part in parts.items() if part is not None}
     if not self.checkpoint.exists(): return
     state, tensors = read_checkpoint(self.checkpoint)
-    # an older version did not say which weights a run began with
-    state.get("run", {}).setdefault("init", self.identity["init"])
-    require_same_run(self.checkpoint, state, self.identity)
+    require_same_run(self.checkpoint, as_known(state, self.identity), self.identity)
+    lost = {"lr", "parts", "history"} - state.keys()
+    if lost: raise ValueError(f"{self.checkpoint} lacks {min(lost)}; remove it to "
+                              "start again, or choose another folder")
     fill(models, optimizer, tensors)
     for group, lr in zip(optimizer.param_groups, state["lr"]): group["lr"] = lr
     for name in self.parts.keys() & state["parts"].keys():
@@ -676,7 +745,7 @@ def require_finite(
     if not bad: return
     raise FloatingPointError(
         f"epoch {row['epoch']}: {', '.join(bad)}. The folder keeps what it held "
-        "before; try a lower lr, or full precision")
+        "before; try a lower lr, or full precision, and look for NaN in the maps")
 
 # %% ../nbs/course/09_train.ipynb #81932a5b
 @patch
@@ -707,8 +776,19 @@ def require_new(
     raise FileExistsError(f"{path} is there already: resume that run, "
                           "or choose another folder")
 
+# %% ../nbs/course/09_train.ipynb #930df990
+@contextmanager
+def learning() -> Iterator[None]:
+    "With gradients and without autocast, whatever the caller set: a decorator."
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        for kind in ("cpu", "cuda", "mps"):
+            if torch.is_autocast_enabled(kind):  # else, a warning where there is none
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        yield
+
 # %% ../nbs/course/09_train.ipynb #930df992
-@torch.inference_mode(False)  # with gradients, whatever the caller set
+@learning()
 def train(
     model: CosmoFlow,          # its normaliser must be fitted on the training part
     data: MapData,             # all maps; every run splits simulations the same way

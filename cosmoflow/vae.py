@@ -24,7 +24,8 @@ from .data import MapData, Normalizer, augment
 from .encoder import SCALE
 from .layers import PeriodicConv, PeriodicUp
 from .model import Pretrained, check_sizes
-from .train import MapLoader, Run, epoch_generator, epoch_order
+from .train import (MapLoader, Run, check_amounts, check_flags,
+                             epoch_generator, epoch_order, learning)
 
 # %% ../nbs/course/12_vae.ipynb #aaee2614
 class GDN(nn.Module):
@@ -127,7 +128,7 @@ def vae_epoch(
     draw = epoch_generator(seed, epoch, 1, torch.device("cpu"))
     order = epoch_order(len(loader), False, draw).split(int(batch_size))
     generator = epoch_generator(seed, epoch, 0, device)
-    total = torch.zeros(3, device=device)
+    total = torch.zeros(3, device=device, dtype=torch.float32)
     model.train()
     for which in order:
         x = augment(loader(which), generator)
@@ -154,12 +155,12 @@ def validation_loss(
                         dtype=torch.float32)
     total = 0.0
     with evaluating(model):
-        for i in torch.arange(len(val)).split(int(batch_size)):
+        for i in torch.arange(len(val), device="cpu").split(int(batch_size)):
             total += batch_losses(model, val(i), noise[i])[0].item() * len(i)
     return total / len(val)
 
 # %% ../nbs/course/12_vae.ipynb #54311b13
-@torch.inference_mode(False)  # with gradients, whatever the caller set
+@learning()
 def train_vae(
     model: VAE,             # its normaliser must be fitted on the training part
     data: MapData,          # all maps; split by simulation, as `train` does
@@ -182,11 +183,17 @@ def train_vae(
     check_kind("data", data, MapData)
     check_counts(epochs=epochs, batch_size=batch_size)
     check_seed(seed)
+    check_amounts(lr=lr, patience=patience)
+    check_flags(bf16=bf16)
+    parts, side = data.split()[:2], model.config["pixels"]
+    if data.maps.shape[1:] != (side, side):
+        raise ValueError(f"data: expected maps of {side} x {side} pixels, as the model "
+                         f"takes them, found shape {data.maps.shape}")
     settings = dict(batch_size=batch_size, lr=lr, patience=patience, bf16=bf16,
                     seed=seed)
     with Run(out, settings, data, model) as run:
         loader, val = (MapLoader(part, model.normalizer, model.device)
-                       for part in data.split()[:2])
+                       for part in parts)
         optimizer = torch.optim.AdamW(model.parameters(), lr=lr)
         plateau = ReduceLROnPlateau(optimizer, factor=0.5, patience=patience)
         run.resume({"model": model}, optimizer, plateau=plateau)

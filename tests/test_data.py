@@ -20,8 +20,8 @@ from conftest import full_disk
 from hypothesis import given, settings, strategies as st
 
 from cosmoflow.core import BOX, MapView
-from cosmoflow.data import (MapData, Normalizer, augment, batches, download,
-                            lower_resolution, map_path, open_maps, param_path,
+from cosmoflow.data import (MapData, Normalizer, augment, batches, deal_simulations,
+                            download, lower_resolution, map_path, open_maps, param_path,
                             split_simulations)
 from cosmoflow.fetch import _SafeRedirects, fetch_file
 
@@ -338,11 +338,17 @@ def test_own_maps_that_do_not_fit_their_parameters(what):
         MapData(maps, params, ("a", "b"), "own", "LH", "Mcdm")
 
 
-@pytest.mark.parametrize("kind", [*ODD, "tensor"])
+TENSORS = {"tensor": torch.tensor,
+           "with gradients": lambda maps: torch.tensor(maps, requires_grad=True),
+           "half the bits": lambda maps: torch.tensor(maps).bfloat16()}
+
+
+@pytest.mark.parametrize("kind", [*ODD, *TENSORS])
 def test_own_maps_are_converted_when_they_are_read(kind):
     stored = np.random.default_rng(0).lognormal(25, 1, (40, 4, 4)).astype(np.float32)
-    stored = (ODD | {"tensor": torch.tensor})[kind](stored)
+    stored = (ODD | TENSORS)[kind](stored)
     data = MapData(stored, np.ones((10, 2)))
+    if kind in TENSORS: stored = stored.detach().float()
     expected = np.asarray(stored).astype(np.float32)
     np.testing.assert_array_equal(data[5][0], expected[5])
     train = data.split()[0].maps
@@ -430,8 +436,12 @@ def test_longer_suite_keeps_the_parts_of_a_shorter_one(tens, more, seed):
 def test_split_errors():
     with pytest.raises(ValueError, match="sum to 1"):
         split_simulations(fake(10), (0.8, 0.1, 0.2))
-    with pytest.raises(ValueError, match="no simulation of 2 for"):
-        split_simulations(fake(2))
+    for n in (0, 2):
+        with pytest.raises(ValueError, match=f"no simulation of {n} for"):
+            split_simulations(fake(n))
+    for n in (2.5, -5, "a"):
+        with pytest.raises(ValueError, match=f"^n={n!r}: expected a whole number"):
+            deal_simulations(n)
     assert len(split_simulations(fake(10), (0.8, 0.2, 0.0))[2]) == 0
 
 

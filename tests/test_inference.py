@@ -4,6 +4,7 @@ from dataclasses import replace
 from functools import partial
 
 import matplotlib.pyplot as plt
+import numpy as np
 import optuna
 import pytest
 import torch
@@ -12,10 +13,14 @@ from conftest import randomised
 from cosmoflow import inference
 from cosmoflow.data import Normalizer, open_maps
 from cosmoflow.evaluate import evaluate, report
-from cosmoflow.inference import fit_mlp, fit_resnet18, relative_error, search_mlp
+from cosmoflow.inference import (Scaler, fit_cnn, fit_mlp, fit_regressor, fit_resnet18,
+                                 parabola, relative_error, search_mlp)
 from cosmoflow.results import (Result, headlines, open_experiment, read_record,
                                read_records, record, results_table)
 from cosmoflow.train import identify
+
+
+NAN = float("nan")
 
 
 def linear(n, seed):
@@ -76,6 +81,8 @@ OTHER = {  # what a search goes on with, and how the refusal names it
     "number of simulations": (
         dict(origin=origin(open_maps("PM", "CV", sims=slice(0, 2)))),
         "data simulations is"),
+    "maps": (dict(origin=origin(replace(CV, maps=1.01 * np.asarray(CV.maps)))),
+             "data brightest is"),
     "simulations": (dict(origin=origin(replace(CV, params=CV.params + 1e-6))),
                     "data parameters is"),
     "normaliser": (dict(origin=origin(CV, other_norm())),
@@ -112,6 +119,14 @@ def test_a_search_goes_on_with_nothing_else(what, searched):
     with pytest.raises(ValueError, match=message):
         search_mlp(**SEARCH | change | {"trials": 2}, storage=searched)
     assert searched.read_bytes() == before
+
+
+def test_a_search_of_an_older_version_goes_on(tmp_path):
+    "It did not say which maps its features are of; the features' digest does."
+    path, older = tmp_path / "search.db", {**ORIGIN, "data": dict(ORIGIN["data"])}
+    for name in ("maps", "brightest"): del older["data"][name]
+    search_mlp(**SEARCH | {"origin": older}, storage=path)
+    search_mlp(**SEARCH | {"trials": 2}, storage=path)
 
 
 def test_a_search_that_does_not_say_what_it_is_of_is_not_gone_on_with(tmp_path):
@@ -170,6 +185,97 @@ def test_a_loss_that_is_not_a_number_is_no_fit():
     message = "MLP, epoch 1: the validation loss is nan; .* a lower lr than 0.005"
     with pytest.raises(FloatingPointError, match=message):
         fit_mlp(x, y, x_val, y_val, hidden=8, epochs=3, lr=5e-3)
+
+
+def net(): return torch.nn.Linear(3, 2)
+
+
+MAPS = torch.randn(120, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+FITS = {  # what learns from examples: how it is called, and on what
+    "fit_mlp": (partial(fit_mlp, hidden=8, epochs=1), X),
+    "fit_regressor": (lambda x, *rest, **more: fit_regressor(
+        net(), x, *rest, Scaler.fit(X), **dict(epochs=1, lr=1e-3, weight_decay=0) | more
+        ), X),
+    "search_mlp": (lambda *given, **more: search_mlp(
+        *given, **dict(storage="search.db", trials=1, epochs=1) | more), X),
+    "fit_cnn": (partial(fit_cnn, width=2, epochs=1), MAPS),
+    "fit_resnet18": (partial(fit_resnet18, epochs=1), MAPS),
+}
+MISFITS = {  # examples that do not fit each other, and which is named
+    "fewer parameters": (lambda x, y, xv, yv: (x, y[:60], xv, yv), "y"),
+    "one for all": (lambda x, y, xv, yv: (x, y, xv, yv[:1]), "y_val"),
+    "another column": (lambda x, y, xv, yv: (x, y, xv, yv[:, :1]), "y_val"),
+    "a single column": (lambda x, y, xv, yv: (x, y[:, 0], xv, yv), "y"),
+    "no example": (lambda x, y, xv, yv: (x[:0], y[:0], xv, yv), "x"),
+    "none to judge by": (lambda x, y, xv, yv: (x, y, xv[:0], yv[:0]), "x_val"),
+    "other inputs": (lambda x, y, xv, yv: (x, y, xv[..., :-1], yv), "x_val"),
+    "a list": (lambda x, y, xv, yv: (x.tolist(), y, xv, yv), "x"),
+    "no parameters": (lambda x, y, xv, yv: (x, None, xv, yv), "y"),
+}
+
+
+@pytest.mark.parametrize("kind", MISFITS)
+@pytest.mark.parametrize("name", FITS)
+def test_examples_that_do_not_fit_each_other_are_named(
+        name, kind, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    fit, x = FITS[name]
+    change, named = MISFITS[kind]
+    with pytest.raises(ValueError, match=f"^{named}: .*expected"):
+        fit(*change(x, Y, x[:60], Y[:60]))
+    assert not list(tmp_path.iterdir())
+
+
+COUNTS = {"epochs": (0, -3, 1.5), "hidden": (0, 2.5), "width": (0,), "seed": (-1,),
+          "batch_size": (0,), "lr": (NAN, -1, "x"), "weight_decay": (NAN, -1)}
+TAKES = {"fit_mlp": "epochs hidden lr weight_decay seed",
+         "fit_cnn": "epochs width seed",
+         "fit_regressor": "epochs batch_size lr weight_decay seed",
+         "search_mlp": "epochs seed", "fit_resnet18": "epochs seed"}
+
+
+@pytest.mark.parametrize("name, wrong", [
+    (name, {k: value}) for name, takes in TAKES.items() for k in takes.split()
+    for value in COUNTS[k]], ids=str)
+def test_settings_that_teach_nothing_are_refused(name, wrong, tmp_path, monkeypatch):
+    "Without an epoch, what came back had learnt nothing."
+    monkeypatch.chdir(tmp_path)
+    fit, x = FITS[name]
+    with pytest.raises(ValueError, match=f"^{[*wrong][0]}="):
+        fit(x, Y, x[:60], Y[:60], **wrong)
+    assert not list(tmp_path.iterdir())
+
+
+KINDS = {"numpy": lambda v: v.numpy(), "big-endian": lambda v: v.numpy().astype(">f4"),
+         "read-only": lambda v: np.broadcast_to(v.numpy()[None], (1, *v.shape))[0],
+         "with gradients": lambda v: v.clone().requires_grad_(),
+         "backwards": lambda v: v.numpy()[:, ::-1].copy()[:, ::-1]}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_examples_of_any_kind_teach_the_same(kind):
+    turn, given = KINDS[kind], (X, Y, X_VAL, Y_VAL)
+    fit = FITS["fit_mlp"][0]
+    expected = fit(*given).predict(X_VAL)
+    found = fit(*map(turn, given)).predict(turn(X_VAL))
+    assert torch.equal(found, expected)
+    for ask in (lambda t: relative_error(t(expected), t(Y_VAL)).mean,
+                lambda t: parabola(t(X)).detach().numpy()):
+        np.testing.assert_array_equal(ask(turn), ask(lambda v: v))
+
+
+@pytest.mark.parametrize("wrong, message", [
+    (X[:0], "x: it is empty"), (X[:, :2], "x: expected 3 features, .* found shape")])
+def test_what_a_regressor_was_not_made_for_is_refused(wrong, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        FITS["fit_mlp"][0](X, Y, X_VAL, Y_VAL).predict(wrong)
+
+
+@pytest.mark.parametrize("true", (Y[:60], Y[:1], Y[:, :1]))
+def test_an_error_is_that_of_each_map(true):
+    "A single truth would be taken for that of all."
+    with pytest.raises(ValueError, match=r"^true: expected shape \(120, 2\)"):
+        relative_error(Y, true)
 
 
 def test_a_trial_that_fails_does_not_end_the_search(tmp_path, monkeypatch):

@@ -1,11 +1,12 @@
 """The ledger that `train`, `train_vae` and `distill` share: tests ask all three."""
 import csv
+import inspect
 import json
 import os
 import shutil
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -163,6 +164,34 @@ def test_another_run_is_refused_by_name(name, message, data, whole):
     assert_same(before, kept(whole / name))
 
 
+REMADE = {  # maps of the same simulations, and how the refusal names them
+    "fewer of each": (lambda d: d.simulations(maps=slice(0, 8)),
+                      "data maps is 150 there and 80 here; data brightest is "),
+    "in another order": (lambda d: d.simulations(maps=slice(None, None, -1)),
+                         "data brightest is "),
+    "made otherwise": (lambda d: replace(d, maps=1.01 * np.asarray(d.maps)),
+                       "data brightest is "),
+}
+
+
+@pytest.mark.parametrize("name", TRAINERS)
+@pytest.mark.parametrize("kind", REMADE)
+def test_other_maps_of_the_same_simulations_are_refused(name, kind, data, whole):
+    "Their suite, parameters and normaliser tell nothing: say, 64^3 or 128^3 particles."
+    change, message = REMADE[kind]
+    before = kept(whole / name)
+    with pytest.raises(ValueError, match=f"of another run: {message}"):
+        work(name, change(data), whole / name)
+    assert_same(before, kept(whole / name))
+
+
+@pytest.mark.parametrize("name", TRAINERS)
+def test_the_same_maps_in_double_precision_go_on(name, data, whole, tmp_path):
+    out = shutil.copytree(whole / name, tmp_path / "run")
+    work(name, replace(data, maps=np.asarray(data.maps, np.float64)), out)
+    assert_same(kept(out), kept(whole / name))
+
+
 def test_another_teacher_is_refused(data, whole):
     with pytest.raises(ValueError, match="teacher weights is '.*' there and '.*' here"):
         work("distill", data, whole / "distill", teacher=1)
@@ -177,11 +206,11 @@ def edit(path, state=lambda s: s, tensors=lambda t: t):
 @pytest.mark.parametrize("name", TRAINERS)
 def test_a_checkpoint_without_a_box_goes_on_with_camels_box_alone(
         name, data, whole, tmp_path):
-    "An older version wrote it, when there was no other."
+    "An older version wrote it, when there was no other; it did not look at the maps."
     out = shutil.copytree(whole / name, tmp_path / "run")
 
     def older(state):
-        del state["run"]["data"]["box"]
+        for key in ("box", "maps", "brightest"): del state["run"]["data"][key]
         state["run"]["model"].pop("timetable", None)  # fading: there was no other
         return state
 
@@ -206,6 +235,11 @@ DAMAGE = {
     "1 tensors do not fit .*: optimizer.0.exp_avg": dict(
         tensors=lambda t: t | {"optimizer.0.exp_avg": torch.zeros(3)}),
     "1 tensors do not fit .*: model.": dict(tensors=misshapen),
+    "lacks history; remove it": dict(state=lambda s: {
+        k: v for k, v in s.items() if k != "history"}),
+    "lacks lr; remove it": dict(state=lambda s: {
+        k: v for k, v in s.items() if k != "lr"}),
+    "expected a checkpoint": dict(state=lambda s: [s]),
     "an older version wrote it": dict(
         state=lambda s: {"settings": {}, "history": s["history"], "lr": 1e-3}),
 }
@@ -413,14 +447,87 @@ def fresh(name):
     return CosmoFlow.from_preset("tiny", NORMALIZER)
 
 
-@pytest.mark.parametrize("wrong", (dict(epochs=0), dict(batch_size=0), dict(seed=-1),
-                                   dict(data=0), dict(model="vae")))
-@pytest.mark.parametrize("learn", (train_vae, distill, train_for_rate))
+def train_by(model, data, out, **settings):
+    "`train`, with its settings as arguments."
+    train(model, data, out, TrainConfig(**settings))
+
+
+def takes(learn):
+    "The names of a training's arguments."
+    names = {*inspect.signature(learn).parameters}
+    return names | vars(TrainConfig()).keys() if learn is train_by else names
+
+
+LEARNERS = train_by, train_vae, distill, train_for_rate
+NAN = float("nan")
+WRONG = {  # settings that cannot be, and who takes them
+    "epochs": (0, 2.5, "3"), "batch_size": (0, 7.5), "seed": (-1,), "data": (0,),
+    "model": ("vae",), "lr": (NAN, -1, "x"), "patience": (NAN, -1, "x"),
+    "bf16": ("no", 1), "freeze_encoder": ("no",), "compile": (None,),
+    "pooled": (NAN, -1, 2, "x"), "ema": (NAN, -1, 1.5, None), "spectral": (NAN, -1),
+}
+ASKED = [(learn, {name: value}) for learn in LEARNERS[:3] for name in WRONG
+         for value in WRONG[name] if name in takes(learn)]
+ASKED += [(train_for_rate, {name: WRONG[name][0]})
+          for name in ("epochs", "batch_size", "seed", "data", "model")]
+
+
+@pytest.mark.parametrize("learn, wrong", ASKED, ids=str)
 def test_what_cannot_be_learnt_is_refused_before_a_folder_is_made(
         learn, wrong, data, tmp_path):
     model = fresh("vae" if learn is train_vae else "distill")
     given = dict(model=model, data=data, out=tmp_path / "run") | wrong
     with pytest.raises(ValueError, match=f"^{[*wrong][0]}[=:]"): learn(**given)
+    assert not list(tmp_path.iterdir())
+
+
+def remade(change):
+    "Changes the maps, and nothing else."
+    return lambda model, data: (model, replace(data, maps=change(np.array(data.maps))))
+
+
+def one_is_nan(maps):
+    maps[0, 3, 3] = np.nan
+    return maps
+
+
+USELESS = {  # a network or maps from which no training can come, and what is said
+    "log10 maps": (remade(np.log10), r"data: .*are they log10 maps\? Give 10"),
+    "divided by the mean": (remade(lambda m: m / m.mean()), "data: .*Multiply by it"),
+    "in other units": (remade(lambda m: 1e9 * m), r"data: .*units\? \(Normalizer.fit"),
+    "negative": (remade(np.negative), "data: .*are they contrasts"),
+    "zeros": (remade(np.zeros_like), "data: .*found a mean of 0"),
+    "a NaN": (remade(one_is_nan), "data: .*found NaN or infinity; mend"),
+    "a few simulations": (lambda m, d: (m, d.simulations(slice(0, 5))),
+                          "fractions=.*no simulation of 5 for validation"),
+    "no simulation": (lambda m, d: (m, d.simulations([])),
+                      "fractions=.*no simulation of 0 for training"),
+    "bfloat16": (lambda m, d: (m.bfloat16(), d), "model: .*float32, found bfloat16"),
+    "double": (lambda m, d: (m.double(), d), "model: .*float32, found float64"),
+    "frozen": (lambda m, d: (m.requires_grad_(False), d), "model: .*found all frozen"),
+}
+
+
+@pytest.mark.parametrize("kind", USELESS)
+@pytest.mark.parametrize("learn", LEARNERS)
+def test_a_training_that_must_fail_is_refused_before_a_folder_is_made(
+        learn, kind, data, tmp_path):
+    "Not after its last epoch, when the prior is fitted."
+    model = fresh("vae") if learn is train_vae else for_rate()
+    change, message = USELESS[kind]
+    model, data = change(model, data)
+    with pytest.raises(ValueError, match=f"^{message}"):
+        learn(model, data, tmp_path / "run", epochs=1)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("learn", [train_by, train_vae])
+def test_weights_made_in_inference_mode_are_told_apart(learn, data, tmp_path):
+    "The others train a copy, which can learn."
+    with torch.inference_mode():
+        model = fresh("vae" if learn is train_vae else "train")
+    with pytest.raises(ValueError, match="^model: .*inference_mode and cannot learn"):
+        learn(model, data, tmp_path / "run", epochs=1)
     assert not list(tmp_path.iterdir())
 
 
@@ -438,3 +545,52 @@ def test_learning_takes_any_mode_and_numbers_of_numpy(name, data, tmp_path):
     with torch.inference_mode():
         learn(model, data, tmp_path)
         assert torch.is_inference_mode_enabled() and not torch.is_grad_enabled()
+
+
+@contextmanager
+def double():
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+AROUND = {  # what a caller may have set
+    "double precision": double,
+    "another device": lambda: torch.device("meta"),  # what lies there is lost
+    "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
+    "no gradients": torch.no_grad,
+}
+GIVEN = {"train": dict(siblings=0.1, pooled=0.1, ema=0.9, epochs=1, batch_size=60),
+         "vae": dict(epochs=1, batch_size=60), "distill": dict(epochs=1, fine=1)}
+
+
+def learn_plainly(name, data, out, around=nullcontext):
+    "One of the trainings, with what the caller has set around the call alone."
+    torch.manual_seed(0)
+    model, learn = fresh(name), dict(zip(TRAINERS, LEARNERS))[name]
+    with around(): learn(model, data, out, **GIVEN[name])
+    return kept(out)
+
+
+@pytest.fixture(scope="module")
+def plainly(data, tmp_path_factory):
+    out = tmp_path_factory.mktemp("plainly")
+    return {name: learn_plainly(name, data, out / name) for name in TRAINERS}
+
+
+@pytest.mark.parametrize("name", TRAINERS)
+@pytest.mark.parametrize("around", AROUND)
+def test_what_the_caller_set_changes_no_training(name, around, data, plainly, tmp_path):
+    found = learn_plainly(name, data, tmp_path, AROUND[around])
+    for tensors in (found[0]["model"], plainly[name][0]["model"]):
+        tensors.pop("prior", None)  # a Cholesky factor may differ in its last bit
+    assert_same(found, plainly[name])
+    assert torch.get_default_dtype() == torch.float32
+
+
+@pytest.mark.parametrize("around", AROUND)
+def test_a_seed_means_the_same_weights_whatever_the_caller_set(around):
+    with AROUND[around](): found = fit_mlp(*FLAT, *FLAT, 4, 1)
+    expected = fit_mlp(*FLAT, *FLAT, 4, 1)
+    for k, v in expected.state_dict().items():
+        assert torch.equal(found.state_dict()[k], v)

@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import load_file
 
 from cosmoflow import CosmoFlow
-from cosmoflow.data import Normalizer
+from cosmoflow.data import MapData, Normalizer, lower_resolution
 from cosmoflow.vae import GDN, VAE, train_vae, vae_loss
 
 
@@ -46,6 +46,14 @@ def test_resumed_run_is_the_uninterrupted_one(data, normalizer, tmp_path):
     whole, parts = (load_file(tmp_path / name / "model.safetensors")
                     for name in ("whole", "parts"))
     for name, value in whole.items(): assert torch.equal(value, parts[name]), name
+
+
+def test_maps_of_another_size_are_refused(data, normalizer, tmp_path):
+    smaller = MapData(lower_resolution(data.maps, 32), data.params)
+    message = "^data: expected maps of 64 x 64 pixels, .* found shape .150, 32, 32.$"
+    with pytest.raises(ValueError, match=message):
+        train_vae(small(normalizer), smaller, tmp_path / "run", epochs=1)
+    assert not list(tmp_path.iterdir())
 
 
 def test_comes_back_from_disk(data, normalizer, tmp_path):
