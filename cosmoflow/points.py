@@ -125,7 +125,10 @@ def draw(self: PointData,
     seed: int | None = None,    # of the choice
     generator: torch.Generator | None = None,  # the same, as a generator
 ) -> tuple[Tensor, Tensor]:     # where they began, and where they are, (B, count, 3)
-    "Some particles of some universes, chosen at random."
+    """Some particles of some universes, chosen at random.
+
+    Raises `ValueError` for more particles than are kept.
+    """
     check_counts(count=count)
     size = len(which), self.end.shape[1]
     if count > size[1]:
@@ -151,8 +154,11 @@ def pair_counts(
     edges: Tensor,      # of the bins of distance, rising, Mpc/h, (K + 1,)
     box: float = BOX,   # side of the periodic cube, Mpc/h
 ) -> Tensor:            # 1 + xi, (n, K), float64
-    "Pairs in bins of distance, over those of as many random points."
-    from scipy.spatial import cKDTree  # torchdiffeq brings it
+    """Pairs in bins of distance, over those of as many random points.
+
+    Raises `ValueError` for edges that do not rise, or lie beyond half the box.
+    """
+    from scipy.spatial import cKDTree
 
     inside, found, radii = _inside(points, box), [], np.asarray(edges, float)
     rises = len(radii) > 1 and (np.diff(radii) > 0).all()
@@ -215,7 +221,10 @@ def neighbours(
     points: Points,     # (B, N, 3), Mpc/h
     box: float = BOX,   # side of the periodic cube, Mpc/h
 ) -> Tensor:            # number of each neighbour among the N, (B, N, 16)
-    "The neighbours of each point whose ranks by distance are in `RANKS`."
+    """The neighbours of each point whose ranks by distance are in `RANKS`.
+
+    Raises `ValueError` for fewer points than that.
+    """
     from scipy.spatial import cKDTree
 
     inside = _inside(points, box)
@@ -481,7 +490,11 @@ def generate(self: PointFlow,
     trajectory: bool = False,  # all steps, those of a second walk at the end
     again: float | None = None,  # flow time to return to, as 0.6; None: walk once
 ) -> Tensor:                   # (n, count, 3), Mpc/h; or (steps of all, n, count, 3)
-    "Draws universes as points that have such summaries."
+    """Draws universes as points that have such summaries.
+
+    Raises `ValueError` for too few points, for a time that is none, and for summaries
+    of another length or not finite.
+    """
     check_counts(count=count, steps=steps)
     if again is not None and not 0 <= again < 1:
         raise ValueError(f"again={again}: expected a flow time from 0 to below 1")
@@ -490,8 +503,9 @@ def generate(self: PointFlow,
     told = to_tensor(summary, f"n, {self.config['channels']}", "summary")
     check_finite("summary", told)
     there, told = told.device, told.to(like)
-    box, dice = self.config["box"], noise_source(generator, seed)
-    noise = box * torch.rand(len(told), count, 3, generator=dice, dtype=torch.float32)
+    box, size = self.config["box"], (len(told), count, 3)
+    source = noise_source(generator, seed)
+    noise = box * torch.rand(size, generator=source, dtype=torch.float32)
     noise = noise.to(like.device)
     with evaluating(self):
         path = self.walk_on(noise, 0, told, steps, solver, trajectory=True)
@@ -640,8 +654,9 @@ def train_points(
 ) -> PointFlow:           # ready to use
     """Trains a flow of points; the same call goes on with a run that was stopped.
 
-    Raises `ValueError` for another run's folder, `BlockingIOError` if another training
-    is at work there, `FloatingPointError` if the loss is not a number any more.
+    Raises `ValueError` for what cannot be trained and for another run's folder,
+    `BlockingIOError` if another training is at work there, `FloatingPointError` if the
+    loss is not a number any more.
     """
     settings: dict[str, Any] = dict(steps=steps, lr=lr, count=count, every=every,
                                     seed=seed)
@@ -675,7 +690,8 @@ def simulate_points(
 ) -> None:
     """Simulates universes of the set LH and keeps some of their particles.
 
-    A stopped run goes on. Raises `ImportError` without the extra `sim`.
+    A stopped run goes on. Raises `ImportError` without the extra `sim`, `ValueError`
+    for more particles than there are, or for no simulation.
     """
     from cosmoflow.simulate import particle_mesh, simulation_table
 
@@ -684,9 +700,12 @@ def simulate_points(
         raise ValueError(f"keep={keep}: expected at most {PARTICLES**3}, all of them")
     check_folder(out)
     out, table = Path(out), simulation_table("LH")
+    wanted = range(len(table))[sims]
+    if not wanted: raise ValueError(
+        f"sims={sims} selects none of the {len(table)} simulations of LH")
     places = particle_mesh(PARTICLES).places
     out.mkdir(parents=True, exist_ok=True)
-    for i in progress(range(len(table))[sims], desc="simulating points"):
+    for i in progress(wanted, desc="simulating points"):
         path = out / f"Points_PM_LH_{i:04d}.safetensors"
         if path.exists(): continue
         end = np.asarray(places(*table.params[i], table.seeds[i]), np.float32)

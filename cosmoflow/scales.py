@@ -11,7 +11,7 @@ __all__ = ['unknown_cost', 'saving', 'known_cost', 'best_order', 'mixture_cost',
 # %% ../nbs/course/14_scales.ipynb #71d48753
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations, permutations
+from itertools import combinations
 from typing import Self
 
 import torch
@@ -57,11 +57,14 @@ def known_cost(
 def best_order(
     cost: Tensor,  # of each channel with each wave, (C, C)
 ) -> list[int]:    # the wave of each channel
-    "The assignment of waves to channels that costs least. At most 8 channels."
-    if len(cost) > 8: raise ValueError(f"cost: expected at most 8, found {len(cost)}")
-    orders = torch.tensor(list(permutations(range(len(cost)))))
-    total = cost[torch.arange(len(cost)), orders].sum(1)
-    return orders[total.argmin()].tolist()
+    """The assignment of waves to channels that costs least.
+
+    Raises `ValueError` for a cost that is not finite.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    check_finite("cost", cost)
+    return linear_sum_assignment(cost.cpu().numpy())[1].tolist()
 
 # %% ../nbs/course/14_scales.ipynb #df91b31c
 def mixture_cost(
@@ -178,7 +181,7 @@ class ChannelOrder:
         changes: Tensor,  # by each channel alone, (C, K), 0 or more
     ) -> Self:
         "Place, rank and selectivity of channels, from what a change of each changes."
-        relative = changes / changes.mean(0) / k
+        relative = changes / changes.mean(0).clamp_min(1e-30) / k
         scales = ChannelScales.measure(k, relative)
         busy = changes.mean(1) > 0.1 * changes.mean()
         which = busy.nonzero()[:, 0]
@@ -208,7 +211,7 @@ def sorting_score(
 def halvings(
     channels: int,  # how many, an even number
 ) -> list[tuple[int, ...]]:  # the channels of the fine half; the first half comes first
-    "All ways to call half of the channels fine."
+    "All ways to call half of the channels fine. Raises `ValueError` if C is odd."
     if channels % 2: raise ValueError(f"channels={channels}: expected an even number")
     return list(combinations(range(channels), channels // 2))
 
@@ -227,12 +230,16 @@ def draw_rest(
     kept: Fields,   # the first m channels of some fields, (n, m, h, w)
     generator: torch.Generator | None = None,  # of the noise that becomes the rest
 ) -> Tensor:        # whole fields, (n, C, h, w)
-    "Draws the later channels of fields, given the first ones, from a prior."
+    """Draws the later channels of fields, given the first ones, from a prior.
+
+    Raises `ValueError` for fields of another size and for more channels than it has.
+    """
     h, w, _, channels, _ = prior.shape
     kept = to_tensor(kept, f"n, m, {h}, {w}", "kept").float().to(prior.device)
     check_finite("kept", kept)
     m = kept.shape[1]
-    if m > channels: raise ValueError(f"kept: at most {channels} channels, found {m}")
+    if m > channels:
+        raise ValueError(f"kept: expected at most {channels} channels, found {m}")
     drawn = draw_fields(prior, len(kept), generator)
     factor = torch.view_as_complex(prior.float())[:, :, 1:, :m]  # A above B
     delta = torch.fft.fft2(kept - drawn[:, :m], norm="ortho").permute(2, 3, 1, 0)
