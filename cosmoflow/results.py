@@ -9,10 +9,12 @@ __all__ = ['Result', 'digits', 'shown', 'over_seeds', 'hardware', 'records_folde
            'Experiment', 'open_experiment', 'headlines', 'results_table']
 
 # %% ../nbs/tools/results.ipynb #ab004a4c
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from html import escape
 from importlib.resources import files
 from pathlib import Path
 
@@ -42,8 +44,7 @@ def digits(
     error: float,  # a standard error
 ) -> int:          # decimals to print
     "Decimals that show an error with two significant figures, at most four."
-    from math import floor, log10
-    return min(4, max(0, 1 - floor(log10(error)))) if error > 0 else 4
+    return min(4, max(0, 1 - math.floor(math.log10(error)))) if error > 0 else 4
 
 # %% ../nbs/tools/results.ipynb #aa905d77
 def shown(
@@ -180,13 +181,20 @@ def mark(
     (fig or plt.gcf()).supxlabel("quick run", x=0.995, ha="right", size="small",
                                  color="0.4", style="italic")
 
+# %% ../nbs/tools/results.ipynb #b63afd22
+def _cell(
+    text: str,  # of a record, which anybody may have written
+) -> str:
+    "A text for a cell of a Markdown table: what has a meaning there is escaped."
+    return escape(text, quote=False).replace("|", r"\|")
+
 # %% ../nbs/tools/results.ipynb #c4e0a7d2
 def _conditions(
     kept: dict,  # what `record` wrote
 ) -> str:
     "On what the numbers of a record were measured, and where."
-    return (f"{kept['data']}; {kept['pixels']} pixels; seed {kept['seed']}; "
-            f"{kept['hardware']}")
+    return _cell(f"{kept['data']}; {kept['pixels']} pixels; seed {kept['seed']}; "
+                 f"{kept['hardware']}")
 
 # %% ../nbs/tools/results.ipynb #dac1cdd1
 @patch
@@ -213,8 +221,8 @@ def close(
     for key in quick | full:
         here, there = (shown(x[key]["value"], x[key]["error"]) if key in x else ""
                        for x in (quick, full))
-        paper = shown((full if key in full else quick)[key]["paper"])
-        rows.append(f"| {' | '.join(key)} | {here} | {there} | {paper} |")
+        paper = _cell(shown((full if key in full else quick)[key]["paper"]))
+        rows.append(f"| {' | '.join(map(_cell, key))} | {here} | {there} | {paper} |")
     says = f"Full run: {_conditions(kept)}." if full else "No full run is recorded yet."
     return "\n".join([*rows, "", f"*{says}*"])
 
@@ -250,10 +258,11 @@ def results_table(
     "One table of all records, each with a line on data, resolution, seed and hardware."
     rows = ["| quantity | method | here | paper |", "|---|---|---|---|"]
     for r in records:
-        name = r["experiment"]
+        name = _cell(r["experiment"])
         link = f"**[{name.replace('_', ' ')}]({experiments}{name}.ipynb)**"
         rows.append(f"| {link} | *{_conditions(r)}* | | |")
         for x in r["results"]:
-            value, paper = shown(x["value"], x["error"]), shown(x["paper"])
-            rows.append(f"| {x['quantity']} | {x['method']} | {value} | {paper} |")
+            value, paper = shown(x["value"], x["error"]), _cell(shown(x["paper"]))
+            what, how = _cell(x["quantity"]), _cell(x["method"])
+            rows.append(f"| {what} | {how} | {value} | {paper} |")
     return "\n".join(rows)
