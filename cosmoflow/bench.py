@@ -43,6 +43,7 @@ from .core import (BOX, Maps, check_counts, check_folder, progress,
 from .data import MapData, Normalizer, augment, open_maps
 from .encoder import SCALE
 from .flow import flow_matching_loss
+from .inference import seeded
 from .layers import between, periodic_pad
 from .model import CosmoFlow
 from .results import hardware
@@ -119,11 +120,13 @@ def untrained(
     seed: int = 0,         # of the weights
 ) -> CosmoFlow:
     "A model of a named size with random weights everywhere, for timing."
-    torch.manual_seed(seed)
-    model = CosmoFlow.from_preset(preset, Normalizer(11.0, 0.5, 1e8)).to(device)
-    for p in model.parameters():
-        if p.ndim > 1 and not p.any(): nn.init.normal_(p, std=0.01)
-    return model
+    def make() -> CosmoFlow:
+        model = CosmoFlow.from_preset(preset, Normalizer(11.0, 0.5, 1e8))
+        for p in model.parameters():
+            if p.ndim > 1 and not p.any(): nn.init.normal_(p, std=0.01)
+        return model
+
+    return seeded(make, seed).to(device)  # type: ignore[return-value]
 
 # %% ../nbs/tools/bench.ipynb #5c8b7129
 @dataclass(frozen=True)

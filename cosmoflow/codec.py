@@ -33,8 +33,9 @@ from .data import MapData
 from .encoder import SCALE
 from .flow import flow_matching_loss
 from .model import CosmoFlow, field_prior
-from .train import (MapLoader, Run, draw_batch, ema_decay, ema_update,
-                             epoch_generator, lr_factor)
+from .train import (MapLoader, Run, check_amounts, draw_batch, ema_decay,
+                             ema_update, epoch_generator, epoch_order, learning,
+                             lr_factor)
 
 # %% ../nbs/course/17_codec.ipynb #c17a0011
 def hartley(
@@ -54,10 +55,10 @@ def principal_axes(
     covariance = (factor @ factor.mH).real
     variance, axes = torch.linalg.eigh(covariance)
     if not rotate:
-        waves = torch.ones(variance.shape[:2], dtype=torch.bool)
+        waves = torch.ones_like(variance[..., 0], dtype=torch.bool)
         waves[0, 0] = False
         variance[waves] = covariance.diagonal(dim1=-2, dim2=-1)[waves]
-        axes[waves] = torch.eye(axes.shape[-1], dtype=axes.dtype)
+        axes[waves] = torch.eye(axes.shape[-1], dtype=axes.dtype, device=axes.device)
     return variance.clamp_min(1e-12).sqrt(), axes
 
 # %% ../nbs/course/17_codec.ipynb #c17a0017
@@ -421,8 +422,9 @@ class Noise(nn.Module):
         fixed = {"scatter": scatter, "axes": axes, "mean": prior[0, 0, 0, :, 0]}
         for name, value in fixed.items():
             self.register_buffer(name, value.float().to(prior.device), persistent=False)
-        options = torch.tensor([math.log2(step), tilt, math.log2(means)])
-        self.options = nn.Parameter(options.to(prior.device))
+        options = torch.tensor([math.log2(step), tilt, math.log2(means)],
+                               dtype=torch.float32, device=prior.device)
+        self.options = nn.Parameter(options)
     if TYPE_CHECKING:  # methods come below, by @patch
         def __getattr__(self, name: str) -> Any: ...
 
@@ -449,8 +451,9 @@ def forward(self: Noise,
     coded = steps < 2 * self.scatter
     mean = self.mean[:, None, None]
     waves = torch.einsum("hwcd,nchw->nhwd", self.axes, hartley(field.float() - mean))
-    noise = torch.rand(waves.shape, generator=generator, device=waves.device) - 0.5
-    noisy = (waves + steps * noise) * coded
+    dice = torch.rand(waves.shape, generator=generator, device=waves.device,
+                      dtype=waves.dtype)
+    noisy = (waves + steps * (dice - 0.5)) * coded
     ends = ((noisy + side * steps / 2) / self.scatter for side in (1, -1))
     high, low = map(torch.special.ndtr, ends)
     surprise = -(high - low).clamp_min(2**-24).log2()
@@ -527,13 +530,13 @@ def epoch(self: RateLearner,
     "Goes once through the training maps, update by update."
     maps, asked = self.maps, self.settings
     shuffle = epoch_generator(asked.seed, number, 1, torch.device("cpu"))
-    order = torch.randperm(len(maps), generator=shuffle).split(int(asked.batch_size))
+    order = epoch_order(len(maps), False, shuffle).split(int(asked.batch_size))
     generator = epoch_generator(asked.seed, number, 0, maps.device)
     for i, which in enumerate(order[: self.updates], number * self.updates):
         yield self.step(i, draw_batch(maps, which, generator), generator)
 
 # %% ../nbs/course/17_codec.ipynb #c17d0015
-@torch.inference_mode(False)  # with gradients, whatever the caller set
+@learning()
 def train_for_rate(
     model: CosmoFlow,         # trained, with its prior; it stays as it is
     data: MapData,            # all maps; split by simulation, as `train` does
@@ -558,7 +561,8 @@ def train_for_rate(
     model.require_flow()
     check_counts(epochs=epochs, batch_size=batch_size)
     check_seed(seed)
-    if not price >= 0: raise ValueError(f"price={price}: expected 0 or more")
+    check_amounts(price=price, lr=lr)
+    check_amounts(1, ema=ema)
     training = data.split()[0]
     settings = dict(price=price, epochs=epochs, batch_size=batch_size, lr=lr, ema=ema,
                     seed=seed, step=step, tilt=tilt, means=means)

@@ -100,9 +100,12 @@ def _fits(shape: tuple[int, ...], axes: str) -> bool:
 # %% ../nbs/tools/core.ipynb #5cd9e13f
 def _advice(name: str, shape: tuple[int, ...], axes: str) -> str:
     "What to do about an array of another shape."
-    ndim = len(axes.split(" or ")[0].split(", "))
+    expected = axes.split(" or ")[0].split(", ")
+    ndim = len(expected)
     if 0 in shape: return "it is empty: give at least one"
-    if len(shape) == ndim - 1: return f"give {name}[None]"
+    if len(shape) == ndim - 1:
+        many = expected[1:2] == ["1"] and shape[0] != 1  # which lack an axis of one
+        return f"give {name}[:, None]" if many else f"give {name}[None]"
     if len(shape) == ndim + 1 and shape[1] == 1: return f"give {name}[:, 0]"
     return "cut or reshape it to that"
 
@@ -135,8 +138,9 @@ def as_stack(
                          f" leave out these maps, or fill them: {name}.filled(number)")
     kind = str(maps.dtype).removeprefix("torch.").lstrip("<>=")
     if not kind.startswith(("f", "bfloat", "i", "u")):
+        how = ".float()" if isinstance(maps, Tensor) else ".astype(np.float32)"
         raise ValueError(f"{name}: expected real numbers, found {kind}; "
-                         "convert it with .astype(np.float32)")
+                         f"convert it with {how}")
     return maps
 
 # %% ../nbs/tools/core.ipynb #d3f12e4f

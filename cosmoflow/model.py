@@ -389,7 +389,8 @@ def _check_format(path: str | Path, found: Any) -> None:
     "Raises `ValueError` for a file of a later format than ours."
     if not isinstance(found, int) or found > FORMAT:
         raise ValueError(f"{path}: format {found!r}, this cosmoflow reads up to "
-                         f"{FORMAT}; upgrade it: pip install --upgrade cosmoflow")
+                         f"{FORMAT}; upgrade it: pip install --upgrade "
+                         '"cosmoflow @ git+https://github.com/cosmoflow/cosmoflow"')
 
 # %% ../nbs/course/08_model.ipynb #fd75403f
 def read_config(

@@ -34,8 +34,8 @@ from .data import deal_simulations
 from .flow import channel_mask, integrate
 from .inference import seeded
 from .model import Pretrained, check_sizes
-from .train import (epoch_generator, fill, read_checkpoint, save_checkpoint,
-                             write_log)
+from .train import (epoch_generator, fill, learning, read_checkpoint,
+                             save_checkpoint, write_log)
 
 # %% ../nbs/course/18_points.ipynb #c18a0009
 Points = np.ndarray | Tensor  # what a user may bring: (n, N, 3), Mpc/h
@@ -642,7 +642,7 @@ def _training(
     return training
 
 # %% ../nbs/course/18_points.ipynb #c18a0084
-@torch.inference_mode(False)  # with gradients, whatever the caller set
+@learning()
 def train_points(
     data: PointData,      # all universes; split as `PointData.split` does
     out: str | Path,      # folder of weights, log and checkpoint; a run there goes on

@@ -55,7 +55,7 @@ def released_folder(
     folder = Path(os.path.expanduser(cache))
     if str(folder).startswith("~"):
         raise FileNotFoundError(f"{folder}: nobody knows where this home is; name a "
-                                "cache by COSMOFLOW_CACHE, cache_dir= or --cache")
+                                "cache by COSMOFLOW_CACHE or cache_dir=")
     return folder / tag / name
 
 # %% ../nbs/tools/releases.ipynb #5f0a2d36

@@ -5,6 +5,7 @@ import re
 import struct
 import sys
 import zlib
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from cosmoflow.codec import (Codec, Noise, RateLearner, choose_steps, decode_sym
                              to_symbols, train_for_rate)
 from cosmoflow.compress import compress, decompress, read_header
 from cosmoflow.core import MapView
-from cosmoflow.data import open_maps
+from cosmoflow.data import Normalizer, open_maps
 from cosmoflow.model import CosmoFlow
 from cosmoflow.train import draw_batch
 
@@ -389,7 +390,8 @@ def test_training_for_rate_stops_and_goes_on_to_the_same_end(tmp_path, monkeypat
     model.fit_prior(MAPS)
     with pytest.raises(ValueError, match="noise is for .4, 4. cells, found .1, 1."):
         train_for_rate(model, data, tmp_path / "none")
-    for wrong in ({"price": -1.0}, {"epochs": 0}, {"batch_size": 0}, {"tilt": 2.0}):
+    for wrong in ({"price": -1.0}, {"price": "x"}, {"lr": float("nan")}, {"ema": 1.5},
+                  {"epochs": 0}, {"batch_size": 0}, {"tilt": 2.0}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             train_for_rate(model, data, tmp_path / "none", **wrong)
     model.fit_prior(data.maps)
@@ -412,6 +414,30 @@ def test_training_for_rate_stops_and_goes_on_to_the_same_end(tmp_path, monkeypat
     with pytest.raises(ValueError, match="price"): teach("parts", price=2.0)
     next(model.unet.parameters()).data.add_(1.0)
     with pytest.raises(ValueError, match="init weights is"): teach("parts")
+
+
+@contextmanager
+def double():
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("around", (
+    double, torch.no_grad, torch.inference_mode, lambda: torch.device("meta"),
+    lambda: torch.autocast("cpu", torch.bfloat16)))
+@pytest.mark.parametrize("waves", (False, True))
+def test_what_the_caller_set_changes_no_training_for_rate(waves, around, tmp_path):
+    model = CosmoFlow.from_preset("tiny", Normalizer(11.0, 0.5, 1e8), waves=waves)
+    data = open_maps("PM", "LH", sims=slice(0, 10), pixels=16)
+    model.fit_prior(data.maps)
+    teach = lambda out: train_for_rate(model, data, tmp_path / out, batch_size=60,
+                                       epochs=1)
+    plain, options = teach("plain")
+    with around(): found, known = teach("around")
+    assert known == options
+    for a, b in zip(found.state_dict().values(), plain.state_dict().values()):
+        torch.testing.assert_close(a, b)
 
 
 def test_maps_in_other_units_are_taken_where_asked(model, tmp_path):

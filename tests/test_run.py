@@ -469,7 +469,7 @@ WRONG = {  # settings that cannot be, and who takes them
 ASKED = [(learn, {name: value}) for learn in LEARNERS[:3] for name in WRONG
          for value in WRONG[name] if name in takes(learn)]
 ASKED += [(train_for_rate, {name: WRONG[name][0]})
-          for name in ("epochs", "batch_size", "seed", "data", "model")]
+          for name in ("epochs", "batch_size", "seed", "data", "model", "lr", "ema")]
 
 
 @pytest.mark.parametrize("learn, wrong", ASKED, ids=str)
