@@ -510,7 +510,8 @@ def export(
     for one in sets:
         check_kind("sets", one, MapData)
         as_stack(one.maps, f"n, {h}, {w}", f"sets, {one.set}")
-    full, test = graphs(model, (h, w)), data.split()[2].maps
+    test = data.split()[2].maps  # may refuse: before the long work
+    full = graphs(model, (h, w))
     x = model.normalizer(test[:: max(1, len(test) // 50)][:50])
     half, error = halved_safely(full, x, model.normalizer.std, seed)
     about = _about(model, data, name) | {"float16": error}

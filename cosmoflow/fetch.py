@@ -61,6 +61,13 @@ class _Version:
         sha = re.search(r"sha-256=:?([A-Za-z0-9+/]{43}=)", digest, re.IGNORECASE)
         return cls(url, size, etag, modified, sha[1] if sha else None)
 
+    def sound(self) -> bool:
+        "Says whether the size is a number and the rest is text fit for a header."
+        size, *texts = astuple(self)[1:]
+        fit = (isinstance(t, str) and t.isascii() and t.isprintable()
+               for t in texts if t is not None)
+        return type(size) in (int, type(None)) and all(fit)
+
     def matches(self, other: Self) -> bool:
         "Says whether nothing that both know tells them apart."
         pairs = zip(astuple(self), astuple(other))
@@ -94,7 +101,8 @@ def _kept(url: str, part: Path) -> tuple[int, _Version]:
         size, version = part.stat().st_size, _Version(**read_json(_note(part)))
     except (FileNotFoundError, ValueError, TypeError):
         return nothing
-    if version.url != url or not (version.etag or version.modified): return nothing
+    if version.url != url or not version.sound(): return nothing
+    if not (version.etag or version.modified): return nothing
     return nothing if version.size and size > version.size else (size, version)
 
 # %% ../nbs/tools/fetch.ipynb #f0234c05
@@ -150,6 +158,7 @@ def _receive(url: str, part: Path) -> str | None:
         if start and not (start == have and kept.matches(version)):
             _discard(part)
             raise ValueError("bytes of another version came, or from another place")
+        if start: size = size or kept.size  # the server may leave it out this time
         block = answer.read(1 << 20)
         if not start: _begin(part, version, block)
         _write(answer, block, part, size)

@@ -49,6 +49,9 @@ ODD = {  # what the server answers before it answers well -> what we ask each ti
         [None, f"bytes={HALF}-", f"bytes={SIZE - 9}-"]),
     "a half of a file of unknown size": (
         [half(BODY), part(HALF, SIZE - 1, "*")], [None, f"bytes={HALF}-"]),
+    "a half that ends early, of a file of unknown size": (
+        [half(BODY), part(HALF, SIZE - 10, "*")],
+        [None, f"bytes={HALF}-", f"bytes={SIZE - 9}-"]),
     "chunks that break off": (
         [(200, TAG | {"Transfer-Encoding": "chunked"}, b"1000\r\n" + BODY[:100])],
         [None, None]),
@@ -93,6 +96,11 @@ NOTES = {  # what stands beside an unfinished file -> what is asked
     "another address": (note(url="https://other.org", etag='"1"'), None),
     "no version": (note(), None),
     "a smaller size": (note(size=9, etag='"1"'), None),
+    "a size that is text": (note(size=str(SIZE), etag='"1"'), None),
+    "a size that is a list": (note(size=[SIZE], etag='"1"'), None),
+    "a tag that is a list": (note(etag=['"1"']), None),
+    "a tag of two lines": (note(etag='"1"\n"2"'), None),
+    "a tag that no header can hold": (note(etag='"\u2603"'), None),
     "another version": (note(etag='"0"'), f"bytes={HALF}-"),
     "all": (note(etag='"1"'), f"bytes={HALF}-"),
 }
