@@ -1,4 +1,5 @@
 """What README, cards and pages say of the package: code, links, counts and lists."""
+import ast
 import json
 import re
 import subprocess
@@ -168,6 +169,39 @@ def test_card_counts_the_weights(folder):
     size = (folder / "model.safetensors").stat().st_size
     for said in re.findall(r"on disk, (\d+) MB", card):
         assert said == f"{size / 1e6:.0f}"
+
+
+def network_of(card):
+    "The untrained network that a card's command makes, or its code. It has no numbers."
+    import torch
+
+    from cosmoflow import CosmoFlow
+    from cosmoflow.cli import _parser
+    from cosmoflow.data import Normalizer
+    unknown = Normalizer(11.0, 0.5, 1e8)
+    commands = re.findall(r"^cosmoflow (train .*)$", card, re.M)
+    with torch.device("meta"):
+        if commands:
+            given = vars(_parser().parse_args(commands[0].split()))
+            waves = bool(given.get("waves"))
+            return CosmoFlow.from_preset(given["preset"], unknown, waves=waves)
+        code = ast.parse(re.findall(r"```python\n(.*?)```", card, re.S)[-1])
+        call, = (node for node in ast.walk(code) if isinstance(node, ast.Call)
+                 and ast.unparse(node.func) == "CosmoFlow")
+        given = {part.arg: ast.literal_eval(part.value) for part in call.keywords}
+        return CosmoFlow(unknown, **given)
+
+
+@pytest.mark.parametrize("name", ("mini", "mini-scales", "base", "mini-128"))
+def test_the_command_of_a_card_makes_the_network_of_its_weights(name):
+    from safetensors import safe_open
+    folder, = (f for f in COUNTED if f.name == name)
+    made = network_of(page(folder / "README.md")).state_dict()
+    with safe_open(folder / "model.safetensors", "pt") as weights:
+        shapes = {k: tuple(weights.get_slice(k).get_shape()) for k in weights.keys()}
+    shapes.pop("prior")  # training measures it
+    assert shapes == {k: tuple(v.shape) for k, v in made.items() if k in shapes}
+    assert made.keys() - shapes.keys() <= {"prior"}
 
 
 def test_pages_count_the_weights_of_the_paper_alike():
