@@ -472,7 +472,8 @@ ASKED += [(train_for_rate, {name: WRONG[name][0]})
           for name in ("epochs", "batch_size", "seed", "data", "model", "lr", "ema")]
 
 
-@pytest.mark.parametrize("learn, wrong", ASKED, ids=str)
+@pytest.mark.parametrize("learn, wrong", ASKED,
+                         ids=lambda given: getattr(given, "__name__", str(given)))
 def test_what_cannot_be_learnt_is_refused_before_a_folder_is_made(
         learn, wrong, data, tmp_path):
     model = fresh("vae" if learn is train_vae else "distill")
