@@ -220,7 +220,7 @@ def from_metrics(cls: Reconstruction,
         return np.array(v, float)[()]  # null is NaN again
 
     found = {name: number(v) for name, v in metrics["reconstruction"].items()}
-    return cls(**found)
+    return Reconstruction(**found)
 
 # %% ../nbs/course/11_evaluate.ipynb #d91041c0
 def report(

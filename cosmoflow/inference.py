@@ -64,7 +64,7 @@ def parabola(
     z: Tensor,   # some numbers of each map, (n, C)
 ) -> Tensor:     # (n, 1 + C + C (C + 1) / 2)
     "One, the numbers, and all products of two of them: what a parabola adds up."
-    z = to_tensor(z, "n, C", "z")
+    z = to_tensor(z, name="z")
     i, j = torch.triu_indices(z.shape[1], z.shape[1], device=z.device)
     return torch.cat([z.new_ones(len(z), 1), z, z[:, i] * z[:, j]], 1)
 

@@ -360,9 +360,10 @@ def test_figures_of_quick_runs_say_so(full):
 def test_what_never_varies_cannot_be_learned():
     "A constant parameter is refused, where it would give errors of 0 and NaN."
     (x, y), (x_val, y_val) = linear(60, 0), linear(30, 1)
-    still = torch.column_stack([y, torch.full((60,), 0.3)])
+    still, also = (torch.column_stack([v, torch.full((len(v),), 0.3)])
+                   for v in (y, y_val))
     with pytest.raises(ValueError, match="y: .*vary.*column 2"):
-        fit_mlp(x, still, x_val, y_val, hidden=4, epochs=1)
+        fit_mlp(x, still, x_val, also, hidden=4, epochs=1)
 
 
 def test_a_set_of_one_cosmology_is_judged_by_its_maps():
