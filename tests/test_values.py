@@ -12,7 +12,7 @@ from conftest import randomised
 from cosmoflow import bench
 from cosmoflow.core import BOX, evaluating
 from cosmoflow.data import Normalizer, lower_resolution, open_maps
-from cosmoflow.encoder import EncoderBlock, summary
+from cosmoflow.encoder import EncoderBlock, fold, summary
 from cosmoflow.flow import channel_mask
 from cosmoflow.inference import Scaler, fit_regressor, spectrum_features
 from cosmoflow.layers import PeriodicUp, periodic_pad, upsample
@@ -508,3 +508,16 @@ def test_ratios_of_a_race_are_times_as_fast(monkeypatch):
     plain, fast = bench.race("job", "size", ways, items=2)
     assert (plain.seconds, fast.seconds) == (2.0, 0.5)
     assert (plain.ratio, fast.ratio) == (1.0, 4.0)
+
+
+@pytest.mark.parametrize("sides", ((40, 40), (32, 40), (8, 8)))
+def test_a_map_that_cannot_be_folded_is_refused(sides):
+    with pytest.raises(ValueError, match="x: expected sides that are multiples of 16"):
+        fold(torch.zeros(1, 1, *sides), 3)
+
+
+@pytest.mark.parametrize("steps", (2.5, 0, "4"))
+def test_steps_that_are_no_whole_number_are_refused(steps):
+    field = torch.zeros(1, 3, 1, 1)
+    with pytest.raises(ValueError, match="steps="):
+        randomised(channels=3).decode(field, steps=steps)
