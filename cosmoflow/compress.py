@@ -25,8 +25,8 @@ import cosmoflow
 from .codec import (Codec, decode_symbols, encode_symbols, entropy_coders,
                              from_symbols, make_codec, to_symbols)
 from .core import (Maps, as_json, as_stack, atomic_path, check_box,
-                            check_kind, check_other_file, check_seed, digest,
-                            maps_at_once, pieces)
+                            check_format, check_kind, check_other_file, check_seed,
+                            digest, maps_at_once, pieces)
 from .encoder import SCALE
 from .model import CosmoFlow
 
@@ -172,10 +172,7 @@ def _read_start(file: BinaryIO, path: Path) -> dict:
         later = header["format"] > FORMAT
     except (ValueError, KeyError, TypeError) as e:
         raise ValueError(f"{path}: its header is not that of a .cflow file") from e
-    if later:
-        raise ValueError(f"{path}: format {header['format']}, this cosmoflow reads up "
-                         f"to {FORMAT}; upgrade it: pip install --upgrade "
-                         '"cosmoflow @ git+https://github.com/cosmoflow/cosmoflow"')
+    if later: check_format(path, header["format"], FORMAT)
     _check_says(header, path)
     return header
 

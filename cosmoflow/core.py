@@ -8,8 +8,8 @@ Docs: https://cosmoflow.github.io/cosmoflow/tools/core.html"""
 __all__ = ['BOX', 'SLABS', 'MAPS_PER_SIMULATION', 'Maps', 'Fields', 'free_memory', 'MapView', 'as_stack', 'to_tensor',
            'check_counts', 'check_box', 'check_seed', 'check_kind', 'check_finite', 'new_generator', 'noise_source',
            'best_device', 'maps_at_once', 'pieces', 'in_pieces', 'atomic_path', 'check_folder', 'check_other_file',
-           'as_json', 'write_json', 'read_json', 'check_fetched', 'bars_move', 'progress', 'alone', 'digest',
-           'differences', 'require_same_run', 'standard_error', 'evaluating', 'needs_extra']
+           'as_json', 'write_json', 'read_json', 'check_fetched', 'check_format', 'bars_move', 'progress', 'alone',
+           'digest', 'differences', 'require_same_run', 'standard_error', 'evaluating', 'needs_extra']
 
 # %% ../nbs/tools/core.ipynb #a3c818e9
 import glob
@@ -431,6 +431,18 @@ def check_fetched(
     if is_pointer: raise ValueError(
         f"{path}: this is a pointer of Git LFS, not the file itself; fetch it in the "
         "folder of the clone: git lfs pull")
+
+# %% ../nbs/tools/core.ipynb #2732046d
+def check_format(
+    path: str | Path,  # the file, for the message
+    found: Any,        # what it says of its format
+    known: int,        # the latest format that we read
+) -> None:
+    "Raises `ValueError` for a file of a later format, and says how to upgrade."
+    if isinstance(found, int) and found <= known: return
+    raise ValueError(f"{path}: format {found!r}, this cosmoflow reads up to {known}; "
+                     "upgrade it: pip install --upgrade "
+                     '"cosmoflow @ git+https://github.com/cosmoflow/cosmoflow"')
 
 # %% ../nbs/tools/core.ipynb #3d67a7ba
 def bars_move() -> bool:

@@ -25,9 +25,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from .core import (Fields, Maps, as_stack, atomic_path, best_device,
-                            check_counts, check_fetched, check_finite, evaluating,
-                            maps_at_once, noise_source, pieces, read_json, to_tensor,
-                            write_json)
+                            check_counts, check_fetched, check_finite, check_format,
+                            evaluating, maps_at_once, noise_source, pieces, read_json,
+                            to_tensor, write_json)
 from .data import Normalizer
 from .encoder import SCALE, Encoder, WaveEncoder, summary, unfold
 from .flow import SOLVERS, Timetable, integrate
@@ -384,14 +384,6 @@ def save_pretrained(self: Pretrained,
         card = self.generate_model_card(**model_card_kwargs)
         with atomic_path(folder / "README.md") as tmp: card.save(tmp)
 
-# %% ../nbs/course/08_model.ipynb #c224fb0d
-def _check_format(path: str | Path, found: Any) -> None:
-    "Raises `ValueError` for a file of a later format than ours."
-    if not isinstance(found, int) or found > FORMAT:
-        raise ValueError(f"{path}: format {found!r}, this cosmoflow reads up to "
-                         f"{FORMAT}; upgrade it: pip install --upgrade "
-                         '"cosmoflow @ git+https://github.com/cosmoflow/cosmoflow"')
-
 # %% ../nbs/course/08_model.ipynb #fd75403f
 def read_config(
     path: str | Path,  # config.json
@@ -401,7 +393,7 @@ def read_config(
     if not isinstance(config, dict) or not {"model", "normalizer"} <= config.keys():
         raise ValueError(f"{path}: expected what save_pretrained writes, "
                          'an object with "format", "model" and "normalizer"')
-    _check_format(path, config.get("format", 0))
+    check_format(path, config.get("format", 0), FORMAT)
     return config
 
 # %% ../nbs/course/08_model.ipynb #50367eb9
@@ -414,7 +406,8 @@ def read_weights(
     """
     with safe_open(path, "pt") as f:
         found = (f.metadata() or {}).get("format", "0")
-        _check_format(path, int(found) if found.isdigit() else 0)  # "pt" is older
+        known = int(found) if found.isdigit() else 0  # "pt" is older
+        check_format(path, known, FORMAT)
         tensors = {name: f.get_tensor(name) for name in f.keys()}
     for name, value in tensors.items():
         if value.is_floating_point() and not value.isfinite().all():

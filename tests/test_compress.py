@@ -5,13 +5,13 @@ import re
 import struct
 import sys
 import zlib
-from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from test_run import AROUND
 
 from cosmoflow import compress as module
 from cosmoflow.bench import untrained
@@ -416,16 +416,7 @@ def test_training_for_rate_stops_and_goes_on_to_the_same_end(tmp_path, monkeypat
     with pytest.raises(ValueError, match="init weights is"): teach("parts")
 
 
-@contextmanager
-def double():
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
-@pytest.mark.parametrize("around", (
-    double, torch.no_grad, torch.inference_mode, lambda: torch.device("meta"),
-    lambda: torch.autocast("cpu", torch.bfloat16)))
+@pytest.mark.parametrize("around", AROUND)
 @pytest.mark.parametrize("waves", (False, True))
 def test_what_the_caller_set_changes_no_training_for_rate(waves, around, tmp_path):
     model = CosmoFlow.from_preset("tiny", Normalizer(11.0, 0.5, 1e8), waves=waves)
@@ -434,7 +425,7 @@ def test_what_the_caller_set_changes_no_training_for_rate(waves, around, tmp_pat
     teach = lambda out: train_for_rate(model, data, tmp_path / out, batch_size=60,
                                        epochs=1)
     plain, options = teach("plain")
-    with around(): found, known = teach("around")
+    with AROUND[around](): found, known = teach("around")
     assert known == options
     for a, b in zip(found.state_dict().values(), plain.state_dict().values()):
         torch.testing.assert_close(a, b)

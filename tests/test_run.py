@@ -560,6 +560,7 @@ AROUND = {  # what a caller may have set
     "another device": lambda: torch.device("meta"),  # what lies there is lost
     "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
     "no gradients": torch.no_grad,
+    "inference": torch.inference_mode,
 }
 GIVEN = {"train": dict(siblings=0.1, pooled=0.1, ema=0.9, epochs=1, batch_size=60),
          "vae": dict(epochs=1, batch_size=60), "distill": dict(epochs=1, fine=1)}

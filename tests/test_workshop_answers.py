@@ -668,6 +668,14 @@ KINDS = {
 }
 
 
+def through(name, exercise):
+    "An exercise that passes what its last function gives back through another one."
+    *_, function = [node.name for node in ast.parse(exercise).body
+                    if isinstance(node, ast.FunctionDef)]
+    return (f"{exercise}\n_f = {function}\n"
+            f"def {function}(*args): return {name}(_f(*args))")
+
+
 @pytest.mark.parametrize("lesson", LESSONS)
 def test_wrong_answers_get_the_hint_that_names_the_mistake(lesson):
     matplotlib.use("agg")
@@ -688,10 +696,7 @@ def test_wrong_answers_get_the_hint_that_names_the_mistake(lesson):
         for wrong, words in WRONG[lesson, number].items():
             expect(words, name, wrong, names, answer(exercise, wrong), source)
             tried += 1
-        *_, function = [node.name for node in ast.parse(exercise).body
-                        if isinstance(node, ast.FunctionDef)]
-        changed = (f"{exercise}\n_f = {function}\n"
-                   f"def {function}(*args): return _change(_f(*args))")
+        changed = through("_change", exercise)
         for kind, (change, words) in KINDS.items():
             expect(words, name, kind, names | {"_change": change}, changed, source)
             tried += 1
