@@ -14,6 +14,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, cast
@@ -34,8 +35,8 @@ from .data import deal_simulations
 from .flow import channel_mask, integrate
 from .inference import seeded
 from .model import Pretrained, check_sizes
-from .train import (epoch_generator, fill, learning, read_checkpoint,
-                             save_checkpoint, write_log)
+from .train import (check_amounts, epoch_generator, fill, learning,
+                             read_checkpoint, save_checkpoint, write_log)
 
 # %% ../nbs/course/18_points.ipynb #c18a0009
 Points = np.ndarray | Tensor  # what a user may bring: (n, N, 3), Mpc/h
@@ -48,7 +49,7 @@ class PointData:
     "Particles of some universes: where each one began, and where it is today."
     start: Tensor   # its place on the lattice, Mpc/h, (n, N, 3)
     end: Tensor     # where it is today, Mpc/h, (n, N, 3)
-    params: Tensor  # Omega_m, sigma_8, (n, 2)
+    params: Tensor  # Omega_m, sigma_8 and what else you know, (n, P)
     sims: Tensor    # number of the simulation in the set LH, (n,)
     if TYPE_CHECKING:  # methods come below, by @patch
         split: ClassVar[Any]
@@ -57,12 +58,13 @@ class PointData:
     def __len__(self) -> int: return len(self.sims)
 
     def __post_init__(self):
+        for name, value in vars(self).items(): check_kind(name, value, Tensor)
         places = (*self.end.shape[:2], 3)
-        shapes = {"start": places, "end": places, "params": (places[0], 2),
+        columns = self.params.shape[1] if self.params.ndim == 2 else "P"
+        shapes = {"start": places, "end": places, "params": (places[0], columns),
                   "sims": places[:1]}
         for name, shape in shapes.items():
             value = getattr(self, name)
-            check_kind(name, value, Tensor)
             if value.shape != shape or not value.isfinite().all():
                 raise ValueError(f"{name}: expected finite numbers of shape {shape}, "
                                  f"found shape {tuple(value.shape)}, NaN or infinity")
@@ -109,10 +111,10 @@ def _read_parts(paths: list[Path]) -> list[dict[str, np.ndarray]]:
 # %% ../nbs/course/18_points.ipynb #c18a0014
 @patch
 def split(self: PointData) -> tuple[PointData, PointData]:
-    "Training and held-out universes, as `deal_simulations` deals 400 of LH."
+    "Training and held-out universes, as `deal_simulations` deals each 400 of LH."
     train, _, held_out = deal_simulations(400)
     def part(numbers: np.ndarray) -> PointData:
-        mine = torch.isin(self.sims, torch.from_numpy(numbers))
+        mine = torch.isin(self.sims % 400, torch.from_numpy(numbers))
         return PointData(**{key: value[mine] for key, value in vars(self).items()})
 
     return part(train), part(held_out)
@@ -189,12 +191,12 @@ def couple(
     seed: int | None = None,                   # of the places within a cell
     generator: torch.Generator | None = None,  # the same, as a generator
     box: float = BOX,  # side of the periodic cube, Mpc/h
-    cell: float = BOX / PARTICLES,  # of the lattice, Mpc/h
+    particles: int = PARTICLES,  # along a side of the lattice
 ) -> tuple[Tensor, Tensor]:  # noise and the way from there, as start
     "Noise for each particle near the place from which it came, and its way."
     source = noise_source(generator, seed)
     dice = torch.rand(start.shape, generator=source, dtype=torch.float32)
-    noise = (start + cell * (dice.to(start) - 0.5)) % box
+    noise = (start + box / particles * (dice.to(start) - 0.5)) % box
     return noise, nearest_image(end - noise, box)
 
 # %% ../nbs/course/18_points.ipynb #c18a0035
@@ -250,7 +252,7 @@ def wavevectors(
 class Surroundings:
     "What points see: their neighbours, and the waves of the box where they are."
     index: Tensor  # of each neighbour among all points of the batch, (16 B N,)
-    log_r: Tensor  # log of its distance in Mpc/h, (B, N, 16)
+    log_r: Tensor  # log of its distance in 25ths of the box, (B, N, 16)
     basis: Tensor  # the same in soft bins, (B, N, 16, 8)
     sides: Tensor  # a one, and the direction of each neighbour, (B N, 4, 16)
     cos: Tensor    # of each wave at each point, (B, N, M)
@@ -265,14 +267,15 @@ def look_around(
     "Finds the neighbours of each point, and the waves where it is."
     n, count, _ = points.shape
     index = neighbours(points, box).to(points.device)
+    points = points * (BOX / box)  # the same network for boxes of all sizes
     index = index + count * torch.arange(n, device=points.device)[:, None, None]
     to = points.flatten(0, 1)[index.flatten()].view(*index.shape, 3)
-    way = nearest_image(to - points[:, :, None], box)
+    way = nearest_image(to - points[:, :, None])
     r = way.square().sum(-1, keepdim=True).clamp_min(1e-6).sqrt()
     bins = torch.linspace(math.log(0.08), math.log(6), 8, dtype=points.dtype)
     basis = (-0.5 * ((r.log() - bins.to(r)) / 0.6).square()).exp()
     sides = torch.cat([torch.ones_like(r), way / r], -1).mT.flatten(0, 1)
-    phase = points @ (waves.to(points).mT * (2 * math.pi / box))
+    phase = points @ (waves.to(points).mT * (2 * math.pi / BOX))
     return Surroundings(index.flatten(), r[..., 0].log(), basis, sides,
                         phase.cos(), phase.sin())
 
@@ -447,7 +450,8 @@ def way(self: PointFlow,
     times = torch.stack([u, u.square(), (u + 0.03).log(), (1.03 - u).log()], 1)
     told = self.tell(torch.cat([times, summary * mask, mask], 1))
     numbers, arrows = self.decoder(points, told)
-    return (arrows * self.gate(numbers)[:, :, None]).sum(-1)
+    unit = self.config["box"] / BOX  # of lengths, Mpc/h
+    return unit * (arrows * self.gate(numbers)[:, :, None]).sum(-1)
 
 # %% ../nbs/course/18_points.ipynb #c18a0066
 def point_loss(
@@ -537,9 +541,15 @@ def spread_summaries(
     data: PointData,     # training universes, more than there are channels
     count: int = COUNT,  # particles of each
 ) -> None:
-    "Makes summaries principal components of the encoder's features, strong ones of 1."
+    """Makes summaries principal components of the encoder's features, strong ones of 1.
+
+    Raises `ValueError` for fewer universes than half the channels.
+    """
     every, seen = list(range(len(data))), []
     think, last = model.head[:2], cast(nn.Linear, model.head[2])
+    if 2 * len(data) < len(last.bias): raise ValueError(
+        f"data: expected more universes than the {len(last.bias)} channels of a "
+        f"summary, found {len(data)}")
     for seed in (0, 1):
         for part in data.draw(every, count, seed=seed)[1].split(8):
             numbers, _ = model.encoder(part, part.new_zeros(len(part), 1))
@@ -559,18 +569,20 @@ def train_step(
     generator: torch.Generator,  # of universes, particles, noise and times
     batch_size: int = 2,         # universes
     count: int = COUNT,          # particles of each
+    particles: int = PARTICLES,  # along a side of the lattice
 ) -> tuple[float, float]:        # loss, and that of standing still, (Mpc/h)^2
     "One step of the optimiser on some universes."
     which = torch.randperm(len(data), generator=generator)[:batch_size]
     start, end = data.draw(which, count, generator=generator)
-    noise, way = couple(start, end, generator=generator)
+    box = model.config["box"]
+    noise, way = couple(start, end, None, generator, box, particles)
     others = data.draw(which, count, generator=generator)[1]
     even = torch.arange(len(which), dtype=torch.float32) / len(which)
     u = (even + torch.rand(1, generator=generator, dtype=torch.float32)) % 1
     u = torch.where(u < 0.5, (u / 2).sqrt(), 1 - ((1 - u) / 2).sqrt())
     loss = point_loss(model.way, noise, way, u, model.encode(others))
     optimizer.zero_grad()
-    loss.backward()
+    (loss * (BOX / box) ** 2).backward()  # steps are those of a box of 25 Mpc/h
     nn.utils.clip_grad_norm_(model.parameters(), 3.0)
     optimizer.step()
     return loss.item(), way.square().mean().item()
@@ -594,6 +606,7 @@ def _several(
     optimizer: torch.optim.Optimizer,   # of `_groups`
     steps: range,                       # their numbers, of the whole run
     settings: dict[str, Any],           # of the run, as `train_points` has them
+    particles: int,                     # along a side of the lattice
 ) -> dict[str, float]:
     "Some steps, and what the log tells of them."
     start, losses = time.process_time(), []
@@ -602,7 +615,8 @@ def _several(
             share = _rate(step, settings["steps"])
             group["lr"] = settings["lr"] * group["scale"] * share
         dice = epoch_generator(settings["seed"], step, 0, torch.device("cpu"))
-        losses.append(train_step(model, data, optimizer, dice, count=settings["count"]))
+        losses.append(train_step(model, data, optimizer, dice, count=settings["count"],
+                                 particles=particles))
     loss, still = np.mean(losses, 0).tolist()
     weights = all(weight.isfinite().all() for weight in model.parameters())
     if not (math.isfinite(loss) and weights):
@@ -628,17 +642,23 @@ def _resume(
 # %% ../nbs/course/18_points.ipynb #c18a00f4
 def _training(
     data: PointData, steps: int, lr: float, count: int, every: int, seed: int,
+    box: float, particles: int,
 ) -> PointData:
     "Universes to train on. Raises `ValueError` for what `train_points` cannot do."
     check_kind("data", data, PointData)
-    check_counts(steps=steps, count=count, every=every)
+    check_counts(steps=steps, count=count, every=every, particles=particles)
+    check_amounts(lr=lr)
     check_seed(seed)
+    check_box(box)
     _enough("count", count)
-    if not 0 <= lr < math.inf: raise ValueError(f"lr={lr}: expected 0 or more")
     training = data.split()[0]
     if len(training) < 4: raise ValueError(
         f"data: expected four training universes or more, found {len(training)}")
     training.draw([0], count, seed=0)  # refuses more than are kept
+    low, high = (end.item() for end in training.start.aminmax())
+    if not box / 2 < high - low <= 1.0001 * box: raise ValueError(
+        f"box={box:g}: expected the side of the cube, in whose every part particles "
+        f"begin; theirs begin from {low:.4g} to {high:.4g} Mpc/h")
     return training
 
 # %% ../nbs/course/18_points.ipynb #c18a0084
@@ -651,6 +671,8 @@ def train_points(
     count: int = COUNT,   # particles of each universe
     every: int = 100,     # steps from checkpoint to checkpoint
     seed: int = 0,        # of weights, and of all that is drawn
+    box: float = BOX,     # side of the periodic cube, Mpc/h
+    particles: int = PARTICLES,  # along a side of the lattice on which they begin
 ) -> PointFlow:           # ready to use
     """Trains a flow of points; the same call goes on with a run that was stopped.
 
@@ -660,12 +682,14 @@ def train_points(
     """
     settings: dict[str, Any] = dict(steps=steps, lr=lr, count=count, every=every,
                                     seed=seed)
-    out, training = Path(out), _training(data, **settings)
+    training = _training(data, **settings, box=box, particles=particles)
     universes = {"universes": len(training), "parameters": digest([training.params]),
-                 "particles": digest([training.end])}
+                 "particles": digest([training.end]), "box": float(box)}
+    if particles != PARTICLES: universes["lattice"] = int(particles)
     run: dict[str, dict] = {"settings": settings, "data": universes}
+    out = Path(out)
     path = out / "checkpoint.safetensors"
-    model = cast(PointFlow, seeded(PointFlow, seed))
+    model = cast(PointFlow, seeded(partial(PointFlow, box=float(box)), seed))
     optimizer = torch.optim.AdamW(_groups(model), weight_decay=1e-4)
     check_folder(out)
     out.mkdir(parents=True, exist_ok=True)
@@ -675,7 +699,7 @@ def train_points(
         starts = range(log[-1]["step"] if log else 0, steps, every)
         for start in progress(starts, desc="training on points"):
             part = range(start, min(start + every, steps))
-            log.append(_several(model, training, optimizer, part, settings))
+            log.append(_several(model, training, optimizer, part, settings, particles))
             write_log(out / "log.csv", log)
             model.save_pretrained(out)
             save_checkpoint(path, {"model": model}, optimizer,

@@ -118,6 +118,63 @@ def test_what_are_no_points_or_summaries_is_refused(function, path, name, kind, 
             name=name)): function(**given)
 
 
+def in_another_box(model, box):
+    "The same weights for a cube of another size."
+    other = PointFlow(**model.config | {"box": box})
+    other.load_state_dict(model.state_dict())
+    return other
+
+
+@pytest.mark.parametrize("times", (2, 0.5, 40))
+def test_a_larger_box_with_its_points_is_the_same_universe(times, model, data):
+    larger = in_another_box(model, times * BOX)
+    summary = model.encode(POINTS)
+    torch.testing.assert_close(larger.encode(times * POINTS), summary)
+    torch.testing.assert_close(larger.summarise(times * POINTS),
+                               model.summarise(POINTS))
+    torch.testing.assert_close(larger.way(times * POINTS, U, summary),
+                               times * model.way(POINTS, U, summary),
+                               atol=1e-4 * times, rtol=1e-4)
+    draw = lambda model: model.generate(summary, 60, steps=2, seed=0, again=0.5)
+    off = nearest_image(draw(larger) / times - draw(model))
+    assert off.abs().max() < 1e-3
+    seen = zip(vars(look_around(times * POINTS, WAVES, times * BOX)).values(),
+               vars(look_around(POINTS, WAVES)).values())
+    for found, expected in seen:
+        torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("times", (2, 0.5))
+def test_a_larger_box_teaches_the_same(times, model, data, tmp_path, monkeypatch):
+    scaled = changed(data, start=times * data.start, end=times * data.end)
+    losses = []
+    for box, some in ((BOX, data), (times * BOX, scaled)):
+        learner = in_another_box(model, box)
+        optimizer = torch.optim.AdamW(learner.parameters(), lr=1e-3)
+        dice = torch.Generator().manual_seed(0)
+        losses.append(train_step(learner, few(some), optimizer, dice, count=60))
+    torch.testing.assert_close(losses[1], tuple(times**2 * x for x in losses[0]))
+    monkeypatch.setattr(module, "PointFlow", partial(PointFlow, 4, 8, 4, 1, 2))
+    run = dict(steps=2, count=60, every=2)
+    plain = train_points(few(data), tmp_path / "plain", **run)
+    larger = train_points(few(scaled), tmp_path / "larger", **run, box=times * BOX)
+    assert larger.config["box"] == times * BOX
+    for a, b in zip(plain.parameters(), larger.parameters()):
+        torch.testing.assert_close(a, b)
+    with pytest.raises(ValueError, match="box=25: expected the side of the cube"):
+        train_points(few(scaled), tmp_path / "other", **run)
+    with pytest.raises(ValueError, match="data lattice is None there and 32 here"):
+        train_points(few(data), tmp_path / "plain", **run, particles=32)
+
+
+def test_noise_is_uniform_whatever_the_lattice():
+    places = torch.arange(4.0) * 2
+    start = torch.cartesian_prod(places, places, places)[None].expand(100, -1, -1)
+    noise, _ = couple(start, start, 0, box=8, particles=4)
+    assert kstest(noise[..., 0].flatten() / 8, "uniform").pvalue > 1e-3
+    assert 0.9 < nearest_image(noise - start, 8).abs().max() <= 1.001
+
+
 def few(data, n=8): return PointData(**{k: v[:n] for k, v in vars(data).items()})
 
 
@@ -138,6 +195,7 @@ SENSELESS = {
         lambda m, d, out: train_points(d, out, count=4096)),
     "batch_size=0: expected": (lambda m, d, out: m.summarise(POINTS, 0),),
     "box=-25.0: expected": (
+        lambda m, d, out: train_points(d, out, box=-25.0),
         lambda m, d, out: neighbours(POINTS, -25.0), lambda m, d, out: PointFlow(
             box=-25.0), lambda m, d, out: pair_counts(POINTS, [1.0, 2.0], -25.0)),
     "reach=33: expected": (lambda m, d, out: PointFlow(reach=33),),
@@ -152,7 +210,12 @@ SENSELESS = {
         lambda m, d, out: changed(d, start=d.start[:, :5]),
         lambda m, d, out: changed(d, end=d.end * torch.nan),
         lambda m, d, out: changed(d, params=d.params.numpy()),
+        lambda m, d, out: changed(d, params=d.params[:, 0]),
+        lambda m, d, out: changed(d, end=d.end.tolist()),
         lambda m, d, out: changed(d, sims=d.sims[1:])),
+    "particles=0: expected": (lambda m, d, out: train_points(d, out, particles=0),),
+    "data: expected more universes than the 4 channels": (
+        lambda m, d, out: spread_summaries(m, few(d, 1), 60),),
     "keep=(0|262145): expected": (
         lambda m, d, out: simulate_points(out, keep=0),
         lambda m, d, out: simulate_points(out, keep=64**3 + 1)),
@@ -472,6 +535,14 @@ def test_parts_are_those_of_the_maps(data):
         assert torch.equal(part.params, data.params[rows])
 
 
+def test_own_numbers_and_parameters_are_welcome(data):
+    one = data.params[:, :1]
+    own = changed(data, sims=data.sims + 2000, params=one.repeat(1, 7))
+    for part, other in zip(own.split(), data.split()):
+        assert torch.equal(part.sims - 2000, other.sims) and part.params.shape[1] == 7
+    assert changed(data, params=one).params.shape[1] == 1
+
+
 def test_what_is_drawn_belongs_together(data):
     start, end = data.draw([4, 1], 300, seed=0)
     for row, universe in enumerate((4, 1)):
@@ -554,7 +625,7 @@ def test_all_weights_learn_and_those_of_the_encoder_slowly(model):
 
 def test_a_stopped_training_goes_on_to_the_same_weights(data, tmp_path, monkeypatch):
     some = few(data)
-    monkeypatch.setattr(module, "PointFlow", lambda: PointFlow(4, 8, 4, 1, 2))
+    monkeypatch.setattr(module, "PointFlow", partial(PointFlow, 4, 8, 4, 1, 2))
     run = dict(steps=5, count=60, every=2)
     whole = train_points(some, tmp_path / "whole", **run)
     save = module.save_checkpoint
