@@ -6,10 +6,11 @@ Docs: https://cosmoflow.github.io/cosmoflow/tools/core.html"""
 
 # %% auto #0
 __all__ = ['BOX', 'SLABS', 'MAPS_PER_SIMULATION', 'Maps', 'Fields', 'free_memory', 'MapView', 'as_stack', 'to_tensor',
-           'check_counts', 'check_box', 'check_seed', 'check_kind', 'check_finite', 'new_generator', 'noise_source',
-           'best_device', 'maps_at_once', 'pieces', 'in_pieces', 'atomic_path', 'check_folder', 'check_other_file',
-           'as_json', 'write_json', 'read_json', 'check_fetched', 'check_format', 'bars_move', 'progress', 'alone',
-           'digest', 'differences', 'require_same_run', 'standard_error', 'evaluating', 'needs_extra']
+           'check_counts', 'check_amounts', 'check_flags', 'check_box', 'check_seed', 'check_kind', 'check_finite',
+           'new_generator', 'noise_source', 'best_device', 'maps_at_once', 'pieces', 'in_pieces', 'atomic_path',
+           'check_folder', 'check_other_file', 'as_json', 'write_json', 'read_json', 'check_fetched', 'check_format',
+           'bars_move', 'progress', 'alone', 'digest', 'differences', 'require_same_run', 'standard_error',
+           'evaluating', 'needs_extra']
 
 # %% ../nbs/tools/core.ipynb #a3c818e9
 import glob
@@ -168,6 +169,26 @@ def check_counts(
     for name, n in counts.items():
         if not isinstance(n, Integral) or n < 1:
             raise ValueError(f"{name}={n!r}: expected a whole number of 1 or more")
+
+# %% ../nbs/tools/core.ipynb #f96ee2c5
+def check_amounts(
+    most: float = math.inf,  # 1: shares of a whole
+    **amounts: float,        # settings by name, for example lr=1e-3
+) -> None:
+    "Raises `ValueError` unless each is a number from 0 to `most`."
+    expected = "0 or more" if most == math.inf else f"a share from 0 to {most}"
+    for name, value in amounts.items():
+        if isinstance(value, Real) and 0 <= value <= most: continue
+        raise ValueError(f"{name}={value!r}: expected {expected}")
+
+# %% ../nbs/tools/core.ipynb #f96ee2c7
+def check_flags(
+    **flags: bool,  # settings by name, for example compile=True
+) -> None:
+    "Raises `ValueError` for what is no yes or no: the text \"no\" would count as yes."
+    for name, value in flags.items():
+        if isinstance(value, bool | np.bool_): continue
+        raise ValueError(f"{name}={value!r}: expected True or False")
 
 # %% ../nbs/tools/core.ipynb #5f7bcfc1
 def check_box(

@@ -19,14 +19,15 @@ import torch
 from fastcore.basics import patch
 from torch import Tensor, nn
 
-from .core import check_counts, check_kind, check_seed, progress
+from .core import (check_amounts, check_counts, check_kind, check_seed,
+                            progress)
 from .data import MapData, augment
 from .flow import Timetable, integrate
 from .model import CosmoFlow
 from .spectra import modes, ring_mean
-from .train import (
-    MapLoader, Run, check_amounts, ema_decay, ema_update, epoch_generator, learning,
-    lr_factor, partly_pooled)
+from cosmoflow.train import (
+    MapLoader, Run, ema_decay, ema_update, epoch_generator, learning, lr_factor,
+    partly_pooled)
 
 # %% ../nbs/course/13_distill.ipynb #5a1e0202
 def _check_student(

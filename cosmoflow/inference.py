@@ -25,14 +25,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .core import (BOX, MAPS_PER_SIMULATION, Maps, as_stack, bars_move,
-                            check_counts, check_seed, digest, evaluating, in_pieces,
-                            maps_at_once, needs_extra, new_generator, progress,
-                            require_same_run, standard_error, to_tensor)
+                            check_amounts, check_counts, check_seed, digest,
+                            evaluating, in_pieces, maps_at_once, needs_extra,
+                            new_generator, progress, require_same_run, standard_error,
+                            to_tensor)
 from .data import augment
 from .encoder import Encoder, EncoderBlock, summary
 from .layers import PeriodicConv
 from .spectra import log_values, power_spectrum
-from .train import MapLoader, as_known, check_amounts, learning
+from .train import MapLoader, as_known, learning
 
 # %% ../nbs/course/10_inference.ipynb #05edc639
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ Docs: https://cosmoflow.github.io/cosmoflow/course/train.html"""
 # %% auto #0
 __all__ = ['TRAIN_PRESETS', 'epoch_generator', 'MapLoader', 'draw_batch', 'validation_loss', 'lr_factor', 'ema_update',
            'ema_decay', 'partly_pooled', 'sibling_loss', 'epoch_order', 'Objective', 'fast_bf16', 'best_precision',
-           'TrainConfig', 'check_amounts', 'check_flags', 'check_settings', 'batch_share', 'share_statistics',
-           'check_training', 'Learner', 'save_checkpoint', 'read_checkpoint', 'fill', 'identify', 'Run', 'as_known',
-           'write_log', 'require_finite', 'require_new', 'learning', 'train']
+           'TrainConfig', 'check_settings', 'batch_share', 'share_statistics', 'check_training', 'Learner',
+           'save_checkpoint', 'read_checkpoint', 'fill', 'identify', 'Run', 'as_known', 'write_log', 'require_finite',
+           'require_new', 'learning', 'train']
 
 # %% ../nbs/course/09_train.ipynb #da65566e
 import csv
@@ -22,7 +22,6 @@ from contextlib import ExitStack, contextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from functools import partial
-from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -39,9 +38,9 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from .core import (MAPS_PER_SIMULATION, MapView, alone, atomic_path,
-                            best_device, check_counts, check_folder, check_kind,
-                            check_seed, digest, evaluating, progress, require_same_run,
-                            to_tensor)
+                            best_device, check_amounts, check_counts, check_flags,
+                            check_folder, check_kind, check_seed, digest,
+                            evaluating, progress, require_same_run, to_tensor)
 from .data import MapData, Normalizer, augment
 from .encoder import SCALE, summary
 from .flow import flow_matching_loss
@@ -262,26 +261,6 @@ class TrainConfig:
     seed: int = 0                 # of weights, batches, times, noise and symmetries
 
     def __post_init__(self): check_settings(self)
-
-# %% ../nbs/course/09_train.ipynb #f96ee2c5
-def check_amounts(
-    most: float = math.inf,  # 1: shares of a whole
-    **amounts: float,        # settings by name, for example lr=1e-3
-) -> None:
-    "Raises `ValueError` unless each is a number from 0 to `most`."
-    expected = "0 or more" if most == math.inf else f"a share from 0 to {most}"
-    for name, value in amounts.items():
-        if isinstance(value, Real) and 0 <= value <= most: continue
-        raise ValueError(f"{name}={value!r}: expected {expected}")
-
-# %% ../nbs/course/09_train.ipynb #f96ee2c7
-def check_flags(
-    **flags: bool,  # settings by name, for example compile=True
-) -> None:
-    "Raises `ValueError` for what is no yes or no: the text \"no\" would count as yes."
-    for name, value in flags.items():
-        if isinstance(value, bool | np.bool_): continue
-        raise ValueError(f"{name}={value!r}: expected True or False")
 
 # %% ../nbs/course/09_train.ipynb #f96ee2d3
 def check_settings(

@@ -18,14 +18,13 @@ from fastcore.basics import patch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from .core import (Maps, as_stack, check_counts, check_kind, check_seed,
-                            evaluating, progress)
+from .core import (Maps, as_stack, check_amounts, check_counts, check_flags,
+                            check_kind, check_seed, evaluating, progress)
 from .data import MapData, Normalizer, augment
 from .encoder import SCALE
 from .layers import PeriodicConv, PeriodicUp
 from .model import Pretrained, check_sizes
-from .train import (MapLoader, Run, check_amounts, check_flags,
-                             epoch_generator, epoch_order, learning)
+from .train import MapLoader, Run, epoch_generator, epoch_order, learning
 
 # %% ../nbs/course/12_vae.ipynb #aaee2614
 class GDN(nn.Module):
