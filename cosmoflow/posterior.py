@@ -27,10 +27,11 @@ from .anomaly import Expectation
 from .core import (BOX, MAPS_PER_SIMULATION, Maps, as_stack, atomic_path,
                             check_counts, check_fetched, check_finite, check_kind,
                             check_seed, needs_extra, new_generator, read_json,
-                            write_json)
+                            to_tensor, write_json)
 from .inference import keep_best, seeded, spectrum_features
 from .model import CosmoFlow, find_model, read_weights
 from .plot import OKABE_ITO, styled
+from .train import check_amounts, learning
 
 # %% ../nbs/course/16_posterior.ipynb #5b15000a
 PRIOR = ((0.1, 0.5), (0.6, 1.0))  # Omega_m and sigma_8, uniform: the rectangle of LH
@@ -40,6 +41,8 @@ def stretch(
     theta: Tensor,  # Omega_m and sigma_8 within the prior, (..., 2)
 ) -> Tensor:        # as theta, any real numbers
     "Parameters on the whole plane. Raises `ValueError` for what the prior excludes."
+    if theta.shape[-1:] != (2,): raise ValueError(
+        f"theta: expected shape (..., 2), found {tuple(theta.shape)}; give two columns")
     low, high = torch.tensor(PRIOR, dtype=theta.dtype).T
     share = (theta - low) / (high - low)
     if not ((share >= -1e-4) & (share <= 1 + 1e-4)).all():  # NaN is not within
@@ -70,7 +73,10 @@ def build_flow(
     hidden: int = 32,     # neurons of each of the two layers in a step
     transforms: int = 3,  # steps from noise to parameters
 ) -> nn.Module:           # sbi's: `log_prob`, `loss`, `inverse_transform`
-    "A flow from noise to two parameters, with random weights. Needs `posterior`."
+    """A flow from noise to two parameters, with random weights.
+
+    Raises `ImportError` without the extra `posterior`.
+    """
     with needs_extra("posterior", "posteriors need"):
         from sbi.neural_nets.net_builders import build_zuko_maf
     return build_zuko_maf(
@@ -104,8 +110,32 @@ def draw_some(
     count = (share * math.log(m + 1)).exp().int()
     return pool(x, count.clamp(1, m), generator)
 
+# %% ../nbs/course/16_posterior.ipynb #5b1500a1
+def _summaries(
+    x: Any,               # hoped to be summaries, (B, m, F)
+    features: int | str,  # F; a text: any
+    like: Tensor,         # whose type and device are wanted
+    name: str = "x",      # of the argument
+    most: float = MAPS_PER_SIMULATION,  # maps of a simulation
+) -> Tensor:              # as x
+    "Summaries of maps as a tensor. Raises `ValueError` for what are none."
+    x = to_tensor(x, f"B, m, {features}", name).to(like)
+    check_finite(name, x, "look at the maps that they are summaries of")
+    if x.shape[1] <= most: return x
+    raise ValueError(f"{name}: expected 1 to {most} maps of a simulation, "
+                     f"found {x.shape[1]}")
+
+# %% ../nbs/course/16_posterior.ipynb #5b1500a2
+def _truths(
+    theta: Any,           # hoped to be Omega_m and sigma_8, (B, 2)
+    x: Tensor,            # summaries of the same simulations, (B, m, F)
+    name: str = "theta",  # of the argument
+) -> Tensor:              # as theta, of x's type and on its device
+    "Parameters as a tensor. Raises `ValueError` unless each simulation has its own."
+    return to_tensor(theta, f"{len(x)}, 2", name).to(x)
+
 # %% ../nbs/course/16_posterior.ipynb #5b150019
-@torch.inference_mode(False)  # with gradients, whatever the caller set
+@learning()
 def fit_flow(
     flow: nn.Module,              # as `build_flow` makes it
     x: Tensor, theta: Tensor,     # training simulations, (B, m, F) and (B, 2)
@@ -114,7 +144,16 @@ def fit_flow(
     lr: float = 2e-3,             # AdamW's learning rate; it falls along a cosine
     seed: int = 0,                # of batches, counts and maps
 ) -> float:                       # loss on the validation part: mean -log q(u), nats
-    "Trains a flow by maximum likelihood, and keeps the best epoch."
+    """Trains a flow by maximum likelihood, and keeps the best epoch.
+
+    Raises `ValueError` for what cannot be learned from, `FloatingPointError` if the
+    loss is not a number.
+    """
+    check_amounts(lr=lr)
+    like = next(flow.parameters())
+    x = _summaries(x, "F", like, most=math.inf)
+    x_val = _summaries(x_val, x.shape[2], like, "x_val", math.inf)
+    theta, theta_val = _truths(theta, x), _truths(theta_val, x_val, "theta_val")
     draw, look = map(new_generator, (seed, 0))
     turns = range(x.shape[1])
     seen = torch.cat([draw_some(x_val, look) for _ in turns])
@@ -263,9 +302,18 @@ def fit(self: Posterior,
     epochs: int = 20,                  # as `fit_flow` takes it
     seed: int = 0,                     # of weights and batches
 ) -> Posterior:                        # itself
-    "Trains the flow on summaries. It is sharp, and too sure of itself: see `widen`."
+    """Trains the flow on summaries. It is sharp, and too sure of itself: see `widen`.
+
+    Raises `ValueError` for what cannot be learned from, `FloatingPointError` if the
+    loss is not a number.
+    """
+    some = self.settings["features"], self.mean
+    x, x_val = _summaries(x, *some), _summaries(x_val, *some, "x_val")
+    theta, theta_val = _truths(theta, x), _truths(theta_val, x_val, "theta_val")
+    stretch(torch.cat([theta, theta_val]))  # refuses what the prior excludes
     self.mean.copy_(x.mean((0, 1)))
-    self.std.copy_(x.std((0, 1)))
+    std = x.std((0, 1))
+    self.std.copy_(torch.where(std > 0, std, 1))  # else a dead channel is not a number
     self.width.fill_(1)
     self.freedom.fill_(BELL)
     sizes = (self.settings[name] for name in ("hidden", "transforms"))
@@ -330,8 +378,13 @@ def widen(self: Posterior,
     theta: Tensor,  # their parameters, (B, 2)
     seed: int = 0,  # of the maps that are pooled
 ) -> Posterior:     # itself
-    "Makes the posterior as wide, and its tails as heavy, as held-out ones ask for."
+    """Makes the posterior as wide, and its tails as heavy, as held-out ones ask for.
+
+    Raises `ValueError` for more maps than fifteen, and for other parameters.
+    """
     generator = new_generator(seed)
+    x = _summaries(x, self.settings["features"], self.mean)
+    theta = _truths(theta, x)
     m, x = x.shape[1], self.scaled(x)
     for n in range(1, m + 1):
         count = torch.full((len(x),), n)
@@ -346,12 +399,7 @@ def tell(self: Posterior,
     x: Tensor,   # summaries of m maps of each of B simulations, (B, m, F)
 ) -> Tensor:     # what the flow is told, (B, F + 1)
     "Pools all maps of each simulation. Raises `ValueError` for more than fifteen."
-    as_stack(x, f"B, m, {self.settings['features']}", "x")
-    x = x.to(self.mean)
-    check_finite("x", x, "look at the maps that they are summaries of")
-    if x.shape[1] > MAPS_PER_SIMULATION:
-        raise ValueError(f"x: expected 1 to {MAPS_PER_SIMULATION} maps of a "
-                         f"simulation, found {x.shape[1]}")
+    x = _summaries(x, self.settings["features"], self.mean)
     return pool(self.scaled(x), torch.full((len(x),), x.shape[1], device=x.device))
 
 # %% ../nbs/course/16_posterior.ipynb #5b150030
@@ -360,8 +408,12 @@ def log_prob(self: Posterior,
     theta: Tensor,  # Omega_m and sigma_8, (B, 2)
     x: Tensor,      # summaries of m maps of each of B simulations, (B, m, F)
 ) -> Tensor:        # log of the density, in nats, (B,)
-    "Log posterior of parameters, those of each simulation given its maps."
-    theta, told = theta.to(self.mean), self.tell(x)
+    """Log posterior of parameters, those of each simulation given its maps.
+
+    Raises `ValueError` for what the prior excludes, and for more maps than fifteen.
+    """
+    told = self.tell(x)
+    theta = _truths(theta, told)
     u = stretch(theta)
     with torch.no_grad(): z, slope = self.transform(told).call_and_ladj(u)
     return log_bell(z, *self.bell(told)) + slope + log_slope(theta)
@@ -373,7 +425,10 @@ def sample(self: Posterior,
     draws: int = 2000,  # universes for each
     seed: int = 0,      # of the noise
 ) -> Tensor:            # Omega_m and sigma_8, (draws, B, 2)
-    "Draws universes from the posterior of each simulation."
+    """Draws universes from the posterior of each simulation.
+
+    Raises `ValueError` for more maps than fifteen, and more draws than a million.
+    """
     check_counts(draws=draws)
     check_seed(seed)
     if draws > 10**6: raise ValueError(f"draws={draws}: expected 1 to 1,000,000")
@@ -441,7 +496,10 @@ class Inferred:
     def interval(self,
         mass: float = 0.68,        # share of the probability
     ) -> tuple[Tensor, Tensor]:    # lower and upper ends, each (B, 2)
-        "The interval of each parameter that leaves as much below as above."
+        """The interval of each parameter that leaves as much below as above.
+
+        Raises `ValueError` for what is no share.
+        """
         if not 0 <= mass <= 1: raise ValueError(f"mass={mass}: expected 0 to 1")
         ends = self.samples.new_tensor([(1 - mass) / 2, (1 + mass) / 2])
         size = max(1, 2**22 // len(self.samples))  # torch sorts no more at a time
@@ -514,9 +572,14 @@ def infer(
 def corner(
     samples: Tensor,              # Omega_m and sigma_8, (draws, B, 2)
     truth: Tensor | None = None,  # true parameters, if you know them, (B, 2)
-    most: int = 5,                # posteriors to draw, the first ones
+    most: int = 5,                # posteriors to draw, the first ones; 5 at most
 ) -> Figure:
-    "Draws from posteriors: each parameter alone, and both in their plane."
+    """Draws from posteriors: each parameter alone, and both in their plane.
+
+    Raises `ValueError` for other shapes.
+    """
+    samples = to_tensor(samples, "draws, B, 2", "samples").cpu()
+    if truth is not None: truth = _truths(truth, samples[0, :, None], "truth")
     names = r"$\Omega_m$", r"$\sigma_8$"
     with styled():
         fig, axes = plt.subplots(2, 2, figsize=(5, 5), layout="constrained")
@@ -539,7 +602,12 @@ def ranks(
     samples: Tensor,  # draws from each posterior, (draws, B, P)
     theta: Tensor,    # true parameters, (B, P)
 ) -> Tensor:          # uniform from 0 to 1 if the posteriors are right, (B, P)
-    "Which share of the draws lies below the truth. Source: Talts et al. 2018."
+    """Which share of the draws lies below the truth. Source: Talts et al. 2018.
+
+    Raises `ValueError` for other shapes.
+    """
+    samples = to_tensor(samples, "draws, B, P", "samples")
+    theta = to_tensor(theta, ", ".join(map(str, samples.shape[1:])), "theta")
     return (samples < theta).float().mean(0)
 
 # %% ../nbs/course/16_posterior.ipynb #5b150044
@@ -558,8 +626,10 @@ def tarp(
 ) -> Tensor:          # uniform from 0 to 1 if the posteriors are right, (B,)
     """Which share of the draws is nearer to a random point than the truth is.
 
-    Source: Lemos et al. 2023, algorithm 2.
+    Raises `ValueError` for other shapes. Source: Lemos et al. 2023, algorithm 2.
     """
+    samples = to_tensor(samples, "draws, B, 2", "samples")
+    theta = to_tensor(theta, f"{samples.shape[1]}, 2", "theta")
     low, high = torch.tensor(PRIOR, dtype=theta.dtype).T
     generator = new_generator(seed)
     point = torch.rand(theta.shape, generator=generator, dtype=theta.dtype)

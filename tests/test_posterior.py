@@ -17,8 +17,8 @@ from cosmoflow.data import open_maps
 from cosmoflow.inference import spectrum_features
 from cosmoflow.model import find_model
 from cosmoflow.posterior import (
-    Inferred, MapCheck, Posterior, corner, covered, draw_bell, fit_bell, infer,
-    log_bell, log_slope, pool, ranks, squash, stretch, tarp)
+    Inferred, MapCheck, Posterior, build_flow, corner, covered, draw_bell, fit_bell,
+    fit_flow, infer, log_bell, log_slope, pool, ranks, squash, stretch, tarp)
 
 pytest.importorskip("sbi")
 CV = open_maps("PM", "CV")
@@ -67,6 +67,93 @@ def test_it_learns_the_posterior_of_readings_with_known_noise(taught, m):
     assert error < 0.3 * variance**0.5
     assert abs(drawn.std(0).mean() / variance**0.5 - 1) < 0.12
     assert (taught.width[:3] - 1).abs().max() < 0.15
+
+
+SMALL = dict(features=2, bins=1, hidden=4, transforms=1)
+
+
+def small(given, around):
+    "A small posterior after one epoch, all parts changed in the same way."
+    (theta, x), (theta_val, x_val) = known(40, 3, 0), known(20, 3, 1)
+    parts = [given(part) for part in (x, theta, x_val, theta_val)]
+    found = Posterior(**SMALL)
+    with around: found.fit(*parts, epochs=1)
+    return found.widen(*parts[2:]).state_dict()
+
+
+@pytest.mark.parametrize("given", (np.asarray, torch.Tensor.double, torch.Tensor.cpu))
+@pytest.mark.parametrize("around", (torch.inference_mode(),
+                                    torch.autocast("cpu", torch.bfloat16)))
+def test_it_learns_the_same_from_any_array_whatever_surrounds_it(given, around):
+    found, expected = small(given, around), small(torch.clone, torch.enable_grad())
+    for name, part in expected.items(): assert torch.equal(found[name], part), name
+
+
+def test_any_array_is_read(taught):
+    theta, x = known(4, 3, 2)
+    samples = taught.sample(x, 20)
+    assert torch.equal(taught.sample(x.numpy(), 20), samples)
+    for one, other in ((taught.log_prob(theta.numpy(), x.numpy()),
+                        taught.log_prob(theta, x)),
+                       (ranks(samples, theta.double().numpy()), ranks(samples, theta)),
+                       (tarp(samples.numpy(), theta.numpy()), tarp(samples, theta))):
+        torch.testing.assert_close(one, other)
+    assert corner(samples.numpy(), theta.numpy()).axes
+
+
+def test_a_number_that_never_varies_does_no_harm():
+    (theta, x), (theta_val, x_val) = known(40, 3, 0), known(20, 3, 1)
+    dead = torch.tensor([1.0, 0])
+    found = Posterior(**SMALL).fit(dead * x, theta, dead * x_val, theta_val, epochs=1)
+    assert found.sample(dead * x, 5).isfinite().all()
+
+
+ONE_EACH = torch.ones(9, 3, 2), torch.full((9, 2), 0.4) + torch.tensor([0, 0.4])
+UNREAD = {  # a change of summaries or parameters, and what is said of it
+    "fewer truths": (1, lambda part: part[:8], r"expected shape \(9, 2\), found \(8"),
+    "more truths": (1, lambda part: part.repeat(2, 1), r"expected shape \(9, 2\)"),
+    "seven parameters": (1, lambda part: part.repeat(1, 4)[:, :7], r"expected shape"),
+    "one parameter": (1, lambda part: part[:, :1], "expected shape"),
+    "another universe": (1, lambda part: part + 1, "expected Omega_m from 0.1 to 0.5"),
+    "other numbers": (0, lambda part: part.repeat(1, 1, 2), r"expected .*, 2\), found"),
+    "not a number": (0, lambda part: part * math.nan, "expected finite numbers"),
+    "sixteen maps": (0, lambda part: part.repeat(1, 6, 1)[:, :16], "expected 1 to 15"),
+}
+
+
+@pytest.mark.parametrize("kind", UNREAD)
+@pytest.mark.parametrize("both", (0, 2))
+def test_what_cannot_be_learned_from_is_refused_before_anything_changes(kind, both):
+    which, change, message = UNREAD[kind]
+    parts = [*ONE_EACH, *ONE_EACH]
+    parts[both + which] = change(parts[both + which])
+    found = Posterior(**SMALL)
+    before = {name: part.clone() for name, part in found.state_dict().items()}
+    name = ("x", "theta", "x_val", "theta_val")[both + which]
+    if message.startswith("expected Omega_m"): name = "theta"  # as `stretch` has it
+    with pytest.raises(ValueError, match=f"^{name}: {message}"): found.fit(*parts)
+    ask = (found.widen, lambda x, theta: found.log_prob(theta, x))
+    for one in ask if both else ():
+        with pytest.raises(ValueError, match=f": {message}"): one(*parts[2:])
+    for name, part in found.state_dict().items(): assert torch.equal(part, before[name])
+
+
+def test_a_flow_alone_takes_any_number_of_maps_and_no_odd_rate():
+    x, theta = ONE_EACH
+    assert math.isfinite(fit_flow(build_flow(3, 4, 1), x.repeat(1, 6, 1), theta, x,
+                                  theta, epochs=1))
+    for lr in (-1, math.nan):
+        with pytest.raises(ValueError, match="^lr=.*: expected 0 or more"):
+            fit_flow(build_flow(3, 4, 1), x, theta, x, theta, lr=lr)
+
+
+@pytest.mark.parametrize("ask", (ranks, tarp, corner))
+def test_truths_of_other_universes_are_refused(ask):
+    samples, theta = torch.rand(5, 3, 2), torch.rand(1, 2)
+    with pytest.raises(ValueError, match=r"expected shape \(3, 2\), found \(1, 2\)"):
+        ask(samples, theta)
+    with pytest.raises(ValueError, match="^samples: expected shape"):
+        ask(samples[0], theta)
 
 
 def test_width_is_what_the_held_out_truth_scatters_by(taught):
