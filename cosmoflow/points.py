@@ -27,16 +27,16 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from torch import Tensor, nn
 
-from .core import (BOX, alone, atomic_path, check_box, check_counts,
-                            check_fetched, check_finite, check_folder, check_kind,
-                            check_seed, digest, evaluating, noise_source, progress,
-                            require_same_run, to_tensor)
+from .core import (BOX, alone, atomic_path, check_amounts, check_box,
+                            check_counts, check_fetched, check_finite, check_folder,
+                            check_kind, check_seed, digest, evaluating, noise_source,
+                            progress, require_same_run, to_tensor)
 from .data import deal_simulations
 from .flow import channel_mask, integrate
 from .inference import seeded
 from .model import Pretrained, check_sizes
-from .train import (check_amounts, epoch_generator, fill, learning,
-                             read_checkpoint, save_checkpoint, write_log)
+from .train import (epoch_generator, fill, learning, read_checkpoint,
+                             save_checkpoint, write_log)
 
 # %% ../nbs/course/18_points.ipynb #c18a0009
 Points = np.ndarray | Tensor  # what a user may bring: (n, N, 3), Mpc/h
@@ -575,7 +575,7 @@ def train_step(
     which = torch.randperm(len(data), generator=generator)[:batch_size]
     start, end = data.draw(which, count, generator=generator)
     box = model.config["box"]
-    noise, way = couple(start, end, None, generator, box, particles)
+    noise, way = couple(start, end, generator=generator, box=box, particles=particles)
     others = data.draw(which, count, generator=generator)[1]
     even = torch.arange(len(which), dtype=torch.float32) / len(which)
     u = (even + torch.rand(1, generator=generator, dtype=torch.float32)) % 1

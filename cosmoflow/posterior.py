@@ -25,13 +25,13 @@ from torch import Tensor, nn
 
 from .anomaly import Expectation
 from .core import (BOX, MAPS_PER_SIMULATION, Maps, as_stack, atomic_path,
-                            check_counts, check_fetched, check_finite, check_kind,
-                            check_seed, needs_extra, new_generator, read_json,
-                            to_tensor, write_json)
+                            check_amounts, check_counts, check_fetched, check_finite,
+                            check_kind, check_seed, needs_extra, new_generator,
+                            read_json, to_tensor, write_json)
 from .inference import keep_best, seeded, spectrum_features
 from .model import CosmoFlow, find_model, read_weights
 from .plot import OKABE_ITO, styled
-from .train import check_amounts, learning
+from .train import learning
 
 # %% ../nbs/course/16_posterior.ipynb #5b15000a
 PRIOR = ((0.1, 0.5), (0.6, 1.0))  # Omega_m and sigma_8, uniform: the rectangle of LH
