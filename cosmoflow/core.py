@@ -167,8 +167,8 @@ def check_counts(
 ) -> None:
     "Raises `ValueError` unless each is a whole number of 1 or more."
     for name, n in counts.items():
-        if not isinstance(n, Integral) or n < 1:
-            raise ValueError(f"{name}={n!r}: expected a whole number of 1 or more")
+        if isinstance(n, Integral) and not isinstance(n, bool) and n >= 1: continue
+        raise ValueError(f"{name}={n!r}: expected a whole number of 1 or more")
 
 # %% ../nbs/tools/core.ipynb #f96ee2c5
 def check_amounts(

@@ -10,7 +10,7 @@ __all__ = ['SCALE', 'EncoderBlock', 'Encoder', 'summary', 'wave_table', 'wavelen
 # %% ../nbs/course/05_encoder.ipynb #e538d835
 from collections import defaultdict
 from collections.abc import Callable
-from functools import cache
+from functools import lru_cache
 from itertools import product
 
 import numpy as np
@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .core import check_counts
 from .layers import PeriodicConv
 
 # %% ../nbs/course/05_encoder.ipynb #094aaec8
@@ -28,6 +29,7 @@ class EncoderBlock(nn.Module):
         c_out: int,       # channels out
         stride: int = 1,  # 2 halves the resolution
     ):
+        check_counts(c_in=c_in, c_out=c_out, stride=stride)
         super().__init__()
         self.residual = nn.Sequential(
             PeriodicConv(c_in, c_out, stride=stride, bias=False),
@@ -50,6 +52,7 @@ class Encoder(nn.Sequential):
         channels: int = 8,  # channels of the compressed field
         width: int = 64,    # channels of the first layer; the last has 4 times as many
     ):
+        check_counts(channels=channels, width=width)
         widths = [width * m for m in (1, 1, 1, 2, 2, 4, 4)]
         strides = (1, 1, 2, 2, 1, 2)
         stem = nn.Sequential(PeriodicConv(1, width, bias=False), nn.BatchNorm2d(width),
@@ -94,7 +97,7 @@ def _cosines_and_sines(
     return parts
 
 # %% ../nbs/course/05_encoder.ipynb #9dd41b7e
-@cache
+@lru_cache(None, typed=True)  # 2.0 is not taken for 2, which has been checked
 def wave_table(
     h: int,         # cells along a column of the field
     w: int,         # cells along a row
@@ -104,8 +107,10 @@ def wave_table(
 
     `index` counts in the map's flattened `fft2`, `factor` puts the number there, and
     `alone` marks numbers that hold a cosine (factor 2^0.5) or a sine (factor 2^0.5 i).
-    Raises `ValueError` for more channels than a class of aliases has waves.
+    Raises `ValueError` for what is no count, and for more channels than a class of
+    aliases has waves.
     """
+    check_counts(h=h, w=w, channels=channels)
     if not 1 <= channels < SCALE**2 / 2:
         raise ValueError(f"channels={channels}: expected 1 to {SCALE**2 // 2 - 1}")
     field, image = (h, w), (SCALE * h, SCALE * w)
@@ -137,7 +142,7 @@ def wavelengths(
     return 1 / np.where(number > 0, number, np.nan)
 
 # %% ../nbs/course/05_encoder.ipynb #6c01c33f
-@cache
+@lru_cache(None, typed=True)
 def _table(h: int, w: int, channels: int, device: torch.device) -> list[Tensor]:
     "`wave_table` on a device, once: every evaluation of the flow asks for it."
     index, factor, alone = wave_table(h, w, channels)

@@ -365,6 +365,7 @@ def resnet18(
 
     Source: paper, A.3.2; He et al. 2016.
     """
+    check_counts(n_params=n_params)
     stem = nn.Sequential(PeriodicConv(1, 64, 7, 2, bias=False), nn.BatchNorm2d(64),
                          nn.ReLU(), nn.MaxPool2d(2))
     widths = (64, 64, 64, 128, 128, 256, 256, 512, 512)

@@ -78,8 +78,9 @@ def check_sizes(
 ) -> None:
     "Raises `ValueError` unless each is a whole number from 1 to 1024."
     for name, size in sizes.items():
-        if not isinstance(size, Integral) or not 1 <= size <= 1024:
-            raise ValueError(f"{name}={size!r}: expected a whole number from 1 to 1024")
+        whole = isinstance(size, Integral) and not isinstance(size, bool)
+        if whole and 1 <= size <= 1024: continue
+        raise ValueError(f"{name}={size!r}: expected a whole number from 1 to 1024")
 
 # %% ../nbs/course/08_model.ipynb #34acc033
 def spread_waves(

@@ -1,4 +1,5 @@
 """Numbers by hand: painting, spectra in other boxes, layers, masks, priors, costs."""
+import inspect
 import math
 import statistics
 from itertools import permutations
@@ -9,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from conftest import randomised
 
-from cosmoflow import bench
+from cosmoflow import bench, encoder, inference, model
 from cosmoflow.core import BOX, evaluating
 from cosmoflow.data import Normalizer, lower_resolution, open_maps
 from cosmoflow.encoder import EncoderBlock, fold, summary
@@ -521,3 +522,30 @@ def test_steps_that_are_no_whole_number_are_refused(steps):
     field = torch.zeros(1, 3, 1, 1)
     with pytest.raises(ValueError, match="steps="):
         randomised(channels=3).decode(field, steps=steps)
+
+
+EXAMPLES = dict(  # of arguments without a default
+    normalizer=Normalizer(11.0, 0.5, 1e8), x=torch.zeros(1, 1, 32, 32), h=2, w=2,
+    c_in=4, c_out=4, channels=2, prior=torch.ones(2, 2, 3, 2, 2), n=2, n_params=2)
+
+
+def counts(function):
+    "The arguments of a function that are whole numbers."
+    told = inspect.signature(function).parameters.values()
+    return [p.name for p in told if p.annotation is int and p.kind is not p.VAR_KEYWORD]
+
+
+BUILDERS = [(function, name) for module in (encoder, model)
+            for function in map(vars(module).get, module.__all__) if callable(function)
+            for name in counts(function)] + [(inference.resnet18, "n_params")]
+
+
+@pytest.mark.parametrize("wrong", (0, -1, True, 2.0, "2"), ids=repr)
+@pytest.mark.parametrize("function, name", BUILDERS,
+                         ids=[f"{f.__name__} {name}" for f, name in BUILDERS])
+def test_a_network_of_no_whole_number_of_anything_is_refused(function, name, wrong):
+    told = inspect.signature(function).parameters.values()
+    given = {p.name: EXAMPLES[p.name] for p in told if p.default is p.empty}
+    function(**given)
+    with pytest.raises(ValueError, match=f"^{name}={wrong!r}: expected .*whole number"):
+        function(**given | {name: wrong})
