@@ -4,8 +4,12 @@ import sys
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
+import torch
+from pytest import fixture, mark
+
 from cosmoflow.core import read_json
-from cosmoflow.data import open_maps
+from cosmoflow.data import Normalizer, open_maps
+from cosmoflow.flow import Timetable
 
 EXPERIMENTS = Path(__file__).resolve().parents[1] / "nbs" / "experiments"
 
@@ -27,19 +31,58 @@ def test_transfer_goes_over_all_kinds_and_goes_on(tmp_path):
     assert "cnn_labels_005_0: new" in said and "cnn_labels" not in run()
 
 
-def test_timetables_measures_a_training_once(tmp_path, monkeypatch):
-    "One short training gives every number of the record, and is not run again."
+@fixture(scope="module")
+def study():
+    "The program on timetables, as a module."
     spec = spec_from_file_location("timetables", EXPERIMENTS / "_timetables.py")
-    study = module_from_spec(spec)
-    spec.loader.exec_module(study)
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@mark.parametrize("way", ["bands, overlapping", "fading, stopped gradients and noise"])
+def test_timetables_measures_a_training_once(tmp_path, monkeypatch, study, way):
+    "One short training gives every number of the record, and is not run again."
     data = open_maps("PM", "LH", sims=slice(0, 20), pixels=32)
-    short = dict(EPOCHS=1, WIDTH=8, WAYS={"bands": study.WAYS["bands"]},
-                 open_maps=lambda *_: data, records_folder=lambda: tmp_path)
-    for name, value in short.items(): monkeypatch.setattr(study, name, value)
-    study.main(tmp_path, [0])
-    found = read_json(tmp_path / "bands_0" / "measured.json")
+    monkeypatch.setattr(study, "WIDTH", 8)
+    monkeypatch.setattr(study, "records_folder", lambda: tmp_path)
+    study.main(tmp_path, [0], [way], data, epochs=1)
+    (path,) = tmp_path.glob("*_0/measured.json")
+    found = read_json(path)
     kept = read_json(tmp_path / "timetables" / "timetables.json")["results"]
     assert {row["quantity"]: row["value"] for row in kept} == found
     assert 0 <= found["score, coarse first"] <= 1 and found["validation loss"] > 0
     monkeypatch.setattr(study, "train", None)
-    assert study.run("bands", 0, tmp_path, data) == found
+    assert study.run(way, 0, tmp_path, data, 1) == found
+
+
+def test_bands_with_other_times_keep_the_rules_of_the_path(study):
+    "As they are by default they are `bands`; all end at the map, at the speed told."
+    t = torch.cat([torch.rand(32), torch.arange(16) / 16])
+    x0, x1 = torch.randn(2, len(t), 1, 32, 32)
+    same, known = study.Bands(), Timetable("bands")
+    assert torch.equal(same.mask(t), known.mask(t))
+    for ours, theirs in zip(same.path(x0, x1, t), known.path(x0, x1, t)):
+        assert torch.allclose(ours, theirs, atol=1e-5)
+    t, x0, x1, step = 0.98 * t.double(), x0.double(), x1.double(), 1e-7
+    for way in study.WAYS.values():
+        if way.bands is None: continue
+        times = study.Bands(**way.bands)
+        assert torch.allclose(times.path(x0, x1, torch.ones_like(t))[0], x1)
+        (x, speed), (later, _) = (times.path(x0, x1, now) for now in (t, t + step))
+        wrong = ((later - x) / step - speed).abs().flatten(1).amax(1) > 1e-3
+        assert wrong.sum() <= 2  # where a band begins within the step
+        most = times.mask(t).sum((1, 2, 3)).max()
+        assert most == (2 if way.bands.get("early") else 1)
+
+
+def test_only_the_channel_that_goes_dark_next_learns(study):
+    "Gradients stop at channels that live longer; in training all are noisy."
+    model = study.NewestLearns.from_preset("tiny", Normalizer(10.0, 1.0, 1e6)).train()
+    x, t = torch.randn(4, 1, 32, 32), torch.tensor([0.0, 0.3, 0.6, 0.95])
+    field = torch.randn(4, 8, 2, 2, requires_grad=True)
+    model.velocity(x, t, field).square().sum().backward()
+    moved = field.grad.flatten(2).abs().sum(2) > 0
+    assert moved.nonzero().tolist() == [[0, 7], [1, 5], [2, 3], [3, 0]]
+    draws = [model.velocity(x, t, field) for _ in range(2)]
+    assert not torch.equal(*draws)
