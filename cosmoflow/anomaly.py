@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import Tensor, nn
 
-from .core import (BOX, MAPS_PER_SIMULATION, Maps, as_stack, check_kind,
-                            check_counts, check_finite, in_pieces)
+from .core import (BOX, MAPS_PER_SIMULATION, Maps, as_stack, check_counts,
+                            check_finite, check_kind, in_pieces, to_tensor)
 from .data import MapData
 from .inference import parabola, spectrum_features
 from .model import CosmoFlow
@@ -29,10 +29,16 @@ HEIGHTS = tuple(-0.75 + 0.25 * i for i in range(8))  # dex above the mean densit
 def count_peaks(
     maps: Maps,  # surface density, (n, H, W)
 ) -> Tensor:     # peaks below, between and above the `HEIGHTS`, (n, 9)
-    "Counts the pixels that rise above their eight neighbours, by their height."
+    """Counts the pixels that rise above their eight neighbours, by their height.
+
+    Raises `ValueError` for NaN, infinity, and a mean that is not above 0.
+    """
     def count(maps: Tensor) -> Tensor:
         check_finite("maps", maps, "mend or leave out these maps")
-        height = (maps / maps.mean((1, 2), keepdim=True)).clamp_min(1e-3).log10()
+        mean = maps.mean((1, 2), keepdim=True)
+        if not (mean > 0).all(): raise ValueError(
+            f"maps: expected a mean above 0 in each, found {mean.min().item():.3g}")
+        height = (maps / mean).clamp_min(1e-3).log10()
         wrapped = F.pad(maps[:, None], (1, 1, 1, 1), mode="circular")
         peak = maps == F.max_pool2d(wrapped, 3, 1)[:, 0]
         edges = height.new_tensor(HEIGHTS)
@@ -63,11 +69,28 @@ class Expectation(nn.Module):
         asked: int,  # numbers to be expected, those of a fingerprint for example, F
     ):
         super().__init__()
+        self.given = given
         terms = 1 + given + given * (given + 1) // 2  # of a parabola
         starts = {"mean": torch.zeros(asked), "std": torch.ones(asked),
                   "weights": torch.zeros(terms, asked),
                   "scatter": torch.eye(asked), "mean_scatter": torch.eye(asked)}
         for name, start in starts.items(): self.register_buffer(name, start.double())
+
+# %% ../nbs/course/15_anomaly.ipynb #a16c00a1
+def _rows(
+    summary: Any,           # hoped to be of n maps, (n, C)
+    fingerprint: Any,       # hoped to be theirs, (n, F)
+    each: int = 1,          # maps that are judged as one, in a row
+    given: int | str = "C",  # C; a text: any
+    asked: int | str = "F",  # F
+) -> tuple[Tensor, Tensor]:  # both, as tensors
+    "Numbers of the same maps. Raises `ValueError` for others."
+    fingerprint = to_tensor(fingerprint, f"n, {asked}", "fingerprint")
+    n = len(fingerprint)
+    nothing = given in (0, "C") and tuple(summary.shape) == (n, 0)
+    if not nothing: summary = to_tensor(summary, f"{n}, {given}", "summary")
+    if n % each == 0: return summary, fingerprint
+    raise ValueError(f"fingerprint: expected {each} of each simulation, found {n}")
 
 # %% ../nbs/course/15_anomaly.ipynb #a16c0061
 @patch
@@ -83,7 +106,12 @@ def residual(self: Expectation,
     summary: Tensor,      # of n maps, (n, C)
     fingerprint: Tensor,  # theirs, (n, F)
 ) -> Tensor:              # (n, F), in units of the scatter among all cold maps
-    "What a fingerprint has beside the expectation."
+    """What a fingerprint has beside the expectation.
+
+    Raises `ValueError` for other numbers than it was fitted to.
+    """
+    columns = self.given, len(self.mean)
+    summary, fingerprint = _rows(summary, fingerprint, 1, *columns)
     expected = parabola(summary.to(self.weights)) @ self.weights
     return self.scaled(fingerprint) - expected
 
@@ -112,8 +140,12 @@ def fit(cls: Expectation,
     fingerprint: Tensor,  # theirs, (n, F)
     each: int = MAPS_PER_SIMULATION,  # maps of one simulation
 ) -> Expectation:
-    "Learns from cold maps, by least squares."
+    """Learns from cold maps, by least squares.
+
+    Raises `ValueError` for NaN, infinity, other shapes, and a part of a simulation.
+    """
     check_counts(each=each)
+    summary, fingerprint = _rows(summary, fingerprint, each)
     for name, given in (("summary", summary), ("fingerprint", fingerprint)):
         check_finite(name, given, "look at the maps that it is of")
     new = cls(summary.shape[1], fingerprint.shape[1])
@@ -144,8 +176,12 @@ def surprise(self: Expectation,
     fingerprint: Tensor,    # theirs, (n, F)
     together: int = 1,      # maps to judge as one, in a row: 1, or all of a simulation
 ) -> Tensor:                # (n / together,)
-    "Chi-square of the residual of each map, or of the mean residual of several."
+    """Chi-square of the residual of each map, or of the mean residual of several.
+
+    Raises `ValueError` for other shapes, and for a part of a simulation.
+    """
     check_counts(together=together)
+    summary, fingerprint = _rows(summary, fingerprint, together)
     residual = self.residual(summary, fingerprint)
     if together == 1: return chi_square(residual, self.scatter)
     return chi_square(residual.unflatten(0, (-1, together)).mean(1), self.mean_scatter)
@@ -157,8 +193,13 @@ def held_out_surprise(
     each: int = MAPS_PER_SIMULATION,  # maps of one simulation
     folds: int = 5,       # parts, each scored by a fit on the others
 ) -> tuple[Tensor, Tensor]:  # of each map (n,), and of each simulation (n / each,)
-    "The surprise of cold maps to an expectation that did not see their simulation."
+    """The surprise of cold maps to an expectation that did not see their simulation.
+
+    Raises `ValueError` for other shapes, a part of a simulation, and more folds than
+    simulations.
+    """
     check_counts(each=each, folds=folds)
+    summary, fingerprint = _rows(summary, fingerprint, each)
     sims = len(summary) // each
     if not 2 <= folds <= sims:
         raise ValueError(f"folds={folds}: expected 2 to the {sims} simulations")

@@ -74,6 +74,51 @@ def test_scores_come_from_fits_that_did_not_see_the_simulation():
     assert together.mean() > 1.2 * seen.surprise(summary, prints, 15).mean()
 
 
+def test_any_array_is_fitted_and_asked():
+    summary, prints, _ = draw(20, 4, each=5)
+    known, other = (Expectation.fit(*given, 5) for given in (
+        (summary, prints), (summary.numpy(), prints.numpy())))
+    for a, b in zip(known.state_dict().values(), other.state_dict().values()):
+        torch.testing.assert_close(a, b)
+    for together in (1, 5):
+        assert torch.equal(known.surprise(summary.numpy(), prints.numpy(), together),
+                           known.surprise(summary, prints, together))
+    for a, b in zip(held_out_surprise(summary.numpy(), prints.numpy(), 5),
+                    held_out_surprise(summary, prints, 5)):
+        torch.testing.assert_close(a, b)
+
+
+MIXED = {  # changes of summaries and fingerprints of 20 maps, and what is said
+    "one summary": (lambda s, f: (s[:1], f), r"^summary: .*\(20, .*found \(1, 3\)"),
+    "fewer prints": (lambda s, f: (s, f[:15]), r"^summary: expected shape \(15, "),
+    "none": (lambda s, f: (s[:0], f[:0]), "^fingerprint: .*is empty"),
+    "a row": (lambda s, f: (s, f[:, 0]), r"^fingerprint: expected shape \(n, "),
+    "a list": (lambda s, f: (s, f.tolist()), "^fingerprint: .*found list"),
+}
+
+
+@pytest.mark.parametrize("kind", MIXED)
+def test_numbers_of_other_maps_are_refused(kind):
+    summary, prints, _ = draw(4, 4, each=5)
+    known, (change, message) = Expectation.fit(summary, prints, 5), MIXED[kind]
+    for ask in (known.residual, known.surprise, Expectation.fit, held_out_surprise):
+        with pytest.raises(ValueError, match=message): ask(*change(summary, prints))
+    for ask in (known.residual, known.surprise):
+        with pytest.raises(ValueError, match=r"^summary: expected shape \(20, 3\)"):
+            ask(summary[:, :2], prints)
+        with pytest.raises(ValueError, match=r"^fingerprint: expected shape \(n, 6\)"):
+            ask(summary, prints[:, :1])
+    for ask in (known.surprise, Expectation.fit, held_out_surprise):
+        with pytest.raises(ValueError, match="^fingerprint: expected 7 of each"):
+            ask(summary, prints, 7)
+
+
+@pytest.mark.parametrize("fill", (0, -1))
+def test_a_map_of_nothing_has_no_peaks_to_count(fill):
+    with pytest.raises(ValueError, match="^maps: expected a mean above 0 in each"):
+        count_peaks(np.full((2, 16, 16), fill, np.float32))
+
+
 def test_peaks_are_counted_by_their_heights():
     rng = np.random.default_rng(0)
     maps = rng.lognormal(0, 1.5, (3, 17, 17)).astype(np.float32)
