@@ -47,7 +47,10 @@ COLOURS = dict(zip(("truth", "VAE", "CosmoFlow", "spectrum", "raw maps"), OKABE_
 def colours(
     names: Iterable[str],  # what a figure compares, at most six
 ) -> dict[str, str]:       # name -> colour
-    "Chooses a colour for each name: a method's own, or else the next that is free."
+    """Chooses a colour for each name: a method's own, or else the next that is free.
+
+    Raises `ValueError` for more names than colours.
+    """
     names = list(names)
     own = {name: COLOURS[name] for name in names if name in COLOURS}
     free = [colour for colour in OKABE_ITO if colour not in own.values()]
@@ -97,7 +100,10 @@ def show_maps(
     box: float = BOX,            # side of the maps, Mpc/h
     size: float = 2.2,           # inches a map
 ) -> Figure:                     # maps side by side with one colour scale
-    "Draws maps of surface density on one logarithmic colour scale."
+    """Draws maps of surface density on one logarithmic colour scale.
+
+    Raises `ValueError` for other shapes, and for what is no surface density.
+    """
     log = _log(to_tensor(maps, "n, H, W or rows, columns, H, W"))
     if log.ndim == 3: log = log[None]
     n_rows, n_columns = log.shape[:2]
@@ -153,7 +159,10 @@ def plot_spectra(
     of: str = "log",                     # "density" contrast, or "log" map
     axes: Sequence[Axes] | None = None,  # two axes to draw in: spectra, ratio
 ) -> FigureBase:
-    "Draws mean spectra with the scatter of maps, and their ratios to the first."
+    """Draws mean spectra with the scatter of maps, and their ratios to the first.
+
+    Maps may have fewer pixels than others. Raises `ValueError` for other shapes.
+    """
     _check_named("maps", maps)
     if axes is None:
         layout: dict = dict(figsize=(5.5, 5), sharex=True, height_ratios=(2, 1))
@@ -166,7 +175,9 @@ def plot_spectra(
     colour = colours(maps)
     for name, (k, power) in spectra.items():
         _spectrum(top, name, k, power, colour[name])
-        bottom.semilogx(k, power.mean(0) / reference, color=colour[name])
+        both = min(len(k), len(reference))  # rings that the maps of both have
+        ratio = power.mean(0)[:both] / reference[:both]
+        bottom.semilogx(k[:both], ratio, color=colour[name])
     top.set(ylabel=f"P(k) of {'log map' if of == 'log' else 'density'} [(Mpc/h)$^2$]")
     top.legend()
     bottom.set(xlabel="k [h/Mpc]")
@@ -214,10 +225,17 @@ def figure(
     box: float = BOX,       # side of the maps, Mpc/h
     each: int = MAPS_PER_SIMULATION,  # maps of one simulation
 ) -> Figure:
-    "Draws truth beside reconstructions: maps, stacked spectra, their ratio, and r(k)."
+    """Draws truth beside reconstructions: maps, stacked spectra, their ratio, and r(k).
+
+    Raises `ValueError` for other shapes, and for a part of a simulation.
+    """
     check_counts(show=show, each=each)
     _check_named("recs", recs)
+    if "truth" in recs:
+        raise ValueError("recs: expected other names than truth, which `true` has")
     true = as_stack(true, "n, H, H", "true")
+    if len(true) % each: raise ValueError(
+        f"true: expected {each} maps of each simulation, found {len(true)}; set each")
     like = ", ".join(map(str, true.shape))
     recs = {name: as_stack(rec, like, name) for name, rec in recs.items()}
     rows = {"truth": true, **recs}

@@ -193,7 +193,10 @@ def couple(
     box: float = BOX,  # side of the periodic cube, Mpc/h
     particles: int = PARTICLES,  # along a side of the lattice
 ) -> tuple[Tensor, Tensor]:  # noise and the way from there, as start
-    "Noise for each particle near the place from which it came, and its way."
+    """Noise for each particle near the place from which it came, and its way.
+
+    Raises `ValueError` for a seed beside a generator.
+    """
     source = noise_source(generator, seed)
     dice = torch.rand(start.shape, generator=source, dtype=torch.float32)
     noise = (start + box / particles * (dice.to(start) - 0.5)) % box
@@ -526,7 +529,10 @@ def summarise(self: PointFlow,
     points: Points,        # (n, N, 3), Mpc/h
     batch_size: int = 16,  # universes at a time
 ) -> Tensor:               # (n, C)
-    "Eight numbers of each universe."
+    """Eight numbers of each universe.
+
+    Raises `ValueError` for too few points, and for what are none.
+    """
     check_counts(batch_size=batch_size)
     points = to_tensor(points, "n, N, 3", "points")
     like = next(self.parameters())
@@ -724,6 +730,8 @@ def simulate_points(
         raise ValueError(f"keep={keep}: expected at most {PARTICLES**3}, all of them")
     check_folder(out)
     out, table = Path(out), simulation_table("LH")
+    if not isinstance(sims, slice): raise ValueError(
+        f"sims={sims!r}: expected a slice, such as slice(0, 4) for the first four")
     wanted = range(len(table))[sims]
     if not wanted: raise ValueError(
         f"sims={sims} selects none of the {len(table)} simulations of LH")

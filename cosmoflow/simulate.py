@@ -28,8 +28,8 @@ from safetensors.numpy import save
 from torch.quasirandom import SobolEngine
 
 from .core import (BOX, MAPS_PER_SIMULATION, SLABS, alone, atomic_path,
-                            check_counts, check_folder, digest, needs_extra, progress,
-                            read_json, require_same_run, write_json)
+                            check_box, check_counts, check_folder, digest, needs_extra,
+                            progress, read_json, require_same_run, write_json)
 from .data import default_field, map_path, param_path
 
 # %% ../nbs/course/01_simulate.ipynb #b0acfc3c
@@ -225,9 +225,12 @@ def particle_mesh(
     """A particle-mesh universe, in CAMELS's box or another. Source: PM++ (pmpp).
 
     Raises `ImportError` without the extra `sim`, `ValueError` for more devices than
-    there are.
+    there are, and for an odd number of particles.
     """
     check_counts(particles=particles, pixels=pixels, steps=steps)
+    if particles % 2:
+        raise ValueError(f"particles={particles}: expected an even number")
+    check_box(box)
     _need_pmpp()
     import jax
 
@@ -427,13 +430,16 @@ def simulate(
     is at the same simulation: give each its own `sims`.
     """
     table, out = simulation_table(set), Path(out)
+    if not isinstance(sims, slice): raise ValueError(
+        f"sims={sims!r}: expected a slice, such as slice(0, 4) for the first four")
     wanted = range(len(table))[sims]
     if not wanted:
         raise ValueError(
             f"sims={sims} selects none of the {len(table)} simulations of {set}")
-    if not 1 <= keep_bits <= 23:
+    check_counts(particles=particles, pixels=pixels, steps=steps, devices=devices,
+                 keep_bits=keep_bits)
+    if keep_bits > 23:
         raise ValueError(f"keep_bits={keep_bits}: expected 1 to 23 mantissa bits")
-    check_counts(particles=particles, pixels=pixels, steps=steps, devices=devices)
     check_folder(out)
     run = _identify(set, table, {"box": BOX, "particles": particles, "pixels": pixels,
                                  "steps": steps, "keep_bits": keep_bits})

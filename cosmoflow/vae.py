@@ -60,6 +60,7 @@ class VAE(Pretrained):
         check_sizes(pixels=pixels, channels=channels, width=width)
         if pixels % SCALE:
             raise ValueError(f"pixels={pixels}: expected a multiple of {SCALE}")
+        pixels, channels, width = map(int, (pixels, channels, width))  # or NumPy's
         super().__init__(normalizer, pixels=pixels, channels=channels, width=width)
         self.shape = (channels, pixels // SCALE, pixels // SCALE)
         n, last = math.prod(self.shape), (width, channels)
@@ -217,7 +218,10 @@ def reconstruct(self: VAE,
     batch_size: int | None = None,  # maps at a time; None: by their pixels
     check: bool = True,             # refuse maps that cannot be right
 ) -> Tensor:                        # (n, H, W) surface density
-    "Compresses maps to the means of their latents, and decodes those."
+    """Compresses maps to the means of their latents, and decodes those.
+
+    Raises `ValueError` for maps of another size, and for what is no surface density.
+    """
     side, parts = self.config["pixels"], []
     there = maps.device if isinstance(maps, Tensor) else "cpu"
     maps = as_stack(maps, f"n, {side}, {side}")

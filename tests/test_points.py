@@ -216,6 +216,8 @@ SENSELESS = {
     "particles=0: expected": (lambda m, d, out: train_points(d, out, particles=0),),
     "data: expected more universes than the 4 channels": (
         lambda m, d, out: spread_summaries(m, few(d, 1), 60),),
+    r"sims=\[0\]: expected a slice": (
+        lambda m, d, out: simulate_points(out, sims=[0]),),
     "keep=(0|262145): expected": (
         lambda m, d, out: simulate_points(out, keep=0),
         lambda m, d, out: simulate_points(out, keep=64**3 + 1)),

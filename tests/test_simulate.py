@@ -18,8 +18,8 @@ from conftest import COSMOFLOW, NOTEBOOKS, cell_sources, command, kill_when
 import cosmoflow.simulate
 from cosmoflow.core import alone
 from cosmoflow.data import open_maps
-from cosmoflow.simulate import (OMEGA_B, RHO_CRIT, round_mantissa, simulate,
-                                simulation_table)
+from cosmoflow.simulate import (OMEGA_B, RHO_CRIT, particle_mesh, round_mantissa,
+                                simulate, simulation_table)
 
 SMALL = dict(particles=16, pixels=16, steps=4)
 
@@ -105,6 +105,23 @@ def test_settings_do_not_mix(tmp_path):
     assert not (tmp_path / "new").exists()
     with pytest.raises(ValueError, match="keep_bits=0"):
         simulate("CV", tmp_path, first, **SMALL, keep_bits=0)
+
+
+@pytest.mark.parametrize("wrong", (
+    dict(keep_bits=2.5), dict(keep_bits=24), dict(keep_bits="20"), dict(sims=1),
+    dict(sims=[0, 1]), dict(sims=range(2)), dict(particles=15), dict(particles=1)))
+def test_what_cannot_be_simulated_is_refused_before_anything_is_made(wrong, tmp_path):
+    given = dict(sims=slice(0, 1)) | SMALL | wrong
+    message = re.escape("{}={!r}: expected".format(*next(iter(wrong.items()))))
+    with pytest.raises(ValueError, match=f"^{message}"):
+        simulate("CV", tmp_path / "new", **given)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("box", (-25, 0, np.nan, "25"))
+def test_a_box_has_a_side(box):
+    with pytest.raises(ValueError, match=f"^box={box!r}: expected a side"):
+        particle_mesh(16, 16, 2, box=box)
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """The VAE: it learns, goes on where it stopped, and comes back from disk whole."""
 import json
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -72,3 +73,9 @@ def test_another_kind_of_model_is_refused(normalizer, tmp_path):
         CosmoFlow.from_pretrained(tmp_path)
     with pytest.raises(ValueError, match="do not make a VAE model"):
         VAE.from_pretrained("mini")
+
+
+def test_sizes_may_be_numpy_s(normalizer, tmp_path):
+    pixels, channels, width = np.array([32, 4, 8])
+    VAE(normalizer, pixels, channels, width).save_pretrained(tmp_path)
+    assert VAE.from_pretrained(tmp_path).config == dict(pixels=32, channels=4, width=8)
