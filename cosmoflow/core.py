@@ -26,6 +26,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from hashlib import sha256
+from itertools import count
 from numbers import Integral, Real
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -175,10 +176,12 @@ def check_amounts(
     most: float = math.inf,  # 1: shares of a whole
     **amounts: float,        # settings by name, for example lr=1e-3
 ) -> None:
-    "Raises `ValueError` unless each is a number from 0 to `most`."
-    expected = "0 or more" if most == math.inf else f"a share from 0 to {most}"
+    "Raises `ValueError` unless each is a finite number from 0 to `most`."
+    whole = most < math.inf
+    expected = f"a share from 0 to {most}" if whole else "0 or more, and finite"
     for name, value in amounts.items():
-        if isinstance(value, Real) and 0 <= value <= most: continue
+        finite = isinstance(value, Real) and math.isfinite(value)
+        if finite and 0 <= value <= most: continue
         raise ValueError(f"{name}={value!r}: expected {expected}")
 
 # %% ../nbs/tools/core.ipynb #f96ee2c7
@@ -311,6 +314,8 @@ def in_pieces(
 
 # %% ../nbs/tools/core.ipynb #6d66d6e8
 _HOST = re.sub(r"\W", "-", platform.node())
+_WRITING: set[Path] = set()  # folders of this process: its threads may write one file
+_NUMBERS = count()           # of these folders
 
 # %% ../nbs/tools/core.ipynb #fe0b5c27
 def _has_ended(process: int) -> bool:
@@ -328,7 +333,9 @@ def _has_ended(process: int) -> bool:
 def _clear(path: Path) -> None:
     "Removes what processes left that ended while they wrote this file."
     for left in path.parent.glob(f".{glob.escape(path.name)}.*.*.tmp"):
+        if left in _WRITING: continue
         host, process = left.name.split(".")[-3:-1]
+        process = process.partition("-")[0]  # a number of the folder may follow
         with suppress(OSError, ValueError, OverflowError):
             ended = host == _HOST and _has_ended(int(process))
             old = time.time() - left.stat().st_mtime > 24 * 3600
@@ -369,13 +376,16 @@ def atomic_path(
 ) -> Iterator[Path]:   # a path of the same name in another folder, to write to
     """A file that appears whole or not at all: write to the path that the block gets.
 
-    A link stays a link. Raises `OSError` that names the file, say on a full disk.
+    A link stays a link. Of several threads or processes that write it at once, the
+    last one wins. Raises `OSError` that names the file, say on a full disk.
     """
     real = Path(os.path.realpath(path))
-    folder = real.with_name(f".{real.name}.{_HOST}.{os.getpid()}.tmp")
+    owner = f"{os.getpid()}-{next(_NUMBERS)}"
+    folder = real.with_name(f".{real.name}.{_HOST}.{owner}.tmp")
     try:
         if real.exists() and not real.is_file(): raise OSError("it is not a file")
         _clear(real)
+        _WRITING.add(folder)
         folder.mkdir(parents=True, exist_ok=True)
         yield folder / real.name
         _take_name(folder / real.name, real)
@@ -387,6 +397,7 @@ def atomic_path(
                       "half-written") from e
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        _WRITING.discard(folder)
 
 # %% ../nbs/tools/core.ipynb #1af2cf2b
 def check_folder(

@@ -274,7 +274,8 @@ def check_settings(
         raise ValueError(f"{name}={value!r}: expected {others} or {known[-1]}")
     some = lambda *names: {name: getattr(config, name) for name in names}
     check_counts(**some("epochs", "batch_size", "check_every"))
-    check_amounts(**some("lr", "weight_decay", "clip", "patience", "siblings"))
+    check_amounts(**some("lr", "weight_decay", "patience", "siblings"))
+    if config.clip != math.inf: check_amounts(clip=config.clip)  # inf: as they are
     check_amounts(1, **some("norm_epochs", "pooled", "ema"))
     check_flags(**some("freeze_encoder", "compile"))
     check_seed(config.seed)

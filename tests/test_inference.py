@@ -20,7 +20,7 @@ from cosmoflow.results import (Result, headlines, open_experiment, read_record,
 from cosmoflow.train import identify
 
 
-NAN = float("nan")
+NAN, INF = float("nan"), float("inf")
 
 
 def linear(n, seed):
@@ -227,7 +227,7 @@ def test_examples_that_do_not_fit_each_other_are_named(
 
 
 COUNTS = {"epochs": (0, -3, 1.5), "hidden": (0, 2.5), "width": (0,), "seed": (-1,),
-          "batch_size": (0,), "lr": (NAN, -1, "x"), "weight_decay": (NAN, -1)}
+          "batch_size": (0,), "lr": (NAN, INF, -1, "x"), "weight_decay": (NAN, INF, -1)}
 TAKES = {"fit_mlp": "epochs hidden lr weight_decay seed",
          "fit_cnn": "epochs width seed",
          "fit_regressor": "epochs batch_size lr weight_decay seed",

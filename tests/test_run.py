@@ -459,17 +459,19 @@ def takes(learn):
 
 
 LEARNERS = train_by, train_vae, distill, train_for_rate
-NAN = float("nan")
+NAN, INF = float("nan"), float("inf")
 WRONG = {  # settings that cannot be, and who takes them
     "epochs": (0, 2.5, "3"), "batch_size": (0, 7.5), "seed": (-1,), "data": (0,),
-    "model": ("vae",), "lr": (NAN, -1, "x"), "patience": (NAN, -1, "x"),
-    "bf16": ("no", 1), "freeze_encoder": ("no",), "compile": (None,),
-    "pooled": (NAN, -1, 2, "x"), "ema": (NAN, -1, 1.5, None), "spectral": (NAN, -1),
+    "model": ("vae",), "lr": (NAN, INF, -1, "x"),
+    "patience": (NAN, INF, -1, "x"), "weight_decay": (NAN, INF), "clip": (NAN, -1),
+    "siblings": (NAN, INF), "bf16": ("no", 1), "freeze_encoder": ("no",), "compile": (None,),
+    "pooled": (NAN, -1, 2, "x"), "ema": (NAN, -1, 1.5, None), "spectral": (NAN, INF, -1),
 }
 ASKED = [(learn, {name: value}) for learn in LEARNERS[:3] for name in WRONG
          for value in WRONG[name] if name in takes(learn)]
 ASKED += [(train_for_rate, {name: WRONG[name][0]})
           for name in ("epochs", "batch_size", "seed", "data", "model", "lr", "ema")]
+ASKED += [(train_for_rate, {name: INF}) for name in ("lr", "price")]
 
 
 @pytest.mark.parametrize("learn, wrong", ASKED,
