@@ -564,7 +564,9 @@ def _doubt(self: Normalizer,
 # %% ../nbs/course/02_data.ipynb #e8d7e145
 @patch
 def check(self: Normalizer,
-    maps: Maps,  # (n, H, W), looked at together
+    maps: Maps,          # (n, H, W), looked at together
+    name: str = "maps",  # of the argument
+    advice: str = "check=False, --no-check: take them all the same",
 ) -> None:
     """Raises `ValueError` for maps that cannot be the surface density known here.
 
@@ -575,9 +577,8 @@ def check(self: Normalizer,
     lows, highs, means = in_pieces(look, as_stack(maps, "n, H, W")).cpu().unbind(1)
     found, why = self._doubt(lows.min().item(), highs.max().item(), means.mean().item())
     if why: raise ValueError(
-        "maps: expected surface density in (Msun/h)/(Mpc/h)^2, around "
-        f"10^{self.mean:.1f}, found {found}; {why} "
-        "(check=False, --no-check: take them all the same)")
+        f"{name}: expected surface density in (Msun/h)/(Mpc/h)^2, around "
+        f"10^{self.mean:.1f}, found {found}; {why} ({advice})")
 
 # %% ../nbs/course/02_data.ipynb #d3104772
 def augment(
@@ -614,6 +615,26 @@ def _fetch_any(
     raise FileNotFoundError(
         f"{', '.join(places)}: the server has no such file (404); CMD's documentation "
         "says which suites, sets and fields there are")
+
+# %% ../nbs/course/02_data.ipynb #0ec29fb7
+def _check_table(
+    path: Path,  # of the table
+    suite: str,  # for example "Astrid"
+    set: str,    # for example "LH"
+    maps: Path,  # the file of its maps
+) -> None:
+    "Raises `ValueError` for a table that was cut off, or that does not fit the maps."
+    params, _ = _load_params(path, suite)
+    if not path.read_bytes().endswith(b"\n"):  # the last number may have lost digits
+        raise ValueError(f"{path}: expected a line's end after the last row, found "
+                         "none: the table was cut off")
+    n = len(_load_maps(maps))
+    try:
+        _match(params, set, n, MAPS_PER_SIMULATION, maps)
+    except ValueError as e:
+        raise ValueError(
+            f"{path}: expected a row for each {MAPS_PER_SIMULATION} of the {n} maps in "
+            f"{maps.name}, found {len(params)}: the table was cut off") from e
 
 # %% ../nbs/course/02_data.ipynb #0ec29fb4
 def _check_request(
@@ -654,9 +675,10 @@ def download(
     root.mkdir(parents=True, exist_ok=True)
     folders = [f"{suite}/", *(["Nbody/"] if suite.startswith("Nbody_") else []), ""]
     tables = _param_paths(root, suite, set)
-    check = partial(_load_params, suite=suite)
-    maps = [map_path(root, suite, set, field)]
-    for paths, good in ((maps, _load_maps), (tables, check)):
+    maps = map_path(root, suite, set, field)
+    check = partial(_check_table, suite=suite, set=set, maps=maps)
+    for paths, good in (([maps], _load_maps), (tables, check)):
         places = {f"{base}/{at}{path.name}": path for path in paths for at in folders}
         _fetch_any(places, good, tries, wait)
+        _load_maps(maps)  # it may have been there, and the table must fit it
     return open_maps(suite, set, root, field)

@@ -719,6 +719,13 @@ BAD_ANSWERS = {
     "a table cut short": (
         TABLE, lambda body: ({"Content-Length": len(body)}, body[:-30]),
         "bytes have come"),
+    "a table cut between two rows": (
+        TABLE, lambda body: ({}, body[:body[:-1].rindex(b"\n") + 1]),
+        "expected a row for each 15 of the 60 maps .*found 3"),
+    "a table cut within its last number": (
+        TABLE, lambda body: ({}, body[:-9]), "line's end after the last row"),
+    "a table cut before its last byte": (
+        TABLE, lambda body: ({}, body[:-1]), "line's end after the last row"),
     "a table of one column": (TABLE, lambda body: ({}, b"1\n2\n"), "columns"),
 }
 
@@ -741,6 +748,16 @@ def test_what_is_not_the_file_never_takes_its_name(tmp_path, server, kind):
     server.script = {path: [answer]}
     assert len(get(server, tmp_path, tries=2)) == 60
     assert (tmp_path / "CMD" / Path(path).name).read_bytes() == server.bodies[path]
+
+
+def test_maps_that_were_there_and_are_damaged_are_named_before_a_table_comes(
+        tmp_path, server):
+    get(server, tmp_path)
+    root = tmp_path / "CMD"
+    cut_off(root)
+    table_file(root).unlink()
+    with pytest.raises(ValueError, match="is truncated"): get(server, tmp_path)
+    assert Path(TABLE).name not in named(tmp_path)
 
 
 def test_a_login_page_does_not_cost_what_has_come(tmp_path, server):
