@@ -462,6 +462,7 @@ def _in_short(error: Exception) -> str:
 
 # %% ../nbs/course/08_model.ipynb #ff82307b
 @patch(cls_method=True)
+@torch.inference_mode(False)  # weights that can learn, whatever the caller set
 def from_pretrained(cls: Pretrained,
     name: str | Path,                     # as `find_model` takes it
     device: str | torch.device = "auto",  # `auto`: CUDA, or MPS, or the CPU

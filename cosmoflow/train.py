@@ -546,13 +546,14 @@ def fill(
     models: Mapping[str, nn.Module],   # as `save_checkpoint` had them
     optimizer: torch.optim.Optimizer,  # AdamW, of the same weights
     tensors: Mapping[str, Tensor],     # as `read_checkpoint` gives them
+    path: str | Path = "checkpoint",   # their file, for the message
 ) -> None:
     "Puts tensors back where they came from; all or, with a `ValueError`, none."
     weights = [p for group in optimizer.param_groups for p in group["params"]]
     room = _room(models, weights)
     odd = _named(models).keys() - tensors.keys()  # a frozen weight has no moments
     odd |= {k for k, v in tensors.items() if room.get(k) != v.shape}
-    if odd: raise ValueError(f"checkpoint: {len(odd)} tensors do not fit model and "
+    if odd: raise ValueError(f"{path}: {len(odd)} tensors do not fit model and "
                              f"optimiser: {min(odd)}, ...; choose another folder")
     for name, model in models.items():
         model.load_state_dict({k: tensors[f"{name}.{k}"] for k in model.state_dict()})
@@ -579,12 +580,14 @@ def identify(
     model: Pretrained,                  # the network it trains, with its normaliser
     teacher: Pretrained | None = None,  # the network it learns from
     init: Pretrained | None = None,     # the trained network that it begins as
+    some: np.ndarray | None = None,     # as `_some_maps` reads them; None: read them
 ) -> dict[str, dict]:                   # by kind, then by name; JSON
     "What a run is: a checkpoint with another identity belongs to another run."
     names = "suite", "set", "field", "pixels", "box"
     maps = {name: getattr(data, name) for name in names}
     maps |= {"simulations": data.n_sims, "parameters": digest([data.params])}
-    brightest = _some_maps(data).max((1, 2), initial=1e-30)
+    if some is None: some = _some_maps(data)
+    brightest = some.max((1, 2), initial=1e-30)
     dex = np.log10(brightest, dtype=np.float64)
     maps |= {"maps": len(data), "brightest": digest([dex.round(3)])}
     others = {"teacher": teacher, "init": init}
@@ -606,17 +609,6 @@ def _check_weights(model: nn.Module) -> None:
         "outside")
     if not any(w.requires_grad for w in weights): raise ValueError(
         "model: expected weights that learn, found all frozen; model.requires_grad_()")
-
-# %% ../nbs/course/09_train.ipynb #54c314fc
-def _check_units(normalizer: Normalizer, data: MapData) -> None:
-    "Raises `ValueError` for maps that this normaliser cannot be for."
-    maps = _some_maps(data)
-    found, why = normalizer._doubt(maps.min(), maps.max(), maps.mean(dtype=np.float64))
-    if found.startswith("a mean"): why += " (Normalizer.fit makes one for other units)"
-    if why: raise ValueError(
-        "data: expected surface density in (Msun/h)/(Mpc/h)^2, around "
-        f"10^{normalizer.mean:.1f}, as the model's normaliser knows it, found {found}; "
-        f"{why}")
 
 # %% ../nbs/course/09_train.ipynb #a5354a3b
 class Run:
@@ -640,12 +632,14 @@ class Run:
     ):
         _check_pixels(data)
         _check_weights(model)
-        _check_units(model.normalizer, data)
+        some = _some_maps(data)
+        model.normalizer.check(
+            some, "data", "Normalizer.fit makes a model's normaliser for other units")
         if main is None and (ranks := os.environ.get("WORLD_SIZE", "1")) != "1":
             raise ValueError(f"WORLD_SIZE={ranks}: expected one process; this training "
                              "does not share its work, start it without a launcher")
         self.out, self.main = Path(out), main is not False
-        self.identity = identify(settings, data, model, teacher, init)
+        self.identity = identify(settings, data, model, teacher, init, some)
         self.checkpoint = self.out / "checkpoint.safetensors"
         self.history: list[dict] = []  # a row for each check
         self.held = ExitStack()        # what is let go at the end
@@ -696,7 +690,7 @@ def resume(self: Run,
     lost = {"lr", "parts", "history"} - state.keys()
     if lost: raise ValueError(f"{self.checkpoint} lacks {min(lost)}; remove it to "
                               "start again, or choose another folder")
-    fill(models, optimizer, tensors)
+    fill(models, optimizer, tensors, self.checkpoint)
     for group, lr in zip(optimizer.param_groups, state["lr"]): group["lr"] = lr
     for name in self.parts.keys() & state["parts"].keys():
         self.parts[name].load_state_dict(state["parts"][name])

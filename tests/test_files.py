@@ -1,4 +1,4 @@
-"""Files that several threads or processes write at once: each is whole, none is left."""
+"""Files that several threads or processes write at once are whole, and none is left."""
 import os
 import subprocess
 import sys

@@ -18,6 +18,7 @@ from filelock import FileLock
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from cosmoflow import train as training
 from cosmoflow.bench import untrained
 from cosmoflow.codec import train_for_rate
 from cosmoflow.core import differences, digest
@@ -197,6 +198,16 @@ def test_another_teacher_is_refused(data, whole):
         work("distill", data, whole / "distill", teacher=1)
 
 
+@pytest.mark.parametrize("name", TRAINERS)
+def test_a_run_reads_the_maps_that_it_is_known_by_once(
+        name, data, whole, tmp_path, monkeypatch):
+    reads, some = [], training._some_maps
+    noted = lambda data: reads.append(data) or some(data)
+    monkeypatch.setattr(training, "_some_maps", noted)
+    work(name, data, shutil.copytree(whole / name, tmp_path / "run"))
+    assert len(reads) == 1
+
+
 def edit(path, state=lambda s: s, tensors=lambda t: t):
     "Writes a checkpoint again with other contents."
     with safe_open(path, "pt") as f: old = json.loads(f.metadata()["state"])
@@ -251,7 +262,8 @@ def test_a_checkpoint_that_lacks_something_is_refused(
         name, message, data, whole, tmp_path):
     out = shutil.copytree(whole / name, tmp_path / "run")
     edit(out / "checkpoint.safetensors", **DAMAGE[message])
-    with pytest.raises(ValueError, match=message): work(name, data, out)
+    with pytest.raises(ValueError, match=message) as e: work(name, data, out)
+    assert str(out / "checkpoint.safetensors") in str(e.value)
 
 
 def test_what_is_no_checkpoint_is_refused(data, whole, tmp_path):
@@ -464,8 +476,9 @@ WRONG = {  # settings that cannot be, and who takes them
     "epochs": (0, 2.5, "3"), "batch_size": (0, 7.5), "seed": (-1,), "data": (0,),
     "model": ("vae",), "lr": (NAN, INF, -1, "x"),
     "patience": (NAN, INF, -1, "x"), "weight_decay": (NAN, INF), "clip": (NAN, -1),
-    "siblings": (NAN, INF), "bf16": ("no", 1), "freeze_encoder": ("no",), "compile": (None,),
-    "pooled": (NAN, -1, 2, "x"), "ema": (NAN, -1, 1.5, None), "spectral": (NAN, INF, -1),
+    "siblings": (NAN, INF), "bf16": ("no", 1), "freeze_encoder": ("no",),
+    "compile": (None,), "pooled": (NAN, -1, 2, "x"), "ema": (NAN, -1, 1.5, None),
+    "spectral": (NAN, INF, -1),
 }
 ASKED = [(learn, {name: value}) for learn in LEARNERS[:3] for name in WRONG
          for value in WRONG[name] if name in takes(learn)]
@@ -532,6 +545,22 @@ def test_weights_made_in_inference_mode_are_told_apart(learn, data, tmp_path):
     with pytest.raises(ValueError, match="^model: .*inference_mode and cannot learn"):
         learn(model, data, tmp_path / "run", epochs=1)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name, kind, learn", [
+    ("train", CosmoFlow, train_by), ("vae", VAE, train_vae)])
+def test_a_model_that_was_loaded_in_inference_mode_learns(
+        name, kind, learn, data, whole, tmp_path):
+    noise = {"seed": 0} if name == "train" else {}
+    rebuild = lambda model: model.reconstruct(data.maps[:2], **noise)
+    plain = kind.from_pretrained(whole / name, "cpu")
+    with torch.inference_mode():
+        model = kind.from_pretrained(whole / name, "cpu")
+        inside = rebuild(model)
+    assert not any(w.is_inference() for w in model.state_dict().values())
+    torch.testing.assert_close(rebuild(plain), inside)
+    torch.testing.assert_close(rebuild(model), inside)
+    learn(model, data, tmp_path / "run", epochs=1)
 
 
 def test_these_modules_learn():
