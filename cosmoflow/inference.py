@@ -51,12 +51,19 @@ def relative_error(
     """Mean relative error of each parameter: |predicted - true| / true.
 
     The maps of one simulation are not independent, so simulations give its error.
+    Raises `ValueError` for other shapes, a true value of 0, and a part of a simulation.
     """
     predicted = to_tensor(predicted, "n, P or n", "predicted").detach()
     true = to_tensor(true, "n, P or n", "true").detach().to(predicted.device)
     if true.shape != predicted.shape:
         raise ValueError(f"true: expected shape {tuple(predicted.shape)} as predicted, "
                          f"found {tuple(true.shape)}")
+    if not (true != 0).all():
+        row, *column = (true == 0).nonzero()[0].tolist()
+        where = f"row {row}" + "".join(f", column {c}" for c in column)
+        raise ValueError(
+            f"true: expected values other than 0, found 0 in {where}; leave out this "
+            "parameter, since no error is relative to 0")
     error = ((predicted - true).abs() / true.abs()).cpu().double().numpy()
     return RelativeError(error.mean(0), standard_error(error, each))
 

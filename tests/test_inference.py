@@ -278,6 +278,16 @@ def test_an_error_is_that_of_each_map(true):
         relative_error(Y, true)
 
 
+@pytest.mark.parametrize("column", (0, 1))
+def test_no_error_is_relative_to_a_parameter_of_zero(column):
+    true = Y[:60].clone().abs() + 1
+    true[7, column] = 0
+    with pytest.raises(ValueError, match=f"^true: .*row 7, column {column}; leave"):
+        relative_error(Y[:60], true)
+    with pytest.raises(ValueError, match="^true: .*row 7; leave"):
+        relative_error(Y[:60, column], true[:, column])
+
+
 def test_a_trial_that_fails_does_not_end_the_search(tmp_path, monkeypatch):
     (x, y), (x_val, y_val) = linear(120, 0), linear(60, 1)
     fits = iter((x.new_full((), torch.nan), x.new_ones(())))
