@@ -196,6 +196,9 @@ def _by_level(
 # %% ../nbs/course/17_codec.ipynb #c17a0033
 BRIGHT = 0.02, 25  # step of a map's mean, dex; the level of its scatter, 0.2 dex
 
+# %% ../nbs/course/17_codec.ipynb #c17a00dc
+EXCESS = 2**16  # how far a number may lie beyond its table; 16 bits say it
+
 # %% ../nbs/course/17_codec.ipynb #c17a00d5
 @patch
 def all_levels(self: Codec) -> np.ndarray:
@@ -214,6 +217,7 @@ def bits(self: Codec,
         last = len(counts) // 2
         entry = symbols[:, which].clip(-last, last) + last
         surprise -= np.log2(counts / counts.sum())[entry].sum(1)
+        surprise += np.log2(EXCESS) * (np.abs(symbols[:, which]) >= last).sum(1)
     return surprise
 
 # %% ../nbs/course/17_codec.ipynb #c17a0036
@@ -285,9 +289,6 @@ def _groups(
         exact = counts.astype(np.float64)  # whole numbers stay what they are
         model = entropy_coders().model.Categorical(exact, perfect=False)
         yield which, len(counts) // 2, model
-
-# %% ../nbs/course/17_codec.ipynb #c17a00dc
-EXCESS = 2**16  # how far a number may lie beyond its table
 
 # %% ../nbs/course/17_codec.ipynb #c17a0040
 def encode_symbols(

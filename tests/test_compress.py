@@ -78,6 +78,14 @@ def test_the_rate_is_the_entropy_computed_by_hand(codec):
     assert code == pytest.approx(codec.bits(symbols).mean(), abs=1)
 
 
+def test_the_rate_counts_what_lies_beyond_the_tables(codec):
+    "A strange map costs what its code does, 16 bits for each number farther than that."
+    levels, symbols = codec.all_levels(), gaussian(codec, 400)
+    symbols[:, :3] = 500  # farther than the tables go
+    code = 8 * len(encode_symbols(symbols, levels)) / 400
+    assert code == pytest.approx(codec.bits(symbols).mean(), rel=0.01)
+
+
 @pytest.mark.parametrize("level", [0, 12, 30])
 @pytest.mark.parametrize("zone", ["0.5", "0.65"])
 def test_a_table_is_the_gaussian_of_its_level(level, zone):

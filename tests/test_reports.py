@@ -70,11 +70,7 @@ def read_folders(path):
     return INPUTS & set(found)
 
 
-SILENT = {"03_channels", "04_inference", "13_sorted"}  # they do not say it yet
-TOLD = [path for path in REPORTS if path.stem not in SILENT]
-
-
-@pytest.mark.parametrize("path", TOLD, ids=lambda p: p.stem)
+@each_report
 def test_says_what_a_full_run_reads(path):
     "Whoever sets FULL in a fresh clone finds the name of each folder in the text."
     text = markdown(path)
@@ -103,7 +99,8 @@ def test_resnet18_stands_beside_what_was_measured(tmp_path):
     data = open_maps("PM", "LH", sims=slice(0, 10), pixels=32)
     study["main"].__globals__["open_maps"] = lambda *_: data
     own = {"mean": [0.1, 0.1], "standard_error": [0.01, 0.01]}
-    write_json(tmp_path / "metrics.json", {"seed": 0, "inference": {"raw maps": own}})
+    write_json(tmp_path / "metrics.json", {"suite": "PM", "set": "LH", "seed": 0,
+                                          "inference": {"raw maps": own}})
     study["main"]("-", tmp_path, 1)
     kept = read_json(tmp_path / "metrics.json")
     assert kept["seed"] == 0 and kept["inference"].pop("raw maps") == own

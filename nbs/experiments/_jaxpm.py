@@ -90,6 +90,7 @@ def assemble(out: Path, keep_bits: int) -> None:
     "Joins the universes that are there, from the first to the first missing one."
     n = 0
     while (out / "parts" / f"{n:04d}.npy").exists(): n += 1
+    if not n: return  # the first ones are made elsewhere, or later
     joined = [np.load(out / "parts" / f"{i:04d}.npy") for i in range(n)]
     with atomic_path(map_path(out, "JaxPM", "LH")) as tmp:
         with tmp.open("wb") as f: np.save(f, np.concatenate(joined))

@@ -36,7 +36,8 @@ def main(maps: str, evaluation: Path, epochs: int) -> None:
     "Adds ResNet-18 to an evaluation."
     path = evaluation / "metrics.json"
     metrics = read_json(path)  # before hours of training
-    metrics["inference"][METHOD] = errors(open_maps("PM", "LH", maps), epochs)
+    data = open_maps(metrics["suite"], metrics["set"], maps)
+    metrics["inference"][METHOD] = errors(data, epochs)
     write_json(path, metrics)
     print(path, METHOD, metrics["inference"][METHOD])
 

@@ -87,7 +87,10 @@ class NewestLearns(CosmoFlow):
             known = field.detach()
             scatter = self.NOISE * known.std((0, 2, 3), keepdim=True)
             field = torch.where(shown & ~later, field, known)
-            field = field + scatter * torch.randn_like(known)
+            # from the batch's own times, so that a resumed run draws the same
+            source = torch.Generator().manual_seed(int(2**40 * t[0].item()))
+            noise = torch.randn(known.shape, generator=source).to(known)
+            field = field + scatter * noise
         return super().velocity(x, t, field, live)
 
 

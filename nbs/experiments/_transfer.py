@@ -140,7 +140,8 @@ class Study:
 
     def see(self, name: str, part: MapData, key: str = "") -> Tensor:
         "Summaries of a part by a model, or its spectra; kept on disk under a key."
-        path = self.out / "seen" / f"{name}_{key}_{len(part)}.npy"
+        weights = str(self.models.get(name, name)).replace("/", "-")
+        path = self.out / "seen" / f"{name}_{weights}_{key}_{len(part)}.npy"
         if not path.exists():
             model = None if name == "spectrum" else self.load(name)
             seen = (spectrum_features(part.maps, part.box) if model is None
