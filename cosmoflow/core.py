@@ -284,7 +284,10 @@ def maps_at_once(
     batch_size: int | None = None,  # the number of maps, if you choose it
     pixels: int = 64 * 64**2,       # that a batch holds at most, if you do not
 ) -> int:                           # maps a batch, 1 or more
-    "How many maps to work on at once, so that memory does not grow with their size."
+    """How many maps to work on at once, so that memory does not grow with their size.
+
+    Raises `ValueError` for a batch size that is no whole number of 1 or more.
+    """
     if batch_size is None: return max(1, pixels // math.prod(shape))
     check_counts(batch_size=batch_size)
     return int(batch_size)  # it may be NumPy's
@@ -598,7 +601,10 @@ def standard_error(
     values: np.ndarray | Tensor,  # a row a map, (n_maps, ...), by simulation
     each: int = MAPS_PER_SIMULATION,  # maps of one simulation
 ) -> Any:  # (...), an array or tensor as `values`; NaN for a single simulation
-    "Standard error of the mean over simulations: maps of one are not independent."
+    """Standard error of the mean over simulations: maps of one are not independent.
+
+    Raises `ValueError` for no values, and for a part of a simulation.
+    """
     check_counts(each=each)
     n = len(values)
     if n % each or not n:

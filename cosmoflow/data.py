@@ -265,7 +265,10 @@ def batches(
     maps: Maps,                # (n, H, W), memory-mapped or not
     size: int | None = None,   # maps a batch; None: by their pixels, 512 of 64 x 64
 ) -> Iterator[np.ndarray]:     # copies, (at most `size`, H, W)
-    "Goes through maps in pieces: a file larger than memory can be read to the end."
+    """Goes through maps in pieces: a file larger than memory can be read to the end.
+
+    Raises `ValueError` for other axes, and for a size that is no whole number.
+    """
     maps = as_stack(maps, "n, H, W")
     size = maps_at_once(maps.shape[1:], size, 512 * 64**2)
     for piece in pieces(maps, size):
@@ -457,7 +460,10 @@ def split_simulations(
     fractions: tuple[float, float, float] = (0.8, 0.1, 0.1),  # they sum to 1
     seed: int = 0,  # of the order in which simulations are dealt
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # numbers of maps, sorted
-    "Splits maps as `deal_simulations` deals: those of a simulation go to one part."
+    """Splits maps as `deal_simulations` deals: those of a simulation go to one part.
+
+    Raises `ValueError` for an empty part.
+    """
     each = data.maps_per_simulation
     maps_of = lambda sims: (each * sims[:, None] + np.arange(each)).ravel()
     train, val, test = map(maps_of, deal_simulations(data.n_sims, fractions, seed))
@@ -481,7 +487,10 @@ def split(self: MapData,
     fractions: tuple[float, float, float] = (0.8, 0.1, 0.1),  # they sum to 1
     seed: int = 0,                      # of the order in which simulations are dealt
 ) -> tuple[MapData, MapData, MapData]:  # training, validation, test
-    "Splits as `split_simulations` does: three parts without a simulation in common."
+    """Splits as `split_simulations` does: three parts without a simulation in common.
+
+    Raises `ValueError` for an empty part.
+    """
     train, val, test = deal_simulations(self.n_sims, fractions, seed)
     return self.simulations(train), self.simulations(val), self.simulations(test)
 
@@ -541,7 +550,7 @@ def __call__(self: Normalizer,
 def inverse(self: Normalizer,
     x: Fields,  # network input or output, (n, 1, H, W)
 ) -> Tensor:    # maps, (n, H, W) surface density
-    "Turns network units back into surface density."
+    "Turns network units back into surface density. Raises `ValueError` for other axes."
     x = to_tensor(x, "n, 1, H, W", "x")
     return 10 ** (x[:, 0] * self.std + self.mean)
 

@@ -125,7 +125,10 @@ class Regressor(nn.Module):
         x: Inputs,                      # features, (n, F), or maps, (n, 1, H, W)
         batch_size: int | None = None,  # at a time; None: 256, fewer of large maps
     ) -> Tensor:                        # parameters, (n, 2)
-        "Estimates of the parameters: the posterior mean, which squared error learns."
+        """Estimates of the parameters: the posterior mean, which squared error learns.
+
+        Raises `ValueError` for no input, and for features other than in training.
+        """
         if not isinstance(x, MapLoader): x = to_tensor(x, name="x").detach()
         size = maps_at_once(_first(x).shape[1:], batch_size)
         if batch_size is None: size = min(size, 256)
@@ -206,7 +209,10 @@ def keep_best(
     epochs: int,
     desc: str,                     # name on the progress bar
 ) -> float:                        # loss of the epoch that is kept, validation part
-    "Trains for some epochs, and keeps the one that does best on the validation part."
+    """Trains for some epochs, and keeps the one that does best on the validation part.
+
+    Raises `FloatingPointError` if the validation loss is not a number.
+    """
     check_counts(epochs=epochs)  # none would keep what has learnt nothing
     lr = float(schedule.base_lrs[0])
     best, best_loss = deepcopy(net.state_dict()), float("inf")
@@ -293,7 +299,10 @@ def seeded(
     make: Callable[[], nn.Module],  # makes the network
     seed: int,                      # of its weights
 ) -> nn.Module:                     # what `make` gives
-    "Makes a network with weights from a seed; torch's own generator stays as it was."
+    """Makes a network with weights from a seed; torch's own generator stays as it was.
+
+    Raises `ValueError` for what is no seed.
+    """
     check_seed(seed)
     before = torch.get_default_dtype()
     try:
@@ -314,7 +323,10 @@ def fit_mlp(
     weight_decay: float = 1.09e-7,  # AdamW's lambda
     seed: int = 0,                  # of initial weights and batches
 ) -> Regressor:
-    "Trains the paper's network on a few numbers a map. Source: paper, A.3.1."
+    """Trains the paper's network on a few numbers a map. Source: paper, A.3.1.
+
+    Raises as `fit_regressor`.
+    """
     check_counts(hidden=hidden)
     x, y, x_val, y_val = _examples(x, y, x_val, y_val, "n, F")
     make = lambda: nn.Sequential(
@@ -328,7 +340,10 @@ def spectrum_features(
     maps: Maps,        # surface density, (n, H, H)
     box: float = BOX,  # side of the map, Mpc/h
 ) -> Tensor:           # (n, H/2 + 2)
-    "Log power spectrum of the log map, and the mean and scatter of the log map."
+    """Log power spectrum of the log map, and the mean and scatter of the log map.
+
+    Raises `ValueError` for other axes.
+    """
     def features(maps: Tensor) -> Tensor:
         log = log_values(maps)
         power = power_spectrum(maps, box, of="log")[1].log10().to(log)
@@ -355,7 +370,10 @@ def fit_cnn(
     epochs: int = 30,              # passes over the training part
     seed: int = 0,                 # of initial weights, batches and symmetries
 ) -> Regressor:
-    "Trains a network of the encoder's kind to read parameters off raw maps."
+    """Trains a network of the encoder's kind to read parameters off raw maps.
+
+    Raises as `fit_regressor`.
+    """
     check_counts(width=width)
     x, y, x_val, y_val = _examples(x, y, x_val, y_val, "n, 1, H, H")
     first = _first(x)
@@ -370,7 +388,8 @@ def resnet18(
 ) -> nn.Sequential:  # (B, 1, H, W) -> (B, n_params)
     """ResNet-18 on periodic maps, to 256 numbers, and from there to the parameters.
 
-    Source: paper, A.3.2; He et al. 2016.
+    Raises `ValueError` for a number of parameters that is none. Source: paper, A.3.2;
+    He et al. 2016.
     """
     check_counts(n_params=n_params)
     stem = nn.Sequential(PeriodicConv(1, 64, 7, 2, bias=False), nn.BatchNorm2d(64),
@@ -389,7 +408,10 @@ def fit_resnet18(
     bf16: bool = False,            # mixed precision, bfloat16
     seed: int = 0,                 # of initial weights, batches and symmetries
 ) -> Regressor:
-    "Trains the paper's baseline, ResNet-18, on raw maps. Source: paper, A.3.2."
+    """Trains the paper's baseline, ResNet-18, on raw maps. Source: paper, A.3.2.
+
+    Raises as `fit_regressor`.
+    """
     x, y, x_val, y_val = _examples(x, y, x_val, y_val, "n, 1, H, H")
     first = _first(x)
     net = seeded(lambda: resnet18(y.shape[1]), seed).to(first)

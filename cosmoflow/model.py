@@ -65,7 +65,10 @@ def inputs(self: Pretrained,
     batch_size: int | None = None,  # maps at a time; None: by their pixels
     check: bool = True,             # refuse maps that cannot be surface density
 ) -> Iterator[Tensor]:
-    "Yields batches of normalised maps, where the model is and in its precision."
+    """Yields batches of normalised maps, where the model is and in its precision.
+
+    Raises `ValueError` for other axes and, if `check`, what is no surface density.
+    """
     maps = as_stack(maps, "n, H, W")
     batch_size = maps_at_once(maps.shape[1:], batch_size)
     for part in pieces(maps, batch_size):
@@ -150,7 +153,7 @@ def from_preset(cls: CosmoFlow,
     normalizer: Normalizer,  # statistics of the training maps
     **changes,               # arguments of the class, for example channels=16
 ) -> CosmoFlow:
-    "Makes an untrained model of a named size."
+    "Makes an untrained model of a named size. Raises `ValueError` for other names."
     if name not in PRESETS:
         raise ValueError(f"preset {name!r}: expected one of {', '.join(PRESETS)}")
     return cls(normalizer, **{**PRESETS[name], **changes})
@@ -204,7 +207,10 @@ def encode(self: CosmoFlow,
     batch_size: int | None = None,  # maps at a time; None: by their pixels
     check: bool = True,             # refuse maps that cannot be surface density
 ) -> Tensor:                        # field, (n, C, H/16, W/16)
-    "Compresses maps to their fields: with 8 channels, 32 times fewer numbers."
+    """Compresses maps to their fields: with 8 channels, 32 times fewer numbers.
+
+    Raises `ValueError` for sides that are no multiples of 16, and as `inputs`.
+    """
     return torch.cat(list(self._fields(maps, batch_size, check)))
 
 # %% ../nbs/course/08_model.ipynb #f61feb37
@@ -214,7 +220,10 @@ def summarise(self: CosmoFlow,
     batch_size: int | None = None,  # maps at a time; None: by their pixels
     check: bool = True,             # refuse maps that cannot be surface density
 ) -> Tensor:                        # (n, C)
-    "Reduces each map to C numbers, the means of its field, to infer parameters from."
+    """Reduces each map to C numbers, the means of its field, to infer parameters from.
+
+    Raises `ValueError` as `encode`.
+    """
     return torch.cat([summary(f) for f in self._fields(maps, batch_size, check)])
 
 # %% ../nbs/course/08_model.ipynb #4419ca6f
@@ -223,7 +232,10 @@ def sampling(self: CosmoFlow,
     steps: int | None = None,   # of the solver; None: the model's own
     solver: str | None = None,  # None: the model's own
 ) -> dict:                      # both, as `integrate` takes them
-    "How `decode` samples: as told, or in the steps that the model was made for."
+    """How `decode` samples: as told, or in the steps that the model was made for.
+
+    Raises `ValueError` for steps or a solver that it cannot use.
+    """
     if steps is None: steps = self.config["steps"]
     if solver is None: solver = self.config["solver"]
     self.timetable.check_sampling(steps, solver)
@@ -244,7 +256,8 @@ def decode(self: CosmoFlow,
     """Draws maps from compressed fields: follows the flow from noise to a map.
 
     More `samples` give (n, samples, 16 h, 16 w); `trajectory` puts the steps + 1
-    states of the flow first.
+    states of the flow first. Raises `ValueError` for a field of another shape or with
+    NaN, for counts that are none, and for a generator beside a seed.
     """
     field = to_tensor(field, f"n, {self.config['channels']}, h, w", "field")
     check_finite("field", field, "look at the maps that it was made from")
@@ -275,7 +288,7 @@ def reconstruct(self: CosmoFlow,
     check: bool = True,  # refuse maps that cannot be surface density
     **kwargs,            # passed to `decode`: seed, steps, batch_size, ...
 ) -> Tensor:             # (n, H, W) surface density
-    "Compresses maps and decodes them again."
+    "Compresses maps and decodes them again. Raises `ValueError` as both do."
     return self.decode(self.encode(maps, check=check), **kwargs)
 
 # %% ../nbs/course/08_model.ipynb #5f0a2d13
@@ -309,7 +322,10 @@ def draw_fields(
     n: int,         # how many fields
     generator: torch.Generator | None = None,  # of the noise that becomes fields
 ) -> Tensor:        # (n, C, h, w), where the prior lies
-    "Draws new fields with the mean and the cross-spectra of a prior."
+    """Draws new fields with the mean and the cross-spectra of a prior.
+
+    Raises `ValueError` for a number of fields that is no whole number of 1 or more.
+    """
     check_counts(n=n)
     complex_prior = torch.view_as_complex(prior.float())
     mean, factor = complex_prior[0, 0, 0].real, complex_prior[:, :, 1:]
@@ -366,6 +382,7 @@ def save_pretrained(self: Pretrained,
 
     `push_to_hub` uploads what this writes. Give it `model_card_kwargs`:
     `{"template_path": "README.md"}` sends your model card, `{}` makes a short one.
+    Raises `ValueError` for a `config`.
     """
     if config is not None:
         raise ValueError("config: expected None; a model saves its own arguments")

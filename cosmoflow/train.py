@@ -680,7 +680,10 @@ def resume(self: Run,
     optimizer: torch.optim.Optimizer,  # AdamW
     **parts: Any,                      # what else has a state, or None: a schedule
 ) -> None:
-    "Notes what is to be kept, and fills it from this run's checkpoint, if any."
+    """Notes what is to be kept, and fills it from this run's checkpoint, if any.
+
+    Raises `ValueError` for a checkpoint of another run, or one that is damaged.
+    """
     self.since = time.time()  # the seconds of a row count from here
     self.models, self.optimizer = models, optimizer
     self.parts = {name: part for name, part in parts.items() if part is not None}
@@ -727,7 +730,10 @@ def keep(self: Run,
     row: dict[str, float],  # of the log: `epoch`, losses, rate
     weights: Pretrained,    # of all that is trained, the model to use
 ) -> None:
-    "Writes log, weights, then the checkpoint; nothing if a loss is not finite."
+    """Writes log, weights, then the checkpoint; nothing if a loss is not finite.
+
+    Raises `FloatingPointError` if a loss or a weight is not finite.
+    """
     require_finite(row, weights)
     now = time.time()
     self.history.append(row | {"seconds": round(now - self.since, 1)})

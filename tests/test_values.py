@@ -1,6 +1,8 @@
 """Numbers by hand: painting, spectra in other boxes, layers, masks, priors, costs."""
+import ast
 import inspect
 import math
+import re
 import statistics
 from itertools import permutations
 
@@ -8,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import randomised
+from conftest import ROOT, randomised
 
 from cosmoflow import bench, encoder, inference, model
 from cosmoflow.core import BOX, evaluating
@@ -549,3 +551,17 @@ def test_a_network_of_no_whole_number_of_anything_is_refused(function, name, wro
     function(**given)
     with pytest.raises(ValueError, match=f"^{name}={wrong!r}: expected .*whole number"):
         function(**given | {name: wrong})
+
+
+@pytest.mark.parametrize("name", ("core", "data", "encoder", "model", "train",
+                                  "inference", "evaluate"))
+def test_a_public_function_says_that_it_raises(name):
+    path = ROOT / "cosmoflow" / f"{name}.py"
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    public = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)
+              and not node.name.startswith("_") and ast.get_docstring(node)]
+    silent = [node.name for node in public
+              if any(isinstance(part, ast.Raise) and part.exc
+                     for part in ast.walk(node))
+              and not re.search(r"[Rr]aises|Error`", ast.get_docstring(node))]
+    assert not silent
