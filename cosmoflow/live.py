@@ -145,7 +145,10 @@ def about_sorted(
     model: CosmoFlow,  # with a prior of its own, as `mini-scales` has
     steps: int = 4,    # of midpoint, for one map
 ) -> dict:             # numbers and lists
-    "What the figure `scales` is told of a second model."
+    """What the figure `scales` is told of a second model.
+
+    Raises `ValueError` for one without a prior for the shipped maps.
+    """
     check_kind("model", model, CosmoFlow)
     test = open_maps("PM", "LH").split()[2]
     fields = model.encode(test.maps[STARTS["scales"]]).cpu()
