@@ -12,6 +12,7 @@ import argparse
 import ast
 import inspect
 import json
+import math
 import os
 import re
 import shlex
@@ -170,10 +171,31 @@ def _paragraphs(command: Callable) -> list[str]:
     if not text: text = ast.get_docstring(_source("cli")[1][command.__name__]) or ""
     return [" ".join(part.split()) for part in text.split("\n\n")]
 
+# %% ../nbs/tools/cli.ipynb #90f5d682
+def _reader(
+    read: Callable,  # makes a value of an argument's text
+) -> Callable:
+    "Reads an argument as `read` does, but none that is empty or beyond all numbers."
+    def reads(text: str) -> Any:
+        wrong = argparse.ArgumentTypeError
+        if not text: raise wrong("expected a value, found an empty one; is it that of "
+                                 "a variable which is not set?")
+        value = read(os.path.expanduser(text))
+        if isinstance(value, float) and not math.isfinite(value):
+            raise wrong(f"{text}: expected a finite number")
+        if isinstance(value, int) and abs(value) > 2**63:
+            raise wrong(f"{text}: expected a number that fits into 64 bits")
+        return value
+
+    reads.__name__ = read.__name__  # argparse says it of what cannot be read
+    return reads
+
 # %% ../nbs/tools/cli.ipynb #90f5d690
 def _command_parser(command: Callable, prog: str, **_: Any) -> argparse.ArgumentParser:
     "The parser of one command, made from its signature and docments."
     parser = anno_parser(command, prog)
+    for action in parser._actions:
+        if action.type: action.type = _reader(action.type)  # type: ignore
     about, example, stopped = _paragraphs(command)
     parser.description = f"{about} Stopped with Ctrl-C? {stopped}"
     parser.epilog = example
@@ -221,13 +243,13 @@ def _note(message: Warning | str, *_: Any) -> None:
 
 # %% ../nbs/tools/cli.ipynb #c1ad71cf
 def _possible(text: str, command: Callable) -> str:
-    "A message without advice in brackets for which a command has no option."
+    "A message without the advice at its end, if the command has no such option."
     takes = inspect.signature(command).parameters
 
     def keep(advice: re.Match) -> str:
         return advice[0] if advice[1].replace("-", "_") in takes else ""
 
-    return re.sub(r" \([^()]*--([a-z-]+)[^()]*\)", keep, text)
+    return re.sub(r" \(\w+=\w+, --([a-z-]+): [^()]*\)$", keep, text)
 
 # %% ../nbs/tools/cli.ipynb #e69e404d
 def _one_line(error: Exception, command: Callable) -> str:
@@ -260,9 +282,6 @@ def main(
     command, debug = COMMANDS[given.pop("command")], given.pop("debug")
     for name in ("pdb", "xtra"): given.pop(name)  # anno_parser adds them, hidden
     options = {k: v for k, v in given.items() if v is not None}
-    for name, value in options.items():
-        if isinstance(value, str | Path):
-            options[name] = type(value)(os.path.expanduser(value))
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _note  # type: ignore[assignment]
@@ -345,6 +364,35 @@ def _load_model(name: str) -> "CosmoFlow":
     from cosmoflow.model import CosmoFlow
     return CosmoFlow.from_pretrained(name)
 
+# %% ../nbs/tools/cli.ipynb #aa5046bf
+def _check_output(path: Path, suffix: str = ".npy", source: Path | None = None) -> None:
+    "Raises an error if no file can be written there, or only over its source."
+    from cosmoflow.core import check_folder, check_other_file
+
+    if path.suffix != suffix:
+        raise ValueError(f"{path}: expected an output name that ends in {suffix}")
+    if path.exists() and not path.is_file():
+        what = "folder" if path.is_dir() else "pipe or a device"
+        raise IsADirectoryError(f"{path}: expected a file, but it is a {what}; "
+                                "choose another place")
+    real = Path(os.path.realpath(path)) if path.is_symlink() else path
+    check_folder(real.parent)  # of a link: where it leads
+    if source: check_other_file(path, source)
+
+# %% ../nbs/tools/cli.ipynb #aa5046b2
+_RUN = "log.csv", "checkpoint.safetensors", "model.safetensors", "config.json"
+
+
+def _check_folder(
+    folder: Path,
+    *names: str,  # of files to be written there
+) -> None:
+    "Raises an error if one of these files cannot be written into a folder."
+    from cosmoflow.core import check_folder
+
+    check_folder(folder)
+    for name in names: _check_output(folder / name, Path(name).suffix)
+
 # %% ../nbs/tools/cli.ipynb #6413a76d
 def _try_sampling(steps: int = 1, solver: str = "euler") -> None:
     "Raises `ValueError` for steps and solvers that there are not, before any load."
@@ -374,22 +422,25 @@ def _train(
     """
     import torch
 
-    from cosmoflow.core import check_folder
     from cosmoflow.data import Normalizer, open_maps
     from cosmoflow.model import CosmoFlow
     from cosmoflow.train import (
         TRAIN_PRESETS, TrainConfig, check_training, require_new, train)
 
     config = TrainConfig(**TRAIN_PRESETS[preset] | _only(TrainConfig, options))
-    check_folder(options["out"])
+    _check_folder(options["out"], *_RUN)
     if "resume" not in options: require_new(options["out"])
     torch.manual_seed(config.seed)
+    size = _only(CosmoFlow, options)
+    if init and size:
+        raise ValueError(f"--{' --'.join(size)}: expected none beside --init, whose "
+                         "model has its own")
     if init:
         model = CosmoFlow.from_pretrained(init, "cpu")  # `train` moves it
         model.require_flow()
     else:
         unknown = Normalizer(0.0, 1.0, 1.0)  # until we have read the maps
-        model = CosmoFlow.from_preset(preset, unknown, **_only(CosmoFlow, options))
+        model = CosmoFlow.from_preset(preset, unknown, **size)
     data = open_maps(**_only(open_maps, options))
     check_training(config, data)  # before any map is read
     if not init: model.normalizer = Normalizer.fit(data.split()[0].maps)
@@ -412,12 +463,12 @@ def _evaluate(
 
     Nothing is kept, and the same command starts again.
     """
-    from cosmoflow.core import atomic_path, check_folder, write_json
+    from cosmoflow.core import atomic_path, write_json
     from cosmoflow.data import open_maps
     from cosmoflow.evaluate import evaluate, report
     from cosmoflow.plot import figure
 
-    if out: check_folder(out)
+    if out: _check_folder(out, "metrics.json", "figure.png")
     _try_sampling(**_only(_try_sampling, options))
     network = _load_model(model)
     data = open_maps(**_only(open_maps, options))
@@ -427,7 +478,8 @@ def _evaluate(
         write_json(out / "metrics.json", result.metrics)
         sizes = {"box": data.box, "each": data.maps_per_simulation}
         maps = figure(result.true, {"reconstruction": result.rec}, **sizes)
-        with atomic_path(out / "figure.png") as tmp: maps.savefig(tmp, dpi=110)
+        with atomic_path(out / "figure.png") as tmp:
+            maps.savefig(tmp, dpi=110, format="png")
     print(report(result.metrics))
 
 # %% ../nbs/tools/cli.ipynb #69d20971
@@ -444,12 +496,14 @@ def _distill(
 
     Every finished epoch is kept, and the same command goes on from there.
     """
-    from cosmoflow.core import check_counts, check_folder
+    from cosmoflow.core import check_counts
     from cosmoflow.data import open_maps
     from cosmoflow.distill import distill
+    from cosmoflow.train import check_amounts
 
     check_counts(**{k: options[k] for k in ("steps", "epochs") if k in options})
-    check_folder(options["out"])
+    if "lr" in options: check_amounts(lr=options["lr"])
+    _check_folder(options["out"], *_RUN)
     teacher = _load_model(model)
     teacher.require_flow()
     data = open_maps(**_only(open_maps, options))
@@ -477,21 +531,6 @@ def _load_array(path: Path, ndim: int, what: str) -> "np.ndarray":
         raise ValueError(f"{path}: expected {what}, found shape {array.shape}")
     return array
 
-# %% ../nbs/tools/cli.ipynb #aa5046bf
-def _check_output(path: Path, suffix: str = ".npy", source: Path | None = None) -> None:
-    "Raises an error if no file can be written there, or only over its source."
-    from cosmoflow.core import check_folder, check_other_file
-
-    if path.suffix != suffix:
-        raise ValueError(f"{path}: expected an output name that ends in {suffix}")
-    if path.exists() and not path.is_file():
-        what = "folder" if path.is_dir() else "pipe or a device"
-        raise IsADirectoryError(f"{path}: expected a file, but it is a {what}; "
-                                "choose another name")
-    real = Path(os.path.realpath(path)) if path.is_symlink() else path
-    check_folder(real.parent)  # of a link: where it leads
-    if source: check_other_file(path, source)
-
 # %% ../nbs/tools/cli.ipynb #b8808855
 def _save_array(path: Path, array: "Tensor") -> None:
     "Writes an array to a .npy file, whole or not at all."
@@ -499,7 +538,8 @@ def _save_array(path: Path, array: "Tensor") -> None:
 
     from cosmoflow.core import atomic_path
 
-    with atomic_path(path) as tmp: np.save(tmp, array.cpu().numpy())
+    with atomic_path(path) as tmp, tmp.open("wb") as f:  # a link may lead to any name
+        np.save(f, array.cpu().numpy())
     print(f"{path}: {tuple(array.shape)}")
 
 # %% ../nbs/tools/cli.ipynb #41e0d993
@@ -580,22 +620,22 @@ def _infer(
 
     Nothing is written, and the same command starts again.
     """
-    if out: _check_output(out, ".csv")
-    if corner: _check_output(corner, ".png")
+    if out: _check_output(out, ".csv", maps)
+    if corner: _check_output(corner, ".png", maps)
     from cosmoflow.core import atomic_path, check_counts
 
     check_counts(**{k: v for k, v in options.items() if k != "seed"})
     array = _load_array(maps, 3, "maps of surface density, (n, 64, 64)")
     from cosmoflow import posterior
 
+    flow = posterior.Posterior.from_pretrained(model)  # few models have one
     network = _load_model(model)
-    flow = posterior.Posterior.from_pretrained(model)
     found = posterior.infer(network, flow, array, check=not no_check, **options)
     header, *rows = found.table()
     if out: _save_table(out, [header, *rows])
     if corner:
         with atomic_path(corner) as tmp:
-            posterior.corner(found.samples).savefig(tmp, dpi=110)
+            posterior.corner(found.samples).savefig(tmp, dpi=110, format="png")
     _say_universes(rows)
     if out: print(f"{out}: {len(rows)} rows")
     if corner: print(corner)
@@ -618,10 +658,11 @@ def _compress(
     Nothing is written, and the same command starts again.
     """
     _check_output(out, ".cflow", maps)
+    from cosmoflow.compress import check_options, compress
+
+    check_options(**options)
     array = _load_array(maps, 3, "maps of surface density, (n, H, W)")
     network = _load_model(model)
-    from cosmoflow.compress import compress
-
     compress(network, array, out, str(model), check=not no_check, **options)
     bits = 8 * out.stat().st_size / len(array)
     print(f"{out}: {len(array)} maps, {bits:.0f} bits each with all that is around")
@@ -666,11 +707,13 @@ def _export(
 
     Files that are there are whole, and the same command starts again.
     """
-    from cosmoflow.core import check_folder
+    from cosmoflow.core import check_counts
     from cosmoflow.data import open_maps
     from cosmoflow.export import export, open_sets
 
-    check_folder(options["out"])
+    _check_folder(options["out"], "encoder.onnx", "decoder.onnx", "velocity.onnx",
+                  "maps.bin", "model.json")
+    if options.get("maps"): check_counts(maps=options["maps"])
     network = _load_model(model)
     where = _only(open_maps, options)
     data = open_maps(**where)

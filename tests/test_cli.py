@@ -8,6 +8,7 @@ import shlex
 import sqlite3
 import subprocess
 import sys
+from itertools import product
 from types import SimpleNamespace
 from zipfile import BadZipFile
 
@@ -267,6 +268,10 @@ def test_bad_input_is_one_line_and_debug_shows_where(shell, command):
     ("train --out run --precision half", "precision='half'"),
     ("distill --out o --steps 0", "steps=0"),
     ("simulate --set LH --sims a:b --out o", "expected a range such as 0:400"),
+    ("encode maps.npy x.npy --model ''", "--model: expected a value, found an empty"),
+    ("train --out ''", "argument --out: expected a value, found an empty one"),
+    ("train --out run --lr inf", "argument --lr: inf: expected a finite number"),
+    ("decompress maps.npy x.npy --steps 10000000000000000000000", "fits into 64 bits"),
 ])
 def test_errors_are_one_line(tmp_path, shell, args, message):
     (tmp_path / "text.npy").write_text("hello", encoding="utf-8")
@@ -349,7 +354,7 @@ REFUSED = {  # what is wrong in a command that is right otherwise, and what is s
         "--channels 0": "channels=0",
         "--epochs 0": "epochs=0",
         "--lr -1": "lr=-1",
-        "--clip nan": "clip=nan",
+        "--clip -1": "clip=-1.0",
         "--ema 2": "ema=2",
         "--weight-decay -1": "weight_decay=-1",
         "--patience -1": "patience=-1",
@@ -401,8 +406,8 @@ REFUSED = {  # what is wrong in a command that is right otherwise, and what is s
         "--model none": "no such folder",
         "--step 0": "step=0.0",
         "--tilt 2": "tilt=2.0",
-        "--step inf": "step=inf",
-        "--box nan": "box=nan",
+        "--step 1e9": "step=1000000000.0",
+        "--box 0": "box=0.0",
     },
     "decompress": {
         "--steps 0": "steps=0",
@@ -445,6 +450,133 @@ def test_a_command_that_is_refused_leaves_nothing(tmp_path, shell, command, wron
     assert status == 2 and REFUSED[command][wrong] in errors
     assert errors.count("cosmoflow: error") == 1 and "Traceback" not in errors
     assert holds(tmp_path) == before
+
+
+def parser_of(command): return cli._command_parser(cli.COMMANDS[command], command)
+
+
+def reads(command):
+    "The arguments of a command that have a value, by name, and how each is read."
+    return {(*action.option_strings, action.dest)[0]: action.type
+            for action in parser_of(command)._actions
+            if action.type and action.dest != "xtra"}
+
+
+def takers(*kinds):
+    "Commands with such arguments: the names of these."
+    found = {command: [name for name, read in reads(command).items()
+                       if isinstance(read("1"), kinds)] for command in COMMANDS}
+    return {command: names for command, names in found.items() if names}
+
+
+TEXTS, RATES, COUNTS = takers(object), takers(float), takers(int)
+
+
+def refusal(command, argument, text, capsys):
+    "What is said to a line that is right, but for one argument."
+    line = shlex.split(TO[command].format("out"))
+    places = [name for name in TEXTS[command] if name[0] != "-"]
+    if argument in places: line[places.index(argument)] = text
+    else: line.append(f"{argument}={text}")
+    with pytest.raises(SystemExit): parser_of(command).parse_args(line)
+    start, said = f"{command}: error: argument {argument}: ", capsys.readouterr().err
+    assert said.splitlines()[-1].startswith(start), said
+    return said.splitlines()[-1].removeprefix(start)
+
+
+def test_these_are_the_arguments_of_all_commands():
+    names = lambda taken: {name for names in taken.values() for name in names}
+    assert names(TEXTS) >= {"maps", "field", "file", "out", "name", "--out", "--model",
+                            "--init", "--data", "--cache", "--corner"}
+    assert names(RATES) == {"--lr", "--weight-decay", "--clip", "--norm-epochs",
+                            "--pooled", "--siblings", "--ema", "--box", "--step",
+                            "--tilt", "--means"}
+    assert names(COUNTS) >= {"--steps", "--epochs", "--pixels", "--draws", "--seed"}
+
+
+@pytest.mark.parametrize("command", TEXTS)
+def test_an_empty_argument_is_refused_by_its_name(capsys, command):
+    "As `--out \"$NOT_SET\"` gives it; a path would mean the current folder."
+    for argument in TEXTS[command]:
+        said = refusal(command, argument, "", capsys)
+        assert said.startswith("expected a value, found an empty one"), argument
+
+
+@pytest.mark.parametrize("command", RATES)
+def test_what_is_no_finite_number_is_refused_by_its_name(capsys, command):
+    for argument, text in product(RATES[command], ("inf", "-inf", "nan", "1e999")):
+        said = refusal(command, argument, text, capsys)
+        assert said == f"{text}: expected a finite number"
+
+
+@pytest.mark.parametrize("command", COUNTS)
+def test_a_number_that_nothing_can_count_to_is_refused_by_its_name(capsys, command):
+    for argument, text in product(COUNTS[command], (f"1{30 * '0'}", f"-1{30 * '0'}")):
+        said = refusal(command, argument, text, capsys)
+        assert said == f"{text}: expected a number that fits into 64 bits"
+
+
+EARLY = {  # what needs neither maps nor a model to be refused, and how
+    "compress maps.npy x.cflow --step 0": "step=0.0",
+    "compress maps.npy x.cflow --tilt 2": "tilt=2.0",
+    "compress maps.npy x.cflow --means -1": "means=-1.0",
+    "compress maps.npy x.cflow --box -1": "box=-1.0",
+    "distill --out x --lr -1": "lr=-1.0",
+    "export --out x --maps -1": "maps=-1",
+    "train --out x --init mini --channels 4": "--channels: expected none beside --init",
+    "train --out x --init mini --timetable fading --waves":
+        "--waves --timetable: expected none beside --init",
+    "train --out log.csv": "log.csv: expected a file, but it is a folder",
+    "distill --out model.safetensors": "model.safetensors: expected a file, but it",
+    "evaluate --out figure.png": "figure.png: expected a file, but it is a folder",
+    "evaluate --out metrics.json": "metrics.json: expected a file, but it is a folder",
+    "export --out model.json": "model.json: expected a file, but it is a folder",
+    "export --out encoder.onnx": "encoder.onnx: expected a file, but it is a folder",
+}
+
+
+@pytest.mark.parametrize("line", EARLY)
+def test_what_needs_no_maps_to_be_refused_is_refused_before_a_load(
+        tmp_path, shell, monkeypatch, line):
+    "A folder of this name lies in the folder of this name."
+    def loaded(*_, **__): raise AssertionError("loaded")
+    for what in ("model.CosmoFlow.from_pretrained", "model.CosmoFlow.from_preset",
+                 "data.open_maps"):
+        monkeypatch.setattr(f"cosmoflow.{what}", loaded)
+    monkeypatch.setattr("numpy.load", loaded)
+    out = shlex.split(line)[2]
+    if EARLY[line].startswith(out): (tmp_path / out / out).mkdir(parents=True)
+    before = holds(tmp_path)
+    status, _, errors = shell(line)
+    assert status == 2 and EARLY[line] in errors and errors.count("\n") == 1
+    assert holds(tmp_path) == before
+
+
+def test_a_model_without_a_posterior_is_not_loaded(tmp_path, shell, monkeypatch):
+    def loaded(*_, **__): raise AssertionError("loaded")
+    monkeypatch.setattr("cosmoflow.model.CosmoFlow.from_pretrained", loaded)
+    np.save(tmp_path / "maps.npy", np.full((1, 64, 64), 1e11, np.float32))
+    assert "has no posterior" in shell("infer maps.npy --model mini")[2]
+
+
+@pytest.mark.parametrize(("out", "place"), [
+    ("encode maps.npy {}", "x.npy"), ("decompress maps.cflow {} --steps 1", "x.npy"),
+    ("infer maps.npy --draws 9 --corner {}", "x.png"),
+    ("infer maps.npy --draws 9 --out {}", "x.csv")])
+def test_an_output_may_be_a_link_to_any_name(tmp_path, shell, out, place):
+    "As of a store of files that are named by their content."
+    np.save(tmp_path / "maps.npy", open_maps("PM", "CV").maps[:1])
+    assert shell("compress maps.npy maps.cflow")[0] == 0
+    (tmp_path / place).symlink_to("0f3a.bin")
+    status, _, errors = shell(out.format(place))
+    assert status == 0, errors
+    assert (tmp_path / "0f3a.bin").stat().st_size > 100
+    assert (tmp_path / place).is_symlink()
+
+
+def test_a_file_name_is_no_advice(shell):
+    errors = shell("encode 'maps (--old).npy' x.npy")[2]
+    assert errors.startswith("cosmoflow: error: maps (--old).npy: no such file")
 
 
 TAKE_A_SEED = [command for command in COMMANDS
@@ -573,8 +705,8 @@ def test_files_are_whole_when_nobody_reads_what_is_said(
 
 
 NO_FILE = {  # what an output may lead to, and what is said
-    "folder": "out{}: expected a file, but it is a folder; choose another name",
-    "pipe": "out{}: expected a file, but it is a pipe or a device; choose another name",
+    "folder": "out{}: expected a file, but it is a folder; choose another place\n",
+    "pipe": "out{}: expected a file, but it is a pipe or a device; choose another",
     "link to a folder": "out{}: expected a file, but it is a folder; choose another",
     "link to nowhere": "/proc/none: no file can be made there",
 }
@@ -646,10 +778,12 @@ def test_a_range_of_simulations_is_python_s(text, expected):
 
 
 @pytest.mark.parametrize("line", ("encode a.npy b.npy", "decode a.npy ./a.npy",
-                                  "compress a.cflow a.cflow", "decompress a.npy b.npy"))
+                                  "compress a.cflow a.cflow", "decompress a.npy b.npy",
+                                  "infer a.npy --out b.csv", "infer a.csv --out a.csv",
+                                  "infer a.npy --corner b.png"))
 def test_what_is_read_is_not_written_over(tmp_path, shell, line):
-    for name in "a.npy", "a.cflow": (tmp_path / name).write_bytes(b"mine")
-    (tmp_path / "b.npy").symlink_to("a.npy")
+    for name in "a.npy", "a.cflow", "a.csv": (tmp_path / name).write_bytes(b"mine")
+    for name in "b.npy", "b.csv", "b.png": (tmp_path / name).symlink_to("a.npy")
     status, _, errors = shell(line)
     assert status == 2 and "expected another name" in errors
     assert (tmp_path / "a.npy").read_bytes() == b"mine"

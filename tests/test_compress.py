@@ -1,6 +1,7 @@
 """Compression: every number comes back, at the rate that theory says, or a clear no."""
 import json
 import math
+import os
 import re
 import struct
 import sys
@@ -354,6 +355,57 @@ def test_maps_of_another_size_bring_their_own_prior_if_they_are_enough():
     assert make_codec(tiny, maps).levels.shape == (2, 2, 8)
     with pytest.raises(ValueError, match="6 are too few .* give 256 or more"):
         make_codec(tiny, maps[:6])
+
+
+CANNOT_BE = {  # an argument of `compress`, and what is said
+    "step": (0, "step=0"), "tilt": (2.0, "tilt=2.0"), "means": (math.nan, "means=nan"),
+    "zone": ("x", "zone='x'"), "box": (-1.0, "box=-1.0"), "seed": (-1, "seed=-1"),
+    "name": ("", "model=''"), "maps": (MAPS[:, :60, :60], "multiples of 16"),
+    "out": ("folder", "folder: expected a file, but it is a folder"),
+}
+
+
+@pytest.mark.parametrize("name", CANNOT_BE)
+def test_what_cannot_be_is_refused_before_a_prior_is_measured(
+        model, tmp_path, monkeypatch, name):
+    def measured(*_, **__): raise AssertionError("measured")
+    monkeypatch.setattr(module, "make_codec", measured)
+    monkeypatch.chdir(tmp_path)
+    Path("folder").mkdir()
+    value, message = CANNOT_BE[name]
+    with pytest.raises((ValueError, OSError), match=message):
+        compress(**{"model": model, "maps": MAPS, "out": "new/a.cflow"} | {name: value})
+    assert os.listdir() == ["folder"]
+
+
+@pytest.mark.parametrize("given", ({"seed": -1}, {"box": -1.0}))
+def test_a_codec_of_your_own_leaves_the_rest_to_be_checked(
+        model, codec, tmp_path, given):
+    with pytest.raises(ValueError, match=next(iter(given))):
+        compress(model, MAPS, tmp_path / "a.cflow", codec=codec, **given)
+
+
+TO_THE_END = {  # what became of a file of many blocks, and what is said
+    "cut": (lambda whole: whole[:-5], "ends in its block 5"),
+    "flipped": (lambda whole: whole[:-5] + bytes([whole[-5] ^ 4]) + whole[-4:],
+                "its block 5 is damaged"),
+    "longer": (lambda whole: whole + b"0", "goes on after its last block"),
+}
+
+
+@pytest.mark.parametrize("what", TO_THE_END)
+def test_nothing_is_drawn_before_the_whole_file_was_looked_at(
+        model, tmp_path, monkeypatch, what):
+    def drawn(*_, **__): raise AssertionError("drawn")
+    monkeypatch.setattr(module, "maps_at_once", lambda *_, **__: 1)
+    path = tmp_path / "maps.cflow"
+    compress(model, MAPS, path)
+    damage, message = TO_THE_END[what]
+    path.write_bytes(damage(path.read_bytes()))
+    monkeypatch.setattr(module, "_block", drawn)
+    with pytest.raises(ValueError, match=message):
+        decompress(path, tmp_path / "new" / "maps.npy", model)
+    assert os.listdir(tmp_path) == [path.name]
 
 
 def test_without_the_library_the_extra_is_named(model, tmp_path, monkeypatch):
