@@ -496,10 +496,9 @@ def _distill(
 
     Every finished epoch is kept, and the same command goes on from there.
     """
-    from cosmoflow.core import check_counts
+    from cosmoflow.core import check_amounts, check_counts
     from cosmoflow.data import open_maps
     from cosmoflow.distill import distill
-    from cosmoflow.train import check_amounts
 
     check_counts(**{k: options[k] for k in ("steps", "epochs") if k in options})
     if "lr" in options: check_amounts(lr=options["lr"])

@@ -130,7 +130,10 @@ def check_options(
     box: float | None = None,
     **options: Any,
 ) -> Codec:  # of one number, with these options
-    "Raises an error for options that `compress` would refuse for any maps."
+    """Tries the options of `compress`, whatever the maps.
+
+    Raises `ValueError` for what cannot be, `ImportError` without `compress`.
+    """
     check_seed(seed)
     if box is not None: check_box(box)
     entropy_coders()  # the library may be missing
@@ -161,7 +164,7 @@ def compress(
     """Writes maps as a .cflow file, block by block.
 
     Raises `ValueError` for maps that the model cannot take, and for an `out` that is
-    the file that they are read from.
+    the file that they are read from, `OSError` where no file can be written.
     """
     check_kind("model", model, CosmoFlow)
     maps = as_stack(maps, "n, H, W")
