@@ -44,8 +44,10 @@ SIMULATE_TRAINING = $(SIMULATE) build/training --set LH --sims 0:400
 FULL = COSMOFLOW_FULL=1 $(BIN)/python nbs/site/_run.py --out build/results
 results: env  ## run every experiment in full (hours on two cores; finished trainings are kept), and make their table
 	$(SIMULATE_TRAINING)
-	$(FULL) nbs/experiments/*.ipynb
-	$(BIN)/python nbs/site/_run.py nbs/tools/results.ipynb
+	-$(BIN)/cosmoflow fetch mini-128
+	@missing=; for page in nbs/experiments/*.ipynb; do $(FULL) $$page || missing="$$missing $$page"; done; \
+	  $(BIN)/python nbs/site/_run.py nbs/tools/results.ipynb; \
+	  if [ -n "$$missing" ]; then echo "Not run in full:$$missing. The top of each says what it reads, and what makes it."; exit 1; fi
 
 bench: env  ## time every job against a plain way of doing it, print the ratios, keep them in cosmoflow/records/benchmarks (three quarters of an hour on two cores)
 	$(BIN)/cosmoflow bench --out cosmoflow/records/benchmarks

@@ -163,7 +163,13 @@ def open_experiment(
     full: bool = False,              # all maps and steps; else quick
     box: float | None = None,        # side of the maps, Mpc/h; None: CAMELS's 25
 ) -> Experiment:
-    "Opens what an experiment measures, and on what. Raises what `open_maps` raises."
+    """Opens what an experiment measures, and on what. Raises what `open_maps` raises.
+
+    A missing folder is a `FileNotFoundError` that says where to read what makes it.
+    """
+    if root is not None and not Path(root).is_dir():
+        raise FileNotFoundError(f"{root} is no folder: the top of the report {name} "
+                                "says which command makes what it reads")
     data = open_maps(suite, set, root, sims=sims, box=box)
     about = f"{suite} {set}, {data.n_sims} simulations"
     if model is not None: about += f"; model {model}"

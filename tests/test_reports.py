@@ -2,6 +2,7 @@
 import json
 import re
 import shlex
+import subprocess
 from functools import cache
 from runpy import run_path
 
@@ -12,7 +13,7 @@ from conftest import ROOT, cell_sources
 from cosmoflow import cli
 from cosmoflow.core import read_json, write_json
 from cosmoflow.data import open_maps
-from cosmoflow.results import read_records
+from cosmoflow.results import open_experiment, read_records
 
 EXPERIMENTS = ROOT / "nbs" / "experiments"
 REPORTS = sorted(EXPERIMENTS.glob("*.ipynb"))
@@ -107,3 +108,21 @@ def test_resnet18_stands_beside_what_was_measured(tmp_path):
     (found,) = kept["inference"].values()
     assert found.keys() == own.keys() and torch.tensor(found["mean"]).shape == (2,)
     with pytest.raises(FileNotFoundError): study["main"]("-", tmp_path / "none", 1)
+
+
+def test_a_missing_folder_points_to_the_report(tmp_path):
+    with pytest.raises(FileNotFoundError, match="none is no folder: the top of"):
+        open_experiment("01_reconstruction", root=tmp_path / "none", model=None)
+
+
+def test_make_results_names_the_reports_that_did_not_run(tmp_path):
+    "One that misses what it reads stops no other, and the table is made."
+    for name in ("python", "cosmoflow"):
+        (tmp_path / name).write_text("#!/bin/sh\necho $*\n", encoding="utf-8")
+        (tmp_path / name).chmod(0o755)
+    done = subprocess.run(
+        ["make", "results", "-o", "env", f"BIN={tmp_path}", "FULL=grep -q build/order"],
+        cwd=ROOT, capture_output=True, text=True, encoding="utf-8")
+    whole = [p for p in REPORTS if "build/order" in p.read_text(encoding="utf-8")]
+    assert done.returncode and "nbs/tools/results.ipynb" in done.stdout and whole
+    for path in REPORTS: assert (path.name in done.stdout) == (path not in whole)
