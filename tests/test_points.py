@@ -15,6 +15,7 @@ from test_door import doors
 from torch import Tensor
 
 from cosmoflow import points as module
+from cosmoflow.data import MapData, deal_simulations
 from cosmoflow.points import (BOX, PARTICLES, RANKS, PointData, PointFlow, PointLayer,
                               couple, look_around, nearest_image, neighbours,
                               open_points, pair_counts, point_loss, simulate_points,
@@ -91,7 +92,7 @@ def test_any_array_is_the_plain_array(kind, model):
     assert torch.equal(neighbours(given), neighbours(POINTS))
 
 
-DOORS = list(doors(module.Points))
+DOORS = list(doors(module.Points, module.Summaries))
 SPOILT = {
     "not a number": (lambda a: a * torch.nan, "finite numbers, found NaN or infinity"),
     "infinite": (lambda a: a + torch.inf, "finite numbers, found NaN or infinity"),
@@ -214,7 +215,7 @@ SENSELESS = {
         lambda m, d, out: changed(d, end=d.end.tolist()),
         lambda m, d, out: changed(d, sims=d.sims[1:])),
     "particles=0: expected": (lambda m, d, out: train_points(d, out, particles=0),),
-    "data: expected more universes than the 4 channels": (
+    "data: expected at least half as many universes as the 4 channels": (
         lambda m, d, out: spread_summaries(m, few(d, 1), 60),),
     r"sims=\[0\]: expected a slice": (
         lambda m, d, out: simulate_points(out, sims=[0]),),
@@ -526,9 +527,27 @@ def test_no_universe_is_in_two_parts(data):
     assert torch.equal(off, off.round())
 
 
-def test_parts_are_those_of_the_maps(data):
-    from types import SimpleNamespace
+@pytest.mark.parametrize("total", (10, 100, 400, 410, 990, 1000))
+def test_points_of_so_many_simulations_are_dealt_as_their_maps(total):
+    number = torch.arange(total)
+    flat = torch.zeros(total, 1, 3)
+    points = PointData(flat, flat, torch.zeros(total, 2), number)
+    maps = MapData(np.zeros((total, 8, 8), np.float32), number.numpy()[:, None],
+                   ("number",))
+    train, _, test = (part.params[:, 0].tolist() for part in maps.split())
+    assert [part.sims.tolist() for part in points.split()] == [train, test]
 
+
+def test_no_held_out_universe_is_in_the_training_maps_of_any_suite():
+    number = torch.arange(1000)
+    flat = torch.zeros(1000, 1, 3)
+    points = PointData(flat, flat, torch.zeros(1000, 2), number)
+    held_out = set(points.split()[1].sims.tolist())
+    for total in range(15, 1000, 7):
+        assert not held_out & set(deal_simulations(total)[0].tolist()), total
+
+
+def test_parts_are_those_of_the_maps(data):
     from cosmoflow.data import split_simulations
     dealt = split_simulations(SimpleNamespace(n_sims=400, maps_per_simulation=1))
     for part, numbers in zip(data.split(), (dealt[0], dealt[2])):
@@ -553,6 +572,41 @@ def test_what_is_drawn_belongs_together(data):
         some = torch.cat([start[row], end[row]], 1).tolist()
         assert len({tuple(place) for place in some}) == 300 <= len(kept)
         assert kept >= {tuple(place) for place in some}
+
+
+@pytest.mark.parametrize("place", (24, -25, 99))
+def test_universes_that_are_not_there_are_refused(data, place):
+    message = f"^which: expected places from 0 to 23 among .* found {place}$"
+    with pytest.raises(ValueError, match=message): data.draw([0, place], 60)
+
+
+def test_noise_is_drawn_where_its_generator_is(model, data, monkeypatch):
+    "A GPU's, say. Torch refuses a generator that is not where the numbers are to be."
+    class Far(torch.Generator):
+        device = torch.device("meta")
+
+    def rand(*size, generator=None, device="cpu", **how):
+        there = torch.device("cpu") if generator is None else generator.device
+        if torch.device(device) != there: raise RuntimeError("Expected a 'meta' device")
+        asked.append(there.type)
+        return draw(*size, generator=generator, **how)
+
+    draw, asked = torch.rand, []
+    start, end = data.draw([0, 1], 60, seed=0)
+    for ask in (lambda dice: data.draw([0, 1], 60, generator=dice)[1],
+                lambda dice: couple(start, end, generator=dice)[0],
+                lambda dice: model.generate(torch.zeros(1, 4), 60, 1, generator=dice)):
+        expected = ask(torch.Generator().manual_seed(5))
+        with monkeypatch.context() as patch:
+            patch.setattr(torch, "rand", rand)
+            assert torch.equal(ask(Far().manual_seed(5)), expected)
+    assert asked == ["meta"] * 3
+
+
+def test_half_as_many_universes_as_channels_spread_them(data):
+    spread_summaries(PointFlow(8, 8, 4, 1, 2), few(data, 4), 60)
+    with pytest.raises(ValueError, match="half as many universes as the 8 .*found 3"):
+        spread_summaries(PointFlow(8, 8, 4, 1, 2), few(data, 3), 60)
 
 
 def test_spread_summaries_are_principal_components(data):
