@@ -20,7 +20,7 @@ from fastcore.basics import patch
 from torch import Tensor, nn
 
 from .core import (check_amounts, check_counts, check_kind, check_seed,
-                            progress)
+                            maps_at_once, progress)
 from .data import MapData, augment
 from .flow import Timetable, integrate
 from .model import CosmoFlow
@@ -52,9 +52,15 @@ def flow_path(
     steps: int,     # of the solver
     solver: str,    # as `integrate` takes it
 ) -> Tensor:        # (steps + 1, B, 1, H, W)
-    "The states of the flow after each step; gradients go through all of them."
-    velocity = lambda t, x: model.velocity(x, t[None], field)
-    return integrate(velocity, x0, steps, solver, trajectory=True)
+    """The states of the flow after each step; gradients go through all of them.
+
+    It works on a few large maps at a time, so that memory holds what they think.
+    """
+    paths, size = [], maps_at_once(x0.shape[1:])
+    for x, some in zip(x0.split(size), field.split(size)):
+        velocity = lambda t, x, some=some: model.velocity(x, t[None], some)
+        paths.append(integrate(velocity, x, steps, solver, trajectory=True))
+    return torch.cat(paths, 1)
 
 # %% ../nbs/course/13_distill.ipynb #7c88dd43
 def path_loss(
@@ -85,7 +91,9 @@ def lesson(
     "What a student is taught with: where the teacher's flow leads from this noise."
     x0 = torch.randn(x1.shape, generator=generator, device=x1.device, dtype=x1.dtype)
     with torch.no_grad():
-        field = partly_pooled(teacher.encoder(x1), round(pooled * len(x1)))
+        parts = x1.split(maps_at_once(x1.shape[1:]))
+        field = torch.cat([teacher.encoder(part) for part in parts])
+        field = partly_pooled(field, round(pooled * len(x1)))
         path = flow_path(teacher, x0, field, fine * steps, "midpoint")
     return x0, field, path[::fine]
 

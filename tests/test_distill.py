@@ -2,9 +2,11 @@
 import pytest
 import torch
 
+import cosmoflow.distill as module
 from cosmoflow.bench import untrained
 from cosmoflow.data import Normalizer, open_maps
-from cosmoflow.distill import distill, flow_path, path_loss, spectral_loss
+from cosmoflow.distill import (Student, distill, flow_path, path_loss,
+                               spectral_loss)
 from cosmoflow.flow import integrate
 from cosmoflow.model import CosmoFlow
 from cosmoflow.train import train
@@ -73,3 +75,27 @@ def test_a_student_is_no_teacher(data, tmp_path):
         with pytest.raises(ValueError, match=message):
             run(student, data, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_an_exam_takes_a_few_large_maps_at_a_time(data, monkeypatch):
+    "The same lesson and the same losses as in one piece, of which memory may be short."
+    model = CosmoFlow.from_preset("tiny", Normalizer.fit(data.maps))
+    settings = dict(epochs=1, batch_size=4, lr=1e-3, spectral=1.0, pooled=0.5, ema=0.9,
+                    fine=2, seed=0)
+
+    def examined():
+        student = Student(model, data, 2, **settings)
+        exam = student.exam(data)
+        return exam, student.judge(exam)
+
+    whole, scores = examined()
+    assert len(whole[0]) == 10
+    seen = []
+    watch = lambda _, args: seen.append(len(args[0]))
+    model.encoder.register_forward_pre_hook(watch)
+    model.unet.register_forward_pre_hook(watch)
+    monkeypatch.setattr(module, "maps_at_once", lambda shape: 1)
+    pieces, again = examined()
+    assert set(seen) == {1}
+    for one, other in zip(whole, pieces): torch.testing.assert_close(one, other)
+    assert again == pytest.approx(scores, rel=1e-4)
