@@ -70,6 +70,7 @@ class Expectation(nn.Module):
     ):
         super().__init__()
         self.given = given
+        self.each: int | None = None  # maps of a simulation of its fit, if known
         terms = 1 + given + given * (given + 1) // 2  # of a parabola
         starts = {"mean": torch.zeros(asked), "std": torch.ones(asked),
                   "weights": torch.zeros(terms, asked),
@@ -127,9 +128,9 @@ def _covariance(
 def _blend(
     own: Tensor,   # covariance from few rows, (F, F)
     like: Tensor,  # another one from many rows, of about its shape, (F, F)
-    part: float = 0.3,  # of the other one
 ) -> Tensor:       # (F, F)
     "A covariance that few rows leave noisy, steadied by another one of its size."
+    part = 0.3  # of the other one
     size = torch.linalg.solve(like, own).diag().mean()
     return (1 - part) * own + part * size * like
 
@@ -149,6 +150,7 @@ def fit(cls: Expectation,
     for name, given in (("summary", summary), ("fingerprint", fingerprint)):
         check_finite(name, given, "look at the maps that it is of")
     new = cls(summary.shape[1], fingerprint.shape[1])
+    new.each = int(each)
     fingerprint = fingerprint.to(new.mean)
     new.mean, new.std = fingerprint.mean(0), fingerprint.std(0).clamp_min(1e-12)
     terms = parabola(summary.to(new.mean))
@@ -178,10 +180,14 @@ def surprise(self: Expectation,
 ) -> Tensor:                # (n / together,)
     """Chi-square of the residual of each map, or of the mean residual of several.
 
-    Raises `ValueError` for other shapes, and for a part of a simulation.
+    Raises `ValueError` for other shapes, for a part of a simulation, and for another
+    number of maps than it was fitted to.
     """
     check_counts(together=together)
     summary, fingerprint = _rows(summary, fingerprint, together)
+    if together not in (1, self.each or together): raise ValueError(
+        f"together={together}: expected 1, or {self.each}, the maps of each simulation "
+        "that this expectation was fitted to")
     residual = self.residual(summary, fingerprint)
     if together == 1: return chi_square(residual, self.scatter)
     return chi_square(residual.unflatten(0, (-1, together)).mean(1), self.mean_scatter)

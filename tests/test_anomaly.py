@@ -196,3 +196,11 @@ def test_what_cannot_be_judged_is_refused(detector):
         detector.p_value(maps[0])
     with pytest.raises(ValueError, match=r"shape \(n, 32, 32\), found \(15, 16, 16\)"):
         detector.score(maps[:, :16, :16])
+
+
+def test_maps_are_judged_by_as_many_as_their_expectation_was_fitted_to():
+    summary, prints, _ = draw(20, 4, each=5)
+    known = Expectation.fit(summary, prints, 5)
+    message = "^together=10: expected 1, or 5, the maps of each simulation"
+    with pytest.raises(ValueError, match=message): known.surprise(summary, prints, 10)
+    assert len(known.surprise(summary, prints, 5)) == 20
