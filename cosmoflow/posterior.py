@@ -527,8 +527,9 @@ def _say_unlike(unlike: Tensor) -> None:
     some = ", ".join(map(str, numbers[:5])) + ", ..." * (len(numbers) > 5)
     verb = "is" if len(numbers) == 1 else "are"
     warnings.warn(f"{len(numbers)} of {unlike.numel()} maps {verb} not like the "
-                  f"training maps (number {some}); 1 good map in 100 looks so, and for "
-                  "others the posterior is not to be trusted", stacklevel=3)
+                  f"training maps (number {some}); a few good maps look so too, alone "
+                  "or with their whole simulation, and for others the posterior is "
+                  "not to be trusted", stacklevel=3)
 
 # %% ../nbs/course/16_posterior.ipynb #5b15003d
 def infer(
