@@ -6,11 +6,11 @@ Docs: https://cosmoflow.github.io/cosmoflow/tools/core.html"""
 
 # %% auto #0
 __all__ = ['BOX', 'SLABS', 'MAPS_PER_SIMULATION', 'Maps', 'Fields', 'free_memory', 'MapView', 'as_stack', 'to_tensor',
-           'check_counts', 'check_amounts', 'check_flags', 'check_box', 'check_seed', 'check_kind', 'check_finite',
-           'new_generator', 'noise_source', 'best_device', 'maps_at_once', 'pieces', 'in_pieces', 'atomic_path',
-           'check_folder', 'check_other_file', 'as_json', 'write_json', 'read_json', 'check_fetched', 'check_format',
-           'bars_move', 'progress', 'alone', 'digest', 'differences', 'require_same_run', 'standard_error',
-           'evaluating', 'needs_extra']
+           'check_counts', 'check_amounts', 'check_rates', 'check_flags', 'check_box', 'check_seed', 'check_kind',
+           'check_finite', 'new_generator', 'noise_source', 'best_device', 'maps_at_once', 'pieces', 'in_pieces',
+           'atomic_path', 'check_folder', 'check_other_file', 'as_json', 'write_json', 'read_json', 'check_fetched',
+           'check_format', 'bars_move', 'progress', 'alone', 'digest', 'differences', 'require_same_run',
+           'standard_error', 'evaluating', 'seeded', 'needs_extra']
 
 # %% ../nbs/tools/core.ipynb #a3c818e9
 import glob
@@ -183,6 +183,15 @@ def check_amounts(
         finite = isinstance(value, Real) and math.isfinite(value)
         if finite and 0 <= value <= most: continue
         raise ValueError(f"{name}={value!r}: expected {expected}")
+
+# %% ../nbs/tools/core.ipynb #f96ee2c6
+def check_rates(
+    **rates: float,  # settings by name, for example lr=1e-3
+) -> None:
+    "Raises `ValueError` unless each is a finite number above 0: 0 learns nothing."
+    for name, value in rates.items():
+        if isinstance(value, Real) and math.isfinite(value) and value > 0: continue
+        raise ValueError(f"{name}={value!r}: expected a finite number above 0")
 
 # %% ../nbs/tools/core.ipynb #f96ee2c7
 def check_flags(
@@ -608,7 +617,8 @@ def standard_error(
     check_counts(each=each)
     n = len(values)
     if n % each or not n:
-        raise ValueError(f"values: expected {each} a simulation, found {n}")
+        raise ValueError(f"values: expected {each} a simulation, found {n}; give "
+                         "whole simulations, or each=, the maps of one")
     by_sim = values.reshape(-1, each, *values.shape[1:]).mean(1)
     if len(by_sim) < 2: return by_sim[0] * math.nan
     spread = by_sim.std(0) if isinstance(by_sim, Tensor) else by_sim.std(0, ddof=1)
@@ -625,6 +635,26 @@ def evaluating(
         with torch.no_grad(): yield model.eval()
     finally:
         for module, mode in modes: module.training = mode
+
+# %% ../nbs/tools/core.ipynb #6b3a9c01
+@torch.inference_mode(False)  # weights that can learn, whatever the caller set
+def seeded(
+    make: Callable[[], nn.Module],  # makes the network
+    seed: int,                      # of its weights
+) -> nn.Module:                     # what `make` gives
+    """Makes a network with weights from a seed; torch's own generator stays as it was.
+
+    Raises `ValueError` for what is no seed.
+    """
+    check_seed(seed)
+    before = torch.get_default_dtype()
+    try:
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+            torch.set_default_dtype(torch.float32)  # else, other random numbers
+            torch.manual_seed(int(seed))
+            return make()
+    finally:
+        torch.set_default_dtype(before)
 
 # %% ../nbs/tools/core.ipynb #e7a20002
 @contextmanager

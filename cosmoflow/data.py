@@ -557,8 +557,9 @@ def inverse(self: Normalizer,
 # %% ../nbs/course/02_data.ipynb #90841574
 @patch
 def _doubt(self: Normalizer,
-    low: float, high: float, mean: float,  # of all values of the maps
-) -> tuple[str, str]:                      # what was found, and what to do; "": fine
+    low: float, high: float,  # of all values of the maps
+    mean: float,              # of all of them, or of one map
+) -> tuple[str, str]:         # what was found, and what to do; "": fine
     "Says what is wrong with maps of these values."
     if low < 0: return f"{low:.3g}", "are they contrasts, or normalised already?"
     if not (low >= 0 and high < math.inf):
@@ -573,21 +574,24 @@ def _doubt(self: Normalizer,
 # %% ../nbs/course/02_data.ipynb #e8d7e145
 @patch
 def check(self: Normalizer,
-    maps: Maps,          # (n, H, W), looked at together
+    maps: Maps,          # (n, H, W), each judged on its own
     name: str = "maps",  # of the argument
     advice: str = "check=False, --no-check: take them all the same",
 ) -> None:
     """Raises `ValueError` for maps that cannot be the surface density known here.
 
-    Not finite, negative, or their mean 6 `std` from `mean` in log10; says why.
+    Not finite, negative, or a map's mean 6 `std` from `mean` in log10; says why.
     """
     axes = (1, 2)
     look = lambda m: torch.stack([m.amin(axes), m.amax(axes), m.mean(axes)], 1)
     lows, highs, means = in_pieces(look, as_stack(maps, "n, H, W")).cpu().unbind(1)
-    found, why = self._doubt(lows.min().item(), highs.max().item(), means.mean().item())
-    if why: raise ValueError(
-        f"{name}: expected surface density in (Msun/h)/(Mpc/h)^2, around "
-        f"10^{self.mean:.1f}, found {found}; {why} ({advice})")
+    low, high, one = lows.min().item(), highs.max().item(), " in one of them"
+    of_all, least, most = (f(means).item() for f in (torch.mean, torch.min, torch.max))
+    for mean, where in ((of_all, ""), (least, one), (most, one)):
+        found, why = self._doubt(low, high, mean)
+        if why: raise ValueError(
+            f"{name}: expected surface density in (Msun/h)/(Mpc/h)^2, around "
+            f"10^{self.mean:.1f}, found {found}{where}; {why} ({advice})")
 
 # %% ../nbs/course/02_data.ipynb #d3104772
 def augment(

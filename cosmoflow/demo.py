@@ -11,10 +11,9 @@ __all__ = ['PAGE', 'train_briefly', 'write_page', 'demo']
 import html
 import time
 from pathlib import Path
+from typing import cast
 
-import torch
-
-from .core import atomic_path, check_folder, write_json
+from .core import atomic_path, check_folder, seeded, write_json
 from .data import MapData, Normalizer, open_maps
 from .evaluate import Evaluation, evaluate, report
 from .model import CosmoFlow
@@ -29,8 +28,8 @@ def train_briefly(
 ) -> CosmoFlow:
     "Trains `mini` from nothing."
     normalizer = Normalizer.fit(data.split()[0].maps)
-    torch.manual_seed(config.seed)
-    model = CosmoFlow.from_preset("mini", normalizer)
+    make = lambda: CosmoFlow.from_preset("mini", normalizer)
+    model = cast(CosmoFlow, seeded(make, config.seed))
     (out / "checkpoint.safetensors").unlink(missing_ok=True)  # from nothing
     return train(model, data, out, config)
 

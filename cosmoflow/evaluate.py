@@ -101,10 +101,11 @@ def _features(
     model: CosmoFlow,  # encodes the maps
     method: str,       # one of `METHODS`
     part: MapData,     # its maps
+    check: bool,       # refuse maps that cannot be surface density
 ) -> Any:              # (n, features), or a loader of maps
     "What a regressor sees of a part of the data."
     see: dict[str, Callable[[], Any]] = {
-        "summaries": lambda: model.summarise(part.maps).to(model.device),
+        "summaries": lambda: model.summarise(part.maps, check=check).to(model.device),
         "spectrum": lambda: spectrum_features(part.maps, part.box).to(model.device),
         "raw maps": lambda: MapLoader(part, model.normalizer, model.device),
     }
@@ -112,16 +113,17 @@ def _features(
 
 # %% ../nbs/course/11_evaluate.ipynb #56f4f64e
 def infer_parameters(
-    model: CosmoFlow,  # encodes the maps
-    train: MapData,    # the part that regressors learn from
-    val: MapData,      # decides which epoch of theirs is kept
-    test: MapData,     # on which their errors are measured
+    model: CosmoFlow,    # encodes the maps
+    train: MapData,      # the part that regressors learn from
+    val: MapData,        # decides which epoch of theirs is kept
+    test: MapData,       # on which their errors are measured
     methods: tuple[str, ...] = METHODS,  # what they see
-    seed: int = 0,     # of the regressors
+    seed: int = 0,       # of the regressors
+    check: bool = True,  # refuse maps that cannot be surface density
 ) -> dict[str, dict[str, list[float]]]:  # method -> mean and standard error, both (2,)
     """Measures relative errors of Omega_m and sigma_8 on the test part, by method.
 
-    Raises `ValueError` for an unknown method.
+    Raises `ValueError` for an unknown method, and as `summarise`.
     """
     if not set(methods) <= set(METHODS):
         raise ValueError(f"methods={methods!r}: expected some of {', '.join(METHODS)}")
@@ -131,7 +133,8 @@ def infer_parameters(
         for part in parts)
     errors = {}
     for method in methods:
-        x_train, x_val, x_test = (_features(model, method, part) for part in parts)
+        x_train, x_val, x_test = (
+            _features(model, method, part, check) for part in parts)
         fit = fit_cnn if method == "raw maps" else fit_mlp
         regressor = fit(x_train, y_train, x_val, y_val, seed=seed)
         error = relative_error(
@@ -159,6 +162,7 @@ def _reconstruct(
     sampling: dict,              # steps and solver, for `decode`
     each: int,                   # maps of one simulation
     box: float = BOX,            # side of the maps, Mpc/h
+    check: bool = True,          # refuse maps that cannot be surface density
 ) -> tuple[Tensor, Tensor, Tensor]:  # (n, 3 K + 1) as `_measure`; some maps; theirs
     "Measures reconstructions batch by batch, and keeps the first simulations."
     room = maps_at_once(maps.shape[1:], pixels=KEPT) // each
@@ -167,7 +171,8 @@ def _reconstruct(
     rows = []
     done = 0
     for batch in map(torch.from_numpy, batches(maps)):
-        made = model.reconstruct(batch, generator=generator, **sampling).cpu()
+        made = model.reconstruct(
+            batch, check=check, generator=generator, **sampling).cpu()
         rows.append(_measure(batch, made, box))
         some = slice(0, max(0, kept - done))
         here = slice(done, done + len(batch))
@@ -183,11 +188,12 @@ def evaluate(
     raw_maps: bool = True,      # train the CNN on raw maps too (minutes)
     steps: int | None = None,   # of `decode`; None: the model's own
     solver: str | None = None,  # of `decode`; None: the model's own
+    check: bool = True,         # refuse maps that cannot be surface density
 ) -> Evaluation:
     """Measures all that we claim of a model, on simulations that training did not see.
 
     Parameters are inferred where they vary, and left out where they do not. Raises
-    `ValueError` for what is no model, no data, or no way to sample.
+    `ValueError` for what is no model, no data, no surface density, or no way to sample.
     """
     check_kind("model", model, CosmoFlow)
     check_kind("data", data, MapData)
@@ -197,13 +203,13 @@ def evaluate(
     generator = new_generator(seed)
     each = test.maps_per_simulation
     rows, true, rec = _reconstruct(
-        model, test.maps, generator, sampling, each, test.box)
+        model, test.maps, generator, sampling, each, test.box, check)
     measured = asdict(_average(rows, wavenumbers(test.pixels, test.box), each))
     numbers = {k: np.asarray(v).tolist() for k, v in measured.items()}
     methods: tuple[str, ...] = METHODS if raw_maps else METHODS[:2]
     if not np.ptp(train.params[:, :2], 0).all(): methods = ()  # as in the set CV
     counts = {"training": train.n_sims, "validation": val.n_sims, "test": test.n_sims}
-    errors = infer_parameters(model, train, val, test, methods, seed)
+    errors = infer_parameters(model, train, val, test, methods, seed, check)
     metrics = {"suite": data.suite, "set": data.set, "simulations": counts,
                "seed": seed, "sampling": sampling, "reconstruction": numbers,
                "parameters": list(data.param_names[:2]), "inference": errors}

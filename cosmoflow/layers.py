@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .core import check_counts
+
 # %% ../nbs/course/04_layers.ipynb #a7fb2b9d
 def _add_rows(grad: Tensor, n: int, h: int) -> Tensor:
     "The middle `h` rows, with the `n` beyond each end added to those they copy."
@@ -72,6 +74,7 @@ class PeriodicConv(nn.Conv2d):
         stride: int = 1,    # 2 halves the resolution
         bias: bool = True,  # add a number to each channel
     ):
+        check_counts(c_in=c_in, c_out=c_out, kernel=kernel, stride=stride)
         super().__init__(c_in, c_out, kernel, stride, bias=bias)
 
     def forward(self, x: Tensor, padded: bool = False) -> Tensor:
@@ -107,6 +110,7 @@ class PeriodicUp(nn.ConvTranspose2d):
         c_in: int,   # channels in
         c_out: int,  # channels out
     ):
+        check_counts(c_in=c_in, c_out=c_out)
         super().__init__(c_in, c_out, 5, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:

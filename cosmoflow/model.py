@@ -111,7 +111,7 @@ class CosmoFlow(Pretrained):
         width: int = 64,           # channels of the UNet at full resolution
         depth: int = 2,            # blocks of two convolutions a stage of the UNet
         steps: int = 8,            # of the solver, unless `decode` is told otherwise
-        solver: str = "midpoint",  # `euler`, `midpoint`, `heun` or `dopri5`, as `steps`
+        solver: str = "midpoint",  # or `heun`, `dopri5`; `euler`: `distill` taught it
         waves: bool = False,       # a field sorted by scale, as `WaveEncoder` makes it
         timetable: str = "fading",  # of live channels; or waking, nested, open, bands
     ):
@@ -256,8 +256,10 @@ def decode(self: CosmoFlow,
     """Draws maps from compressed fields: follows the flow from noise to a map.
 
     More `samples` give (n, samples, 16 h, 16 w); `trajectory` puts the steps + 1
-    states of the flow first. Raises `ValueError` for a field of another shape or with
-    NaN, for counts that are none, and for a generator beside a seed.
+    states of the flow first. The steps of `dopri5` follow the error of a whole batch,
+    so there a map depends a little on those beside it. Raises `ValueError` for a field
+    of another shape or with NaN, for counts that are none, and for a generator beside
+    a seed.
     """
     field = to_tensor(field, f"n, {self.config['channels']}, h, w", "field")
     check_finite("field", field, "look at the maps that it was made from")
@@ -341,10 +343,14 @@ def draw_fields(
 # %% ../nbs/course/08_model.ipynb #93fd70c1
 @patch
 def fit_prior(self: CosmoFlow,
-    maps: Maps,  # training maps, (n, H, W) surface density
-) -> CosmoFlow:  # the model itself
-    "Learns the prior of compressed fields from maps: what `generate` draws from."
-    self.prior = field_prior(self.encode(maps)).to(self.device)
+    maps: Maps,          # training maps, (n, H, W) surface density
+    check: bool = True,  # refuse maps that cannot be surface density
+) -> CosmoFlow:          # the model itself
+    """Learns the prior of compressed fields from maps: what `generate` draws from.
+
+    Raises `ValueError` as `encode`.
+    """
+    self.prior = field_prior(self.encode(maps, check=check)).to(self.device)
     return self
 
 # %% ../nbs/course/08_model.ipynb #83af235b
@@ -525,10 +531,11 @@ def from_pretrained(cls: Pretrained,
 def require_flow(self: CosmoFlow) -> None:
     """Raises `ValueError` if the UNet is not the velocity of a flow any more.
 
-    `distill` has taught it steps of Euler then.
+    `distill` has taught it steps of Euler then, and made `euler` its solver.
     """
     if self.config["solver"] == "euler":
         raise ValueError(
-            f"model: it was distilled to {self.config['steps']} step(s) of Euler "
-            "and has no flow to learn from or to go on with; expected the model "
-            "that taught it")
+            f"model: solver='euler' says that it was distilled to "
+            f"{self.config['steps']} step(s) of Euler and has no flow to learn from or "
+            "to go on with; expected the model that taught it. For a new model, choose "
+            "another solver, and give solver='euler' to decode")

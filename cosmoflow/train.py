@@ -39,7 +39,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from .core import (MAPS_PER_SIMULATION, MapView, alone, atomic_path,
                             best_device, check_amounts, check_counts, check_flags,
-                            check_folder, check_kind, check_seed, digest,
+                            check_folder, check_kind, check_rates, check_seed, digest,
                             evaluating, progress, require_same_run, to_tensor)
 from .data import MapData, Normalizer, augment
 from .encoder import SCALE, summary
@@ -274,8 +274,9 @@ def check_settings(
         raise ValueError(f"{name}={value!r}: expected {others} or {known[-1]}")
     some = lambda *names: {name: getattr(config, name) for name in names}
     check_counts(**some("epochs", "batch_size", "check_every"))
-    check_amounts(**some("lr", "weight_decay", "patience", "siblings"))
-    if config.clip != math.inf: check_amounts(clip=config.clip)  # inf: as they are
+    check_amounts(**some("weight_decay", "patience", "siblings"))
+    check_rates(**some("lr"))
+    if config.clip != math.inf: check_rates(clip=config.clip)  # inf: as they are
     check_amounts(1, **some("norm_epochs", "pooled", "ema"))
     check_flags(**some("freeze_encoder", "compile"))
     check_seed(config.seed)

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from fastcore.basics import patch
 from torch import Tensor, nn
 
+from .core import check_counts
 from .encoder import summary
 from .layers import PeriodicConv, between, upsample
 
@@ -26,6 +27,7 @@ def time_embedding(
     dim: int,   # features, an even number
 ) -> Tensor:    # (B, dim)
     "Sines and cosines of the time, at frequencies 1 to 1000. Source: paper, A.1.2."
+    check_counts(dim=dim)
     frequency = torch.logspace(0, 3, dim // 2, device=t.device, dtype=t.dtype)
     angle = t[:, None] * frequency
     return torch.cat([angle.sin(), angle.cos()], 1)
@@ -35,6 +37,7 @@ def group_norm(
     width: int,  # channels
 ) -> nn.GroupNorm:
     "Group normalisation in eight groups; in fewer if eight do not divide the width."
+    check_counts(width=width)
     return nn.GroupNorm(math.gcd(8, width), width)
 
 # %% ../nbs/course/06_unet.ipynb #b563d3c2
@@ -47,6 +50,7 @@ class AdaGN(nn.Module):
         width: int,    # channels of h
         emb_dim: int,  # features of the embeddings of time and summary
     ):
+        check_counts(width=width, emb_dim=emb_dim)
         super().__init__()
         self.norm = group_norm(width)
         self.from_t = nn.Linear(emb_dim, 2 * width)
@@ -72,6 +76,7 @@ class UNetBlock(nn.Module):
         c_out: int,    # channels out
         emb_dim: int,  # features of the embeddings of time and summary
     ):
+        check_counts(c_in=c_in, c_out=c_out, emb_dim=emb_dim)
         super().__init__()
         self.norm1 = group_norm(c_in)
         self.conv1 = PeriodicConv(c_in, c_out)
@@ -93,6 +98,7 @@ class Stage(nn.Module):
         emb_dim: int,    # features of the embeddings of time and summary
         depth: int = 2,  # blocks
     ):
+        check_counts(c_in=c_in, c_out=c_out, emb_dim=emb_dim, depth=depth)
         super().__init__()
         widths = [c_in] + [c_out] * depth
         self.blocks = nn.ModuleList(
@@ -109,6 +115,7 @@ class SelfAttention(nn.Module):
         width: int,      # channels
         heads: int = 4,  # questions that each pixel asks
     ):
+        check_counts(width=width, heads=heads)
         super().__init__()
         self.heads, self.norm = heads, group_norm(width)
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
@@ -133,6 +140,7 @@ class UNet(nn.Module):
         depth: int = 2,     # blocks of two convolutions a stage
         spread: Callable[[Tensor], Tensor] | None = None,  # field to images; `upsample`
     ):
+        check_counts(channels=channels, width=width, depth=depth)
         super().__init__()
         self.spread = spread
         self.emb_dim = n = 4 * width

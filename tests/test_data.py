@@ -911,6 +911,13 @@ def test_what_cannot_be_downloaded(tmp_path, change, problem):
     assert not (tmp_path / "CMD").exists()
 
 
+@pytest.mark.parametrize("set", ("LH", "1P", "CV", "CDM", "WDM"))
+def test_every_shipped_map_is_far_from_what_is_refused(set):
+    "Half of the margin is left, so that maps of warmer or emptier worlds pass, too."
+    normal = Normalizer.fit(open_maps("PM", "LH", sims=slice(0, 20)).maps)
+    replace(normal, std=normal.std / 2).check(open_maps("PM", set).maps)
+
+
 def test_maps_that_are_changed_in_memory_alone_stay_changed(tmp_path):
     np.save(tmp_path / "maps.npy", np.ones((3, 16, 16), np.float32))
     maps = np.load(tmp_path / "maps.npy", mmap_mode="c")

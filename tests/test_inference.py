@@ -227,7 +227,8 @@ def test_examples_that_do_not_fit_each_other_are_named(
 
 
 COUNTS = {"epochs": (0, -3, 1.5), "hidden": (0, 2.5), "width": (0,), "seed": (-1,),
-          "batch_size": (0,), "lr": (NAN, INF, -1, "x"), "weight_decay": (NAN, INF, -1)}
+          "batch_size": (0,), "lr": (NAN, INF, -1, "x", 0),
+          "weight_decay": (NAN, INF, -1)}
 TAKES = {"fit_mlp": "epochs hidden lr weight_decay seed",
          "fit_cnn": "epochs width seed",
          "fit_regressor": "epochs batch_size lr weight_decay seed",
@@ -269,6 +270,18 @@ def test_examples_of_any_kind_teach_the_same(kind):
 def test_what_a_regressor_was_not_made_for_is_refused(wrong, message):
     with pytest.raises(ValueError, match=f"^{message}"):
         FITS["fit_mlp"][0](X, Y, X_VAL, Y_VAL).predict(wrong)
+
+
+def test_scalers_go_where_the_network_goes():
+    fit = FITS["fit_mlp"][0](X, Y, X_VAL, Y_VAL)
+    expected = fit.predict(X_VAL)
+    other = FITS["fit_mlp"][0](2 * X, 3 * Y, X_VAL, Y_VAL)
+    other.load_state_dict(fit.state_dict())
+    assert torch.equal(other.predict(X_VAL), expected)
+    found = fit.double().predict(X_VAL)
+    assert found.dtype == torch.float64
+    torch.testing.assert_close(found.float(), expected)
+    assert fit.to("meta").predict(X_VAL.to("meta")).device.type == "meta"
 
 
 @pytest.mark.parametrize("true", (Y[:60], Y[:1], Y[:, :1]))
@@ -383,4 +396,7 @@ def test_a_set_of_one_cosmology_is_judged_by_its_maps():
     metrics = evaluate(model, data, steps=1, solver="euler").metrics
     assert metrics["inference"] == {} and metrics["reconstruction"]["n_maps"] == 15
     assert "do not vary" in report(metrics)
+    dim = replace(data, maps=1e-4 * np.array(data.maps))
+    with pytest.raises(ValueError, match="check=False"): evaluate(model, dim, steps=1)
+    assert evaluate(model, dim, steps=1, check=False).metrics["reconstruction"]
     assert all("relative error" not in row.quantity for row in headlines(metrics, "it"))

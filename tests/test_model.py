@@ -461,6 +461,26 @@ def test_bad_arguments():
         CosmoFlow.from_preset("huge", NORM)
 
 
+@pytest.mark.parametrize("factor", (3e3, 1e-4, 0))
+def test_one_map_in_other_units_is_refused_among_many(factor):
+    "The verdict does not depend on what else is in a batch."
+    model, maps = randomised(), np.array(open_maps("PM", "CV", pixels=16).maps[:64])
+    maps[40] *= factor
+    model.encode(np.delete(maps, 40, 0))
+    for size in (None, 1, 7):
+        with pytest.raises(ValueError, match="^maps: .* a mean of .*other units"):
+            model.encode(maps, size)
+    with pytest.raises(ValueError, match="a mean of .* in one of them; are they"):
+        model.fit_prior(maps[16:])
+    assert model.fit_prior(maps, check=False).prior is not None
+
+
+def test_the_solver_of_a_distilled_model_has_no_second_meaning():
+    with pytest.raises(ValueError, match="distilled to 8 .* choose another solver"):
+        CosmoFlow.from_preset("tiny", NORM, solver="euler").require_flow()
+    CosmoFlow.from_preset("tiny", NORM, solver="heun").require_flow()
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_same_on_gpu():
     model = randomised()

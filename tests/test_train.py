@@ -14,7 +14,7 @@ from conftest import COSMOFLOW, command, kill_when, randomised
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from cosmoflow import CosmoFlow
+from cosmoflow import CosmoFlow, demo
 from cosmoflow.cli import main
 from cosmoflow.data import Normalizer, open_maps
 from cosmoflow.flow import flow_matching_loss
@@ -334,10 +334,25 @@ def test_an_average_follows_weights_and_takes_over_what_is_counted():
     ("epochs", 0),
     ("check_every", 0),
     ("pooled", 1.5),
+    ("lr", 0),
+    ("clip", 0),
 ])
 def test_a_setting_that_cannot_be_is_refused(name, value):
     with pytest.raises(ValueError, match=f"{name}={value!r}"):
         TrainConfig(**{name: value})
+    TrainConfig(clip=float("inf"))  # gradients as they are
+
+
+def test_the_demo_draws_weights_from_its_seed_alone(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(demo, "train", lambda model, *_: model)
+    torch.manual_seed(3)
+    normalizer = Normalizer.fit(data.split()[0].maps)
+    expected = CosmoFlow.from_preset("mini", normalizer)
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    found = demo.train_briefly(data, tmp_path, TrainConfig(seed=3))
+    assert same_weights(found, expected)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 LAUNCH = [COSMOFLOW.with_name("accelerate"), "launch", "--multi_gpu",

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from conftest import ROOT, randomised
 
-from cosmoflow import bench, encoder, inference, model
-from cosmoflow.core import BOX, evaluating
+from cosmoflow import bench, core, encoder, inference, layers, model, unet
+from cosmoflow.core import BOX, evaluating, standard_error
 from cosmoflow.data import Normalizer, lower_resolution, open_maps
 from cosmoflow.encoder import EncoderBlock, fold, summary
 from cosmoflow.flow import channel_mask
@@ -528,7 +528,8 @@ def test_steps_that_are_no_whole_number_are_refused(steps):
 
 EXAMPLES = dict(  # of arguments without a default
     normalizer=Normalizer(11.0, 0.5, 1e8), x=torch.zeros(1, 1, 32, 32), h=2, w=2,
-    c_in=4, c_out=4, channels=2, prior=torch.ones(2, 2, 3, 2, 2), n=2, n_params=2)
+    c_in=4, c_out=4, channels=2, prior=torch.ones(2, 2, 3, 2, 2), n=2, n_params=2,
+    width=4, emb_dim=4, depth=1, dim=4, t=torch.zeros(1))
 
 
 def counts(function):
@@ -537,8 +538,10 @@ def counts(function):
     return [p.name for p in told if p.annotation is int and p.kind is not p.VAR_KEYWORD]
 
 
-BUILDERS = [(function, name) for module in (encoder, model)
-            for function in map(vars(module).get, module.__all__) if callable(function)
+UNCOUNTED = layers.periodic_pad, layers.upsample, layers.between  # a ring may be empty
+BUILDERS = [(function, name) for module in (encoder, layers, model, unet)
+            for function in map(vars(module).get, module.__all__)
+            if callable(function) and function not in UNCOUNTED
             for name in counts(function)] + [(inference.resnet18, "n_params")]
 
 
@@ -547,10 +550,25 @@ BUILDERS = [(function, name) for module in (encoder, model)
                          ids=[f"{f.__name__} {name}" for f, name in BUILDERS])
 def test_a_network_of_no_whole_number_of_anything_is_refused(function, name, wrong):
     told = inspect.signature(function).parameters.values()
-    given = {p.name: EXAMPLES[p.name] for p in told if p.default is p.empty}
+    given = {p.name: EXAMPLES[p.name] for p in told if p.name in EXAMPLES}
     function(**given)
     with pytest.raises(ValueError, match=f"^{name}={wrong!r}: expected .*whole number"):
         function(**given | {name: wrong})
+
+
+def test_a_network_from_a_seed_is_one_for_all_who_ask():
+    torch.manual_seed(4)
+    expected = torch.nn.Linear(3, 2).weight
+    torch.manual_seed(9)
+    before = torch.get_rng_state()
+    for ask in (core.seeded, inference.seeded):  # pages import it from either
+        assert torch.equal(ask(lambda: torch.nn.Linear(3, 2), 4).weight, expected)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_part_of_a_simulation_names_the_argument_that_decides():
+    with pytest.raises(ValueError, match="expected 15 a simulation, found 8; .*each="):
+        standard_error(np.zeros(8))
 
 
 @pytest.mark.parametrize("name", ("core", "data", "encoder", "model", "train",
