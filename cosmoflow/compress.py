@@ -137,7 +137,7 @@ def check_options(
     check_seed(seed)
     if box is not None: check_box(box)
     entropy_coders()  # the library may be missing
-    return Codec.from_prior(torch.ones(1, 1, 2, 1, 2), **options)
+    return Codec.from_prior(torch.ones(1, 1, 2, 1, 2, device="cpu"), **options)
 
 # %% ../nbs/tools/compress.ipynb #c17a00d3
 def _check_place(out: str | Path, maps: Any) -> None:

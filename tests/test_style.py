@@ -3,6 +3,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from runpy import run_path
 
 import pytest
 from conftest import ROOT
@@ -29,3 +30,11 @@ def test_finds_nothing_in_the_live_figures():
          "cosmoflow/web/jsconfig.json"],
         cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_each_mutant_replaces_a_text_that_stands_once():
+    "Else the run of mutants, which takes long and is seldom made, would stop there."
+    mutants = run_path(str(ROOT / "tests" / "mutate.py"))["MUTANTS"]
+    texts = {name: (ROOT / "cosmoflow" / f"{name}.py").read_text(encoding="utf-8")
+             for name in {module for module, *_ in mutants}}
+    assert not [(name, old) for name, old, *_ in mutants if texts[name].count(old) != 1]
