@@ -8,7 +8,8 @@ from safetensors.torch import load_file
 
 from cosmoflow import CosmoFlow
 from cosmoflow.data import MapData, Normalizer, lower_resolution
-from cosmoflow.vae import GDN, VAE, train_vae, vae_loss
+from cosmoflow.train import MapLoader
+from cosmoflow.vae import GDN, VAE, train_vae, vae_loss, validation_loss
 
 
 @pytest.fixture(scope="module")
@@ -79,3 +80,17 @@ def test_sizes_may_be_numpy_s(normalizer, tmp_path):
     pixels, channels, width = np.array([32, 4, 8])
     VAE(normalizer, pixels, channels, width).save_pretrained(tmp_path)
     assert VAE.from_pretrained(tmp_path).config == dict(pixels=32, channels=4, width=8)
+
+
+def test_the_validation_loss_does_not_depend_on_batches(data, normalizer):
+    "One best width for all maps, as if they were one batch."
+    model = small(normalizer).eval()
+    maps = np.array(data.maps[:40:3])
+    maps[0] *= 3  # not as well known as the others
+    val = MapLoader(MapData(maps, data.params[:1]), normalizer, torch.device("cpu"))
+    loss = lambda size: validation_loss(model, val, size,
+                                        torch.Generator().manual_seed(0))
+    noise = torch.randn(len(maps), 128, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad(): whole = vae_loss(val(torch.arange(14)), *model(
+        val(torch.arange(14)), noise))[0].item()
+    for size in (14, 5, 1): assert loss(size) == pytest.approx(whole, rel=1e-5)
