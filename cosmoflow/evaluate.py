@@ -98,11 +98,11 @@ METHODS = "summaries", "spectrum", "raw maps"  # what a regressor may see
 
 
 def _features(
-    model: CosmoFlow,  # encodes the maps
-    method: str,       # one of `METHODS`
-    part: MapData,     # its maps
-    check: bool,       # refuse maps that cannot be surface density
-) -> Any:              # (n, features), or a loader of maps
+    model: CosmoFlow,    # encodes the maps
+    method: str,         # one of `METHODS`
+    part: MapData,       # its maps
+    check: bool = True,  # refuse maps that cannot be surface density
+) -> Any:                # (n, features), or a loader of maps
     "What a regressor sees of a part of the data."
     see: dict[str, Callable[[], Any]] = {
         "summaries": lambda: model.summarise(part.maps, check=check).to(model.device),

@@ -13,12 +13,13 @@ WRITE_OFTEN = """
 import sys
 from cosmoflow.core import atomic_path
 for _ in range(40):
-    with atomic_path(sys.argv[1]) as tmp: tmp.write_text(sys.argv[2] * 1000)
+    with atomic_path(sys.argv[1]) as tmp:
+        tmp.write_text(sys.argv[2] * 1000, encoding="utf-8")
 """
 
 
 def assert_whole(folder, path, writers):
-    assert path.read_text() in {writer * 1000 for writer in writers}
+    assert path.read_text(encoding="utf-8") in {writer * 1000 for writer in writers}
     assert os.listdir(folder) == [path.name]
 
 
@@ -28,17 +29,17 @@ def test_a_thread_that_ends_first_leaves_the_file_of_the_other_alone(tmp_path, w
 
     def slow():
         with atomic_path(path) as tmp:
-            if writes == "early": tmp.write_text("s" * 1000)
+            if writes == "early": tmp.write_text("s" * 1000, encoding="utf-8")
             begun.set()
             assert ended.wait(60)
-            if writes == "late": tmp.write_text("s" * 1000)
+            if writes == "late": tmp.write_text("s" * 1000, encoding="utf-8")
 
     with ThreadPoolExecutor() as pool:
         written = pool.submit(slow)
         try:
             assert begun.wait(60)
-            with atomic_path(path) as tmp: tmp.write_text("f" * 1000)
-            assert path.read_text() == "f" * 1000
+            with atomic_path(path) as tmp: tmp.write_text("f" * 1000, encoding="utf-8")
+            assert path.read_text(encoding="utf-8") == "f" * 1000
         finally:
             ended.set()
         written.result()
@@ -48,8 +49,8 @@ def test_a_thread_that_ends_first_leaves_the_file_of_the_other_alone(tmp_path, w
 def test_a_block_within_a_block_writes_the_same_file(tmp_path):
     path = tmp_path / "a.x"
     with atomic_path(path) as outer:
-        outer.write_text("o" * 1000)
-        with atomic_path(path) as inner: inner.write_text("i" * 1000)
+        outer.write_text("o" * 1000, encoding="utf-8")
+        with atomic_path(path) as inner: inner.write_text("i" * 1000, encoding="utf-8")
     assert_whole(tmp_path, path, "o")
 
 
@@ -59,7 +60,7 @@ def test_many_threads_write_one_file(tmp_path):
     def write(name):
         gate.wait(60)
         for _ in range(25):
-            with atomic_path(path) as tmp: tmp.write_text(name * 1000)
+            with atomic_path(path) as tmp: tmp.write_text(name * 1000, encoding="utf-8")
 
     with ThreadPoolExecutor(8) as pool: list(pool.map(write, "abcdefgh"))
     assert_whole(tmp_path, path, "abcdefgh")
