@@ -39,11 +39,10 @@ from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 
 from .core import (BOX, Maps, check_counts, check_folder, progress,
-                            write_json)
+                            seeded, write_json)
 from .data import MapData, Normalizer, augment, open_maps
 from .encoder import SCALE
 from .flow import flow_matching_loss
-from .inference import seeded
 from .layers import between, periodic_pad
 from .model import CosmoFlow
 from .results import hardware

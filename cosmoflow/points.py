@@ -30,10 +30,9 @@ from torch import Tensor, nn
 from .core import (BOX, alone, atomic_path, check_amounts, check_box,
                             check_counts, check_fetched, check_finite, check_folder,
                             check_kind, check_seed, digest, evaluating, noise_source,
-                            progress, require_same_run, to_tensor)
+                            progress, require_same_run, seeded, to_tensor)
 from .data import deal_simulations
 from .flow import channel_mask, integrate
-from .inference import seeded
 from .model import Pretrained, check_sizes
 from .train import (epoch_generator, fill, learning, read_checkpoint,
                              save_checkpoint, write_log)

@@ -27,8 +27,8 @@ from .anomaly import Expectation
 from .core import (BOX, MAPS_PER_SIMULATION, Maps, as_stack, atomic_path,
                             check_amounts, check_counts, check_fetched, check_finite,
                             check_kind, check_seed, needs_extra, new_generator,
-                            read_json, to_tensor, write_json)
-from .inference import keep_best, seeded, spectrum_features
+                            read_json, seeded, to_tensor, write_json)
+from .inference import keep_best, spectrum_features
 from .model import CosmoFlow, find_model, read_weights
 from .plot import OKABE_ITO, styled
 from .train import learning

@@ -24,11 +24,10 @@ import torch
 from torch import Tensor
 
 from cosmoflow import CosmoFlow
-from cosmoflow.core import BOX, read_json, write_json
+from cosmoflow.core import BOX, read_json, seeded, write_json
 from cosmoflow.data import MapData, Normalizer, open_maps
 from cosmoflow.evaluate import compare, infer_parameters
-from cosmoflow.flow import Timetable, wave_bands
-from cosmoflow.inference import seeded
+from cosmoflow.flow import Timetable, _weigh_waves, wave_bands
 from cosmoflow.results import Result, record, records_folder
 from cosmoflow.scales import ChannelOrder, sorting_score, swap_changes
 from cosmoflow.train import TrainConfig, train
@@ -68,8 +67,7 @@ class Bands(Timetable):
 
     def velocity(self, way: Tensor, t: Tensor) -> Tensor:
         band = wave_bands(way.shape, self.channels).to(t.device)
-        waves = self.speed(t)[:, None, band] * torch.fft.rfft2(way.float())
-        return torch.fft.irfft2(waves, s=way.shape[-2:]).to(way.dtype)
+        return _weigh_waves(way, self.speed(t)[:, band])
 
 
 class NewestLearns(CosmoFlow):
