@@ -31,6 +31,7 @@ def count_peaks(
 ) -> Tensor:     # peaks below, between and above the `HEIGHTS`, (n, 9)
     """Counts the pixels that rise above their eight neighbours, by their height.
 
+    A pixel that ties with k of them at the top is 1 / (k + 1) of a peak.
     Raises `ValueError` for NaN, infinity, and a mean that is not above 0.
     """
     def count(maps: Tensor) -> Tensor:
@@ -40,11 +41,13 @@ def count_peaks(
             f"maps: expected a mean above 0 in each, found {mean.min().item():.3g}")
         height = (maps / mean).clamp_min(1e-3).log10()
         wrapped = F.pad(maps[:, None], (1, 1, 1, 1), mode="circular")
-        peak = maps == F.max_pool2d(wrapped, 3, 1)[:, 0]
+        top = maps == F.max_pool2d(wrapped, 3, 1)[:, 0]
+        ties = F.unfold(wrapped, 3) == maps.flatten(1)[:, None]  # with itself, too
+        peak = top.flatten(1) / ties.sum(1)
         edges = height.new_tensor(HEIGHTS)
         bins = torch.bucketize(height.contiguous(), edges, right=True)
         counts = height.new_zeros(len(height), len(HEIGHTS) + 1)
-        return counts.scatter_add_(1, bins.flatten(1), peak.flatten(1).to(height))
+        return counts.scatter_add_(1, bins.flatten(1), peak.to(height))
 
     return in_pieces(count, as_stack(maps, "n, H, W"))
 
