@@ -70,10 +70,11 @@ class Expectation(nn.Module):
     def __init__(self,
         given: int,  # numbers of a summary, C; 0: nothing is given
         asked: int,  # numbers to be expected, those of a fingerprint for example, F
+        each: int = MAPS_PER_SIMULATION,  # maps of a simulation, to be judged as one
     ):
+        check_counts(each=each)
         super().__init__()
-        self.given = given
-        self.each: int | None = None  # maps of a simulation of its fit, if known
+        self.given, self.each = given, int(each)
         terms = 1 + given + given * (given + 1) // 2  # of a parabola
         starts = {"mean": torch.zeros(asked), "std": torch.ones(asked),
                   "weights": torch.zeros(terms, asked),
@@ -84,7 +85,6 @@ class Expectation(nn.Module):
 def _rows(
     summary: Any,           # hoped to be of n maps, (n, C)
     fingerprint: Any,       # hoped to be theirs, (n, F)
-    each: int = 1,          # maps that are judged as one, in a row
     given: int | str = "C",  # C; a text: any
     asked: int | str = "F",  # F
 ) -> tuple[Tensor, Tensor]:  # both, as tensors
@@ -93,8 +93,7 @@ def _rows(
     n = len(fingerprint)
     nothing = given in (0, "C") and tuple(summary.shape) == (n, 0)
     if not nothing: summary = to_tensor(summary, f"{n}, {given}", "summary")
-    if n % each == 0: return summary, fingerprint
-    raise ValueError(f"fingerprint: expected {each} of each simulation, found {n}")
+    return summary, fingerprint
 
 # %% ../nbs/course/15_anomaly.ipynb #a16c0061
 @patch
@@ -115,7 +114,7 @@ def residual(self: Expectation,
     Raises `ValueError` for other numbers than it was fitted to.
     """
     columns = self.given, len(self.mean)
-    summary, fingerprint = _rows(summary, fingerprint, 1, *columns)
+    summary, fingerprint = _rows(summary, fingerprint, *columns)
     expected = parabola(summary.to(self.weights)) @ self.weights
     return self.scaled(fingerprint) - expected
 
@@ -137,6 +136,16 @@ def _blend(
     size = torch.linalg.solve(like, own).diag().mean()
     return (1 - part) * own + part * size * like
 
+# %% ../nbs/course/15_anomaly.ipynb #a16c00a3
+def _by_simulation(
+    rows: Tensor,  # of maps, whole simulations in a row, (n, ...)
+    each: int,     # maps of one simulation
+) -> Tensor:       # (n / each, each, ...)
+    "Rows of each simulation. Raises `ValueError` for a part of one."
+    if len(rows) % each == 0: return rows.unflatten(0, (-1, each))
+    raise ValueError(f"fingerprint: expected {each} of each simulation, "
+                     f"found {len(rows)}")
+
 # %% ../nbs/course/15_anomaly.ipynb #a16c0063
 @patch(cls_method=True)
 def fit(cls: Expectation,
@@ -148,19 +157,17 @@ def fit(cls: Expectation,
 
     Raises `ValueError` for NaN, infinity, other shapes, and a part of a simulation.
     """
-    check_counts(each=each)
-    summary, fingerprint = _rows(summary, fingerprint, each)
+    summary, fingerprint = _rows(summary, fingerprint)
     for name, given in (("summary", summary), ("fingerprint", fingerprint)):
         check_finite(name, given, "look at the maps that it is of")
-    new = cls(summary.shape[1], fingerprint.shape[1])
-    new.each = int(each)
+    new = cls(summary.shape[1], fingerprint.shape[1], each)
     fingerprint = fingerprint.to(new.mean)
     new.mean, new.std = fingerprint.mean(0), fingerprint.std(0).clamp_min(1e-12)
     terms = parabola(summary.to(new.mean))
     new.weights = torch.linalg.lstsq(terms, new.scaled(fingerprint)).solution
     residual = new.residual(summary, fingerprint)
     new.scatter = _covariance(residual)
-    means = residual.unflatten(0, (-1, each)).mean(1)
+    means = _by_simulation(residual, each).mean(1)
     new.mean_scatter = _blend(_covariance(means), new.scatter)
     return new
 
@@ -187,13 +194,12 @@ def surprise(self: Expectation,
     number of maps than it was fitted to.
     """
     check_counts(together=together)
-    summary, fingerprint = _rows(summary, fingerprint, together)
-    if together not in (1, self.each or together): raise ValueError(
+    if together not in (1, self.each): raise ValueError(
         f"together={together}: expected 1, or {self.each}, the maps of each simulation "
         "that this expectation was fitted to")
     residual = self.residual(summary, fingerprint)
     if together == 1: return chi_square(residual, self.scatter)
-    return chi_square(residual.unflatten(0, (-1, together)).mean(1), self.mean_scatter)
+    return chi_square(_by_simulation(residual, together).mean(1), self.mean_scatter)
 
 # %% ../nbs/course/15_anomaly.ipynb #a16c0034
 def held_out_surprise(
@@ -208,12 +214,12 @@ def held_out_surprise(
     simulations.
     """
     check_counts(each=each, folds=folds)
-    summary, fingerprint = _rows(summary, fingerprint, each)
-    sims = len(summary) // each
+    rows = _rows(summary, fingerprint)
+    by_sim = [_by_simulation(x.double(), each) for x in rows]
+    sims = len(by_sim[0])
     if not 2 <= folds <= sims:
         raise ValueError(f"folds={folds}: expected 2 to the {sims} simulations")
     one, together = torch.zeros(sims, each).double(), torch.zeros(sims).double()
-    by_sim = [x.double().unflatten(0, (sims, each)) for x in (summary, fingerprint)]
     for fold in range(folds):
         out = torch.arange(sims) % folds == fold
         seen = [x[~out].flatten(0, 1) for x in by_sim]
@@ -240,6 +246,7 @@ class Detector:
     def fit(cls,
         model: CosmoFlow,  # a trained model
         data: MapData,     # cold maps, of which the fingerprint is to be known
+        check: bool = True,  # refuse maps that cannot be surface density
     ) -> Self:
         "Learns what cold maps look like. Raises `ValueError` for too few simulations."
         check_kind("model", model, CosmoFlow)
@@ -248,7 +255,8 @@ class Detector:
         if data.n_sims < 2 * bins:
             raise ValueError(f"data: expected {2 * bins} simulations or more for the "
                              f"{bins} numbers of a fingerprint, found {data.n_sims}")
-        measured = model.summarise(data.maps).cpu(), fingerprint(data.maps, data.box)
+        summary = model.summarise(data.maps, check=check).cpu()
+        measured = summary, fingerprint(data.maps, data.box)
         cold = [scores.sort().values for scores in held_out_surprise(*measured, each)]
         expected = Expectation.fit(*measured, each)
         return cls(model, expected, (cold[0], cold[1]), each, data.box, data.pixels)

@@ -220,10 +220,11 @@ class MapCheck(nn.Module):
     def __init__(self,
         features: int,  # numbers of a map, F
         bins: int,      # of its spectrum, S
+        each: int = MAPS_PER_SIMULATION,  # maps of one simulation
     ):
         super().__init__()
-        self.usual = Expectation(0, features)        # of summaries, given nothing
-        self.expected = Expectation(features, bins)  # of spectra, given summaries
+        self.usual = Expectation(0, features, 1)  # of summaries, given nothing
+        self.expected = Expectation(features, bins, each)  # of spectra, given these
         largest = torch.finfo(torch.float32).max  # no limit yet
         self.register_buffer("limits", torch.full((3,), largest).double())
 
@@ -243,9 +244,12 @@ def learn(self: MapCheck,
     x: Tensor, power: Tensor,  # of training maps, (n, F) and (n, S)
     x_held: Tensor, power_held: Tensor,  # of maps that the encoder never saw
     rate: float = 0.01,        # share of good maps that are called unlike
-    each: int = MAPS_PER_SIMULATION,  # maps of one simulation, which follow each other
 ) -> MapCheck:                 # itself
-    "Learns what training maps look like, and how far held-out ones are from that."
+    """Learns what training maps look like, and how far held-out ones are from that.
+
+    Maps of one simulation follow each other. Raises `ValueError` for a part of one.
+    """
+    each = self.expected.each
     self.usual = Expectation.fit(x[:, :0], x, each=1)
     self.expected = Expectation.fit(x, power, each)
     one = self.distances(x_held, power_held).quantile(1 - rate / 2, dim=0)
@@ -267,10 +271,9 @@ def forward(self: MapCheck,
 def whole(self: MapCheck,
     x: Tensor,      # summaries of maps, whole simulations in a row, (n, F)
     power: Tensor,  # their spectra, (n, S)
-    each: int = MAPS_PER_SIMULATION,  # maps of one simulation
-) -> Tensor:        # True: not like the training simulations, (n / each,)
+) -> Tensor:        # True: not like the training simulations, one for each
     "Whether the mean residual of each simulation lies beyond its limit."
-    return ~(self.expected.surprise(x, power, each) <= self.limits[2])
+    return ~(self.expected.surprise(x, power, self.expected.each) <= self.limits[2])
 
 # %% ../nbs/course/16_posterior.ipynb #5b150060
 @patch
@@ -301,6 +304,7 @@ def fit(self: Posterior,
     x_val: Tensor, theta_val: Tensor,  # others, which decide on the epoch
     epochs: int = 20,                  # as `fit_flow` takes it
     seed: int = 0,                     # of weights and batches
+    lr: float = 2e-3,                  # as `fit_flow` takes it
 ) -> Posterior:                        # itself
     """Trains the flow on summaries. It is sharp, and too sure of itself: see `widen`.
 
@@ -320,7 +324,7 @@ def fit(self: Posterior,
     fresh = seeded(lambda: build_flow(x.shape[2] + 1, *sizes), seed)
     self.flow.load_state_dict(fresh.state_dict())
     fit_flow(self.flow, self.scaled(x), theta, self.scaled(x_val), theta_val, epochs,
-             seed=seed)
+             lr, seed)
     return self
 
 # %% ../nbs/course/16_posterior.ipynb #5b150062

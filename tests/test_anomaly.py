@@ -109,9 +109,11 @@ def test_numbers_of_other_maps_are_refused(kind):
             ask(summary[:, :2], prints)
         with pytest.raises(ValueError, match=r"^fingerprint: expected shape \(n, 6\)"):
             ask(summary, prints[:, :1])
-    for ask in (known.surprise, Expectation.fit, held_out_surprise):
-        with pytest.raises(ValueError, match="^fingerprint: expected 7 of each"):
+    for ask in (Expectation.fit, held_out_surprise):
+        with pytest.raises(ValueError, match="^fingerprint: expected 7 of each .* 20$"):
             ask(summary, prints, 7)
+    with pytest.raises(ValueError, match="^fingerprint: expected 5 of each .* 18$"):
+        known.surprise(summary[:18], prints[:18], 5)
 
 
 @pytest.mark.parametrize("fill", (0, -1))
@@ -215,7 +217,15 @@ def test_what_cannot_be_judged_is_refused(detector):
 
 def test_maps_are_judged_by_as_many_as_their_expectation_was_fitted_to():
     summary, prints, _ = draw(20, 4, each=5)
-    known = Expectation.fit(summary, prints, 5)
+    fitted, loaded = Expectation.fit(summary, prints, 5), Expectation(3, 6, 5)
+    loaded.load_state_dict(fitted.state_dict())
     message = "^together=10: expected 1, or 5, the maps of each simulation"
-    with pytest.raises(ValueError, match=message): known.surprise(summary, prints, 10)
-    assert len(known.surprise(summary, prints, 5)) == 20
+    for known in (fitted, loaded):
+        with pytest.raises(ValueError, match=message):
+            known.surprise(summary, prints, 10)
+        assert len(known.surprise(summary, prints, 5)) == 20
+    with pytest.raises(ValueError, match="^together=5: expected 1, or 15, the maps"):
+        Expectation(3, 6).surprise(summary, prints, 5)
+    for each in (0, 1.5):
+        with pytest.raises(ValueError, match=f"^each={each}: expected a whole number"):
+            Expectation(3, 6, each)

@@ -1,17 +1,20 @@
 """What no map is in, but may be wrong all the same: seeds, counts, names, tables."""
 import inspect
 import math
+import re
+from functools import partial
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from conftest import randomised
 
-from cosmoflow.anomaly import Expectation, held_out_surprise
+from cosmoflow.anomaly import Detector, Expectation, held_out_surprise
 from cosmoflow.core import new_generator, noise_source, standard_error
 from cosmoflow.data import (MapData, deal_simulations, download, open_maps,
                             split_simulations)
-from cosmoflow.evaluate import compare
+from cosmoflow.evaluate import compare, evaluate
 from cosmoflow.export import halved_safely
 from cosmoflow.inference import relative_error
 from cosmoflow.plot import figure, plot_spectra
@@ -194,3 +197,41 @@ def test_a_figure_compares_as_many_maps_of_one_size():
         with pytest.raises(ValueError, match=f"^show={show}: expected a whole number"):
             figure(MAPS, {"other": MAPS}, show=show)
     assert not plt.get_fignums()
+
+
+MODEL = randomised(channels=2, steps=1)
+ODD = open_maps("PM", "LH", sims=slice(0, 40), pixels=16)
+ODD = MapData(1e10 * ODD.maps[:], ODD.params)  # in units that no model was trained for
+NOISE = torch.zeros(40, 2), torch.randn(40, 19)
+DETECTOR = Detector(MODEL, Expectation.fit(*NOISE, 5), 2 * (torch.ones(9),), pixels=16)
+ADVISED = {  # what refuses these maps, or a part of a simulation
+    "Detector.fit": partial(Detector.fit, MODEL, ODD),
+    "Detector.score": partial(DETECTOR.score, ODD.maps),
+    "Detector.p_value": partial(DETECTOR.p_value, ODD.maps[:7], together=True),
+    "encode": partial(MODEL.encode, ODD.maps),
+    "summarise": partial(MODEL.summarise, ODD.maps),
+    "reconstruct": partial(MODEL.reconstruct, ODD.maps),
+    "fit_prior": partial(MODEL.fit_prior, ODD.maps),
+    "evaluate": partial(evaluate, MODEL, ODD, steps=1),
+    "standard_error": partial(standard_error, ROWS[:7]),
+    "stacked_ratio": partial(stacked_ratio, ROWS[:7], ROWS[:7]),
+    "relative_error": partial(relative_error, ROWS[:7], ROWS[:7]),
+    "compare": partial(compare, MAPS[:7], MAPS[:7]),
+    "figure": partial(figure, MAPS[:8], {"a": MAPS[:8]}),
+    "decode": partial(MODEL.decode, ROWS[:7, :2, None, None], generator=3),
+}
+
+
+@pytest.mark.parametrize("function", ADVISED)
+def test_an_error_advises_no_argument_that_the_function_does_not_have(function):
+    ask = ADVISED[function]
+    with pytest.raises(ValueError) as refused: ask()
+    advice = str(refused.value).partition(";")[2]
+    advised = {a or b for a, b in re.findall(r"\b(\w+)=|set (\w+)$", advice)}
+    assert advised and advised <= set(inspect.signature(ask.func).parameters)
+    plt.close("all")
+
+
+def test_a_detector_of_odd_maps_is_made_as_the_error_says():
+    found = Detector.fit(MODEL, ODD, check=False)
+    assert (found.p_value(ODD.maps[:15], True, check=False) > 0.1).all()

@@ -252,6 +252,29 @@ def test_check_keeps_its_rate_and_sees_what_does_not_fit():
     assert check(x + 30, power).all()
 
 
+def test_a_check_from_disk_knows_how_many_maps_a_simulation_has(shipped, tmp_path):
+    draw = torch.Generator().manual_seed(0)
+    numbers = [torch.randn(100, n, generator=draw) for n in (3, 4)]
+    learned = MapCheck(3, 4, each=5).learn(*numbers, *numbers)
+    loaded = MapCheck(3, 4, each=5)
+    loaded.load_state_dict(learned.state_dict())
+    for check in (learned, loaded):
+        assert len(check.whole(*numbers)) == 20
+        with pytest.raises(ValueError, match="^fingerprint: expected 5 of each simula"):
+            check.whole(numbers[0][:98], numbers[1][:98])
+    shipped.save_pretrained(tmp_path)
+    for found in (shipped, Posterior.from_pretrained(tmp_path)):
+        with pytest.raises(ValueError, match="^together=5: expected 1, or 15, the map"):
+            found.check.expected.surprise(torch.ones(20, 8), torch.ones(20, 34), 5)
+
+
+def test_a_rate_that_is_too_high_can_be_lowered_as_the_message_says():
+    parts = *known(40, 3, 0)[::-1], *known(20, 3, 1)[::-1]
+    with pytest.raises(FloatingPointError, match=r"try a lower lr than 1e\+30"):
+        Posterior(**SMALL).fit(*parts, epochs=2, lr=1e30)
+    Posterior(**SMALL).fit(*parts, epochs=2, lr=1e-3)
+
+
 def test_warm_maps_are_told_apart_and_cold_ones_pass(base, shipped):
     cold = infer(base, shipped, CV.maps[::5], draws=10)
     assert cold.unlike.float().mean() < 0.08
