@@ -6,14 +6,15 @@ Docs: https://cosmoflow.github.io/cosmoflow/course/data.html"""
 
 # %% auto #0
 __all__ = ['HYDRO_SUITES', 'SUITES', 'SETS', 'FIELDS', 'CMD_PARAMS', 'CMD_URL', 'default_field', 'map_path', 'param_path',
-           'MapData', 'batches', 'lower_resolution', 'open_maps', 'deal_simulations', 'split_simulations', 'Normalizer',
-           'augment', 'download']
+           'MapData', 'batches', 'lower_resolution', 'write_maps', 'check_output', 'open_maps', 'deal_simulations',
+           'split_simulations', 'Normalizer', 'augment', 'download']
 
 # %% ../nbs/course/02_data.ipynb #7df5ed6a
 import math
+import os
 import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from importlib.resources import files
@@ -27,9 +28,9 @@ from fastcore.basics import patch
 from torch import Tensor
 
 from .core import (BOX, MAPS_PER_SIMULATION, Fields, Maps, MapView, alone,
-                            as_stack, check_box, check_counts, check_fetched,
-                            check_folder, check_seed, in_pieces, maps_at_once, pieces,
-                            to_tensor)
+                            as_stack, atomic_path, check_box, check_counts,
+                            check_fetched, check_folder, check_other_file, check_seed,
+                            in_pieces, maps_at_once, pieces, to_tensor)
 from .fetch import check_address, fetch_file
 
 # %% ../nbs/course/02_data.ipynb #a7a789c7
@@ -320,6 +321,46 @@ def lower_resolution(
     f = _factor(as_stack(maps, "n, H, H").shape[-1], pixels)
     blocks = (batch.reshape(-1, pixels, f, pixels, f) for batch in batches(maps))
     return np.concatenate([block.mean((2, 4)) for block in blocks])
+
+# %% ../nbs/course/02_data.ipynb #e72af125
+def write_maps(
+    path: str | Path,                # a .npy file, to appear whole or not at all
+    shape: tuple[int, int, int],     # of all maps, (n, H, W)
+    parts: Iterable[np.ndarray],     # the maps piece by piece, each (some of n, H, W)
+) -> None:
+    """Writes maps as float32, piece by piece: they need not fit into memory.
+
+    Raises `ValueError` for more or fewer pixels than `shape` has, `OSError` that names
+    the file, say on a full disk.
+    """
+    header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+    # No memory map: on a full disk, writing to one ends the process by a bus error.
+    with atomic_path(path) as tmp, tmp.open("wb") as f:
+        np.lib.format.write_array_header_1_0(f, header)
+        bytes_of = (f.write(np.asarray(part, "<f4").tobytes()) for part in parts)
+        pixels = sum(bytes_of) // 4
+        if pixels != math.prod(shape):
+            raise ValueError(f"{path}: expected {math.prod(shape)} pixels, for maps of "
+                             f"shape {shape}, found {pixels}; give the whole maps")
+
+# %% ../nbs/course/02_data.ipynb #1a4b2b8d
+def check_output(
+    path: str | Path,                  # a file to be written
+    source: str | Path | None = None,  # the file that is read meanwhile, if any
+) -> None:
+    """Checks that a file can be written. It leaves nothing.
+
+    Raises `OSError` for a folder or a device and where no file can be made,
+    `ValueError` for `source` itself, through a link, too.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_file():
+        what = "folder" if path.is_dir() else "pipe or a device"
+        raise IsADirectoryError(f"{path}: expected a file, but it is a {what}; "
+                                "choose another place")
+    real = Path(os.path.realpath(path)) if path.is_symlink() else path
+    check_folder(real.parent)  # of a link: where it leads
+    if source: check_other_file(path, source)
 
 # %% ../nbs/course/02_data.ipynb #72eaa90c
 def _as_float32(
@@ -689,9 +730,12 @@ def download(
     folders = [f"{suite}/", *(["Nbody/"] if suite.startswith("Nbody_") else []), ""]
     tables = _param_paths(root, suite, set)
     maps = map_path(root, suite, set, field)
-    check = partial(_check_table, suite=suite, set=set, maps=maps)
-    for paths, good in (([maps], _load_maps), (tables, check)):
+
+    def fetch(paths: list[Path], check: Callable[[Path], object]) -> None:
         places = {f"{base}/{at}{path.name}": path for path in paths for at in folders}
-        _fetch_any(places, good, tries, wait)
-        _load_maps(maps)  # it may have been there, and the table must fit it
+        _fetch_any(places, check, tries, wait)
+
+    fetch([maps], _load_maps)
+    _load_maps(maps)  # they may have been there, and the table must fit them
+    fetch(tables, partial(_check_table, suite=suite, set=set, maps=maps))
     return open_maps(suite, set, root, field)

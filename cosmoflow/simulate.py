@@ -30,7 +30,7 @@ from torch.quasirandom import SobolEngine
 from .core import (BOX, MAPS_PER_SIMULATION, SLABS, alone, atomic_path,
                             check_box, check_counts, check_folder, digest, needs_extra,
                             progress, read_json, require_same_run, write_json)
-from .data import default_field, map_path, param_path
+from .data import default_field, map_path, param_path, write_maps
 
 # %% ../nbs/course/01_simulate.ipynb #b0acfc3c
 def _need_pmpp() -> None:
@@ -396,15 +396,11 @@ def _assemble(out: Path, set: str, table: SimulationTable, run: dict) -> Path:
     parts, pixels = _parts(out, set), run["settings"]["pixels"]
     sims = list(parts)
     maps, params = map_path(out, "PM", set), param_path(out, "PM", set)
-    header = {"descr": "<f4", "fortran_order": False,
-              "shape": (len(sims) * MAPS_PER_SIMULATION, pixels, pixels)}
-    # Piece by piece: writing to a memory map would end in a bus error on a full disk.
-    with atomic_path(maps) as tmp, atomic_path(params) as tmp_params:
-        with tmp.open("wb") as f:
-            np.lib.format.write_array_header_1_0(f, header)
-            for path in parts.values():
-                f.write(_open_part(path, run).get_tensor("maps").tobytes())
-        np.savetxt(tmp_params, table.params[sims], fmt="%.5f",
+    shape = len(sims) * MAPS_PER_SIMULATION, pixels, pixels
+    stored = (_open_part(path, run).get_tensor("maps") for path in parts.values())
+    write_maps(maps, shape, stored)
+    with atomic_path(params) as tmp:
+        np.savetxt(tmp, table.params[sims], fmt="%.5f",
                    header=" ".join(table.param_names))
     names = "cosmoflow", "pmpp", "jax", "numpy"
     manifest = {"run": run, "simulations": sims, "seeds": table.seeds[sims].tolist(),

@@ -378,11 +378,43 @@ def test_what_cannot_be_is_refused_before_a_prior_is_measured(
     assert os.listdir() == ["folder"]
 
 
-@pytest.mark.parametrize("given", ({"seed": -1}, {"box": -1.0}))
+@pytest.mark.parametrize("given", (
+    {"seed": -1}, {"box": -1.0}, {"step": 0.22}, {"tilt": 0.1, "means": 0.2},
+    {"zone": "0.6"}, {"rotate": False}))
 def test_a_codec_of_your_own_leaves_the_rest_to_be_checked(
         model, codec, tmp_path, given):
-    with pytest.raises(ValueError, match=next(iter(given))):
+    "And what it has itself is not to be given once more: it would have no effect."
+    said = ", ".join(given)
+    if said not in ("seed", "box"): said += ": expected none beside codec="
+    with pytest.raises(ValueError, match=said):
         compress(model, MAPS, tmp_path / "a.cflow", codec=codec, **given)
+    assert not os.listdir(tmp_path)
+
+
+NO_FILE = {  # what lies where a file is to be written, and what is said
+    "folder": (Path.mkdir, "expected a file, but it is a folder"),
+    "pipe": (os.mkfifo, "expected a file, but it is a pipe or a device"),
+    "link to a folder": (lambda path: path.symlink_to("."), "but it is a folder"),
+    "below a file": (lambda path: path.parent.rmdir() or path.parent.touch(),
+                     "is a file; choose another"),
+}
+
+
+@pytest.mark.parametrize("what", NO_FILE)
+def test_where_no_file_can_be_is_said_before_any_work(
+        model, file, tmp_path, monkeypatch, what):
+    def worked(*_, **__): raise AssertionError("worked")
+    for name in ("make_codec", "check_options", "weights_digest", "from_symbols"):
+        monkeypatch.setattr(module, name, worked)
+    out = tmp_path / "folder" / "out"
+    out.parent.mkdir()
+    make, message = NO_FILE[what]
+    make(out)
+    for call in (lambda: compress(model, MAPS, out), lambda: decompress(file, out)):
+        with pytest.raises(OSError, match=message): call()
+    with pytest.raises(FileNotFoundError, match="none.cflow"):
+        decompress(tmp_path / "none.cflow", tmp_path / "maps.npy")
+    assert sorted(os.listdir(tmp_path)) == ["folder", "maps.cflow"]
 
 
 TO_THE_END = {  # what became of a file of many blocks, and what is said

@@ -5,6 +5,7 @@ import hashlib
 import http.server
 import io
 import math
+import os
 import subprocess
 import sys
 import threading
@@ -19,10 +20,11 @@ import torch
 from conftest import full_disk
 from hypothesis import given, settings, strategies as st
 
+from cosmoflow import data as data_module
 from cosmoflow.core import BOX, MapView
 from cosmoflow.data import (MapData, Normalizer, augment, batches, deal_simulations,
                             download, lower_resolution, map_path, open_maps, param_path,
-                            split_simulations)
+                            split_simulations, write_maps)
 from cosmoflow.fetch import _SafeRedirects, fetch_file
 
 
@@ -930,3 +932,47 @@ def test_batches_cover_everything():
     assert np.concatenate(list(batches(maps))).ravel().tolist() == list(range(1300))
     view = MapView(maps, [5, 3, 900])
     assert np.concatenate(list(batches(view, size=2))).ravel().tolist() == [5, 3, 900]
+
+
+PARTS = {"one map too few": [2, 1], "one too many": [2, 2, 1], "none": []}
+
+
+@pytest.mark.parametrize("kind", (np.float32, np.float64, ">f4", np.int32))
+def test_maps_written_piece_by_piece_are_those_written_at_once(tmp_path, kind):
+    maps = np.arange(4 * 16).reshape(4, 4, 4).astype(kind)
+    write_maps(tmp_path / "a.npy", maps.shape, (maps[i:i + 3] for i in (0, 3)))
+    np.save(tmp_path / "b.npy", maps.astype(np.float32))
+    written, saved = ((tmp_path / name).read_bytes() for name in ("a.npy", "b.npy"))
+    assert written == saved
+
+
+@pytest.mark.parametrize("what", PARTS)
+def test_maps_that_are_not_all_there_make_no_file(tmp_path, what):
+    (tmp_path / "maps.npy").write_bytes(b"old")
+    parts = (np.ones((n, 4, 4), np.float32) for n in PARTS[what])
+    with pytest.raises(ValueError, match="maps.npy: expected 64 pixels, .* found "):
+        write_maps(tmp_path / "maps.npy", (4, 4, 4), parts)
+    assert os.listdir(tmp_path) == ["maps.npy"]
+    assert (tmp_path / "maps.npy").read_bytes() == b"old"
+
+
+def test_a_full_disk_leaves_no_half_written_maps(tmp_path):
+    parts = (np.ones((1, 64, 64), np.float32) for _ in range(9))
+    with full_disk(40_000), pytest.raises(OSError, match="maps.npy: it could not be"):
+        write_maps(tmp_path / "maps.npy", (9, 64, 64), parts)
+    assert not os.listdir(tmp_path)
+
+
+def test_a_download_opens_the_maps_no_more_often_than_it_must(
+        tmp_path, server, monkeypatch):
+    "As they came, beside the table, and to give them; each look is a look at a disk."
+    seen, load = [], data_module._load_maps
+    def note(path):
+        seen.append(path.name)
+        return load(path)
+    monkeypatch.setattr(data_module, "_load_maps", note)
+    get(server, tmp_path)
+    assert len(seen) == 4, seen  # of a new file, also before it takes its name
+    seen.clear()
+    get(server, tmp_path)
+    assert len(seen) == 2, seen  # before the table, and to give them
