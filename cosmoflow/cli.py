@@ -366,18 +366,12 @@ def _load_model(name: str) -> "CosmoFlow":
 
 # %% ../nbs/tools/cli.ipynb #aa5046bf
 def _check_output(path: Path, suffix: str = ".npy", source: Path | None = None) -> None:
-    "Raises an error if no file can be written there, or only over its source."
-    from cosmoflow.core import check_folder, check_other_file
+    "Raises an error for another suffix, and for what `check_output` refuses."
+    from cosmoflow.data import check_output
 
     if path.suffix != suffix:
         raise ValueError(f"{path}: expected an output name that ends in {suffix}")
-    if path.exists() and not path.is_file():
-        what = "folder" if path.is_dir() else "pipe or a device"
-        raise IsADirectoryError(f"{path}: expected a file, but it is a {what}; "
-                                "choose another place")
-    real = Path(os.path.realpath(path)) if path.is_symlink() else path
-    check_folder(real.parent)  # of a link: where it leads
-    if source: check_other_file(path, source)
+    check_output(path, source)
 
 # %% ../nbs/tools/cli.ipynb #aa5046b2
 _RUN = "log.csv", "checkpoint.safetensors", "model.safetensors", "config.json"

@@ -399,8 +399,8 @@ def _assemble(out: Path, set: str, table: SimulationTable, run: dict) -> Path:
     shape = len(sims) * MAPS_PER_SIMULATION, pixels, pixels
     stored = (_open_part(path, run).get_tensor("maps") for path in parts.values())
     write_maps(maps, shape, stored)
-    with atomic_path(params) as tmp:
-        np.savetxt(tmp, table.params[sims], fmt="%.5f",
+    with atomic_path(params) as tmp_params:
+        np.savetxt(tmp_params, table.params[sims], fmt="%.5f",
                    header=" ".join(table.param_names))
     names = "cosmoflow", "pmpp", "jax", "numpy"
     manifest = {"run": run, "simulations": sims, "seeds": table.seeds[sims].tolist(),
