@@ -9,7 +9,7 @@ from pytest import fixture, mark
 
 from cosmoflow.core import read_json
 from cosmoflow.data import Normalizer, open_maps
-from cosmoflow.flow import Timetable
+from cosmoflow.flow import Bands
 
 EXPERIMENTS = Path(__file__).resolve().parents[1] / "nbs" / "experiments"
 
@@ -57,17 +57,13 @@ def test_timetables_measures_a_training_once(tmp_path, monkeypatch, study, way):
 
 
 def test_bands_with_other_times_keep_the_rules_of_the_path(study):
-    "As they are by default they are `bands`; all end at the map, at the speed told."
-    t = torch.cat([torch.rand(32), torch.arange(16) / 16])
-    x0, x1 = torch.randn(2, len(t), 1, 32, 32)
-    same, known = study.Bands(), Timetable("bands")
-    assert torch.equal(same.mask(t), known.mask(t))
-    for ours, theirs in zip(same.path(x0, x1, t), known.path(x0, x1, t)):
-        assert torch.allclose(ours, theirs, atol=1e-5)
-    t, x0, x1, step = 0.98 * t.double(), x0.double(), x1.double(), 1e-7
+    "All end at the map, at the speed told."
+    t = 0.98 * torch.cat([torch.rand(32), torch.arange(16) / 16]).double()
+    x0, x1 = torch.randn(2, len(t), 1, 32, 32).double()
+    step = 1e-7
     for way in study.WAYS.values():
         if way.bands is None: continue
-        times = study.Bands(**way.bands)
+        times = Bands(**way.bands)
         assert torch.allclose(times.path(x0, x1, torch.ones_like(t))[0], x1)
         (x, speed), (later, _) = (times.path(x0, x1, now) for now in (t, t + step))
         wrong = ((later - x) / step - speed).abs().flatten(1).amax(1) > 1e-3

@@ -1,6 +1,7 @@
 """Timetables: when each channel is live, when each wave moves, and who must know."""
 import csv
 import math
+from copy import deepcopy
 
 import pytest
 import torch
@@ -9,8 +10,8 @@ from conftest import randomised
 from cosmoflow import CosmoFlow
 from cosmoflow.data import Normalizer, open_maps
 from cosmoflow.distill import distill
-from cosmoflow.flow import (TIMETABLES, Timetable, channel_mask, flow_matching_loss,
-                            integrate, straight_path, wave_bands)
+from cosmoflow.flow import (TIMETABLES, Bands, Timetable, channel_mask,
+                            flow_matching_loss, integrate, straight_path, wave_bands)
 from cosmoflow.train import Objective, TrainConfig, train
 
 NORM = Normalizer(11.0, 0.5, 1e8)
@@ -156,6 +157,45 @@ def test_bands_ask_for_steps_that_fit():
             model.decode(draw(1, 8, 1, 1), solver=solver)
         with pytest.raises(ValueError, match=f"solver='{solver}': expected euler or"):
             CosmoFlow(NORM, solver=solver, timetable="bands")
+
+
+@pytest.mark.parametrize("parts, early, windows", [
+    ((1, 1, 1, 1, 1, 1, 1, 9), 0, [*((c, c + 1) for c in range(7)), (7, 16)]),
+    ((2, 2, 2, 18), 1, [(0, 2), (1, 4), (3, 6), (5, 24)]),
+    ((4, 3, 9), 2, [(0, 4), (2, 7), (5, 16)])])
+def test_bands_may_have_other_times(parts, early, windows):
+    "Each band moves in its window, and its channel is live then."
+    times = Bands(channels=len(parts), parts=parts, early=early)
+    t, total = TIMES.double(), sum(parts)
+    progress, speed = times.progress(t), times.speed(t)
+    for now, came, moves in zip((total * t).tolist(), progress, speed):
+        for c, (begin, end) in enumerate(windows):
+            live = begin <= now < end or now == end == total
+            share = (min(max(now, begin), end) - begin) / (end - begin)
+            assert came[c].item() == pytest.approx(share)
+            assert moves[c].item() == pytest.approx(live * total / (end - begin))
+    assert torch.equal(times.mask(t)[:, :, 0, 0], (speed > 0).double())
+    x0, x1 = draw(2, 1, 32, 32).double(), draw(2, 1, 32, 32, seed=1).double()
+    assert times.whole_steps(total - 1) == total
+    for solver in ("euler", "midpoint"):
+        times.check_sampling(total, solver)
+        velocity = lambda t, x: times.velocity(x1 - x0, t[None])
+        torch.testing.assert_close(integrate(velocity, x0, total, solver), x1)
+    with pytest.raises(ValueError, match=f"expected a multiple of {total} with"):
+        times.check_sampling(total + 1, "euler")
+
+
+def test_the_name_picks_the_class():
+    "And the same times, told one by one, give the same to the last bit."
+    named, told = Timetable("bands", 5), Bands(channels=5, parts=(1, 1, 1, 1, 6))
+    assert type(named) is Bands and named == Bands(channels=5) == deepcopy(named)
+    assert type(Timetable("open", 5)) is Timetable
+    t, x0, x1 = TIMES[:4], draw(4, 1, 32, 32), draw(4, 1, 32, 32, seed=1)
+    assert torch.equal(named.mask(t), told.mask(t))
+    for ours, theirs in zip(named.path(x0, x1, t), told.path(x0, x1, t)):
+        assert torch.equal(ours, theirs)
+    with pytest.raises(ValueError, match=r"parts=\(1, 2\): expected 5, one a band"):
+        Bands(channels=5, parts=(1, 2))
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,6 @@ import argparse
 import csv
 from collections import defaultdict
 from dataclasses import dataclass, field
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -27,47 +26,13 @@ from cosmoflow import CosmoFlow
 from cosmoflow.core import BOX, read_json, seeded, write_json
 from cosmoflow.data import MapData, Normalizer, open_maps
 from cosmoflow.evaluate import compare, infer_parameters
-from cosmoflow.flow import Timetable, _weigh_waves, wave_bands
+from cosmoflow.flow import Bands
 from cosmoflow.results import Result, record, records_folder
 from cosmoflow.scales import ChannelOrder, sorting_score, swap_changes
 from cosmoflow.train import TrainConfig, train
 
 EPOCHS, WIDTH = 10, 16  # of each training, unless told otherwise; of the UNet
 MODES = 1, 2, 4
-
-
-@dataclass(frozen=True)
-class Bands(Timetable):
-    "The timetable `bands` with other times. A band may begin before the last one ends."
-    name: str = "bands"
-    parts: tuple[int, ...] = (1, 1, 1, 1, 1, 1, 1, 9)  # how long each band moves
-    early: int = 0  # parts by which a band begins before the one before it ends
-
-    def edges(self) -> tuple[int, ...]:
-        return *accumulate(self.parts, initial=0),
-
-    def windows(self, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        "Time t in parts, (B, 1), and when each band begins and ends, (C,)."
-        edges = t.new_tensor(self.edges())
-        return edges[-1] * t[:, None], (edges[:-1] - self.early).clamp_min(0), edges[1:]
-
-    def progress(self, t: Tensor) -> Tensor:
-        now, begin, end = self.windows(t)
-        return ((now - begin) / (end - begin)).clamp(0, 1)
-
-    def speed(self, t: Tensor) -> Tensor:
-        "How fast each band moves at time t, (B, C). The last one never stops."
-        now, begin, end = self.windows(t)
-        now, last = now + 1e-4, torch.arange(len(end), device=t.device) == len(end) - 1
-        moves = (now >= begin) & ((now < end) | last)  # a step may begin early
-        return moves * self.edges()[-1] / (end - begin)
-
-    def mask(self, t: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        return (self.speed(t) > 0).to(t)[:, :, None, None]
-
-    def velocity(self, way: Tensor, t: Tensor) -> Tensor:
-        band = wave_bands(way.shape, self.channels).to(t.device)
-        return _weigh_waves(way, self.speed(t)[:, band])
 
 
 class NewestLearns(CosmoFlow):
