@@ -177,8 +177,12 @@ class Bands(Timetable):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if len(self.parts) in (0, self.channels): return
-        raise ValueError(f"parts={self.parts}: expected {self.channels}, one a band")
+        if self.name != "bands":
+            raise ValueError(f"name={self.name!r}: expected bands, whose waves move so")
+        if len(self.parts) not in (0, self.channels):
+            raise ValueError(f"parts={self.parts}: expected {self.channels} of them")
+        check_counts(**{f"parts[{i}]": part for i, part in enumerate(self.parts)})
+        if self.early: check_counts(early=self.early)
 
     def mask(self, t: Tensor, generator: torch.Generator | None = None) -> Tensor:
         "Tells which channels are live at time t, (B, C, 1, 1): those whose bands move."

@@ -194,8 +194,12 @@ def test_the_name_picks_the_class():
     assert torch.equal(named.mask(t), told.mask(t))
     for ours, theirs in zip(named.path(x0, x1, t), told.path(x0, x1, t)):
         assert torch.equal(ours, theirs)
-    with pytest.raises(ValueError, match=r"parts=\(1, 2\): expected 5, one a band"):
+    with pytest.raises(ValueError, match=r"parts=\(1, 2\): expected 5 of them"):
         Bands(channels=5, parts=(1, 2))
+    for wrong in (dict(name="open"), dict(parts=(0, 2)), dict(parts=(-1, 2)),
+                  dict(parts=(0.5, 2)), dict(early=-1), dict(early=0.5)):
+        with pytest.raises(ValueError, match="expected"):
+            Bands(**{"channels": 2} | wrong)
 
 
 @pytest.fixture(scope="module")
