@@ -27,15 +27,15 @@ import torch
 from fastcore.basics import patch
 from torch import Tensor, nn
 
-from .core import (Fields, Maps, MapView, as_stack, check_counts, check_kind,
-                            check_seed, in_pieces, needs_extra, progress, to_tensor)
+from .core import (Fields, Maps, MapView, as_stack, check_amounts,
+                            check_counts, check_kind, check_rates, check_seed,
+                            in_pieces, needs_extra, progress, to_tensor)
 from .data import MapData
 from .encoder import SCALE
 from .flow import flow_matching_loss
 from .model import CosmoFlow, field_prior
-from .train import (MapLoader, Run, check_amounts, draw_batch, ema_decay,
-                             ema_update, epoch_generator, epoch_order, learning,
-                             lr_factor)
+from .train import (MapLoader, Run, draw_batch, ema_decay, ema_update,
+                             epoch_generator, epoch_order, learning, lr_factor)
 
 # %% ../nbs/course/17_codec.ipynb #c17a0011
 def hartley(
@@ -562,7 +562,8 @@ def train_for_rate(
     model.require_flow()
     check_counts(epochs=epochs, batch_size=batch_size)
     check_seed(seed)
-    check_amounts(price=price, lr=lr)
+    check_rates(lr=lr)
+    check_amounts(price=price)
     check_amounts(1, ema=ema)
     training = data.split()[0]
     settings = dict(price=price, epochs=epochs, batch_size=batch_size, lr=lr, ema=ema,

@@ -162,61 +162,67 @@ def to_tensor(
     native = array.astype(np.float64 if wide else np.float32, "C", copy=copy)
     return torch.from_numpy(native)
 
+# %% ../nbs/tools/core.ipynb #5f7bcfb8
+def _require(
+    values: Mapping[str, Any],    # arguments by name
+    fits: Callable[[Any], bool],  # whether a value can be right
+    expected: str,                # what fits, in words
+) -> None:
+    "Raises `ValueError` that names the first value that does not fit."
+    for name, value in values.items():
+        if fits(value): continue
+        raise ValueError(f"{name}={value!r}: expected {expected}")
+
+# %% ../nbs/tools/core.ipynb #5f7bcfb9
+def _finite(value: Any) -> bool: return isinstance(value, Real) and math.isfinite(value)
+
 # %% ../nbs/tools/core.ipynb #5f7bcfbf
 def check_counts(
     **counts: int,  # arguments by name, for example batch_size=32
 ) -> None:
     "Raises `ValueError` unless each is a whole number of 1 or more."
-    for name, n in counts.items():
-        if isinstance(n, Integral) and not isinstance(n, bool) and n >= 1: continue
-        raise ValueError(f"{name}={n!r}: expected a whole number of 1 or more")
+    whole = lambda n: isinstance(n, Integral) and not isinstance(n, bool)
+    _require(counts, lambda n: whole(n) and n >= 1, "a whole number of 1 or more")
 
 # %% ../nbs/tools/core.ipynb #f96ee2c5
 def check_amounts(
     most: float = math.inf,  # 1: shares of a whole
-    **amounts: float,        # settings by name, for example lr=1e-3
+    **amounts: float,        # settings by name, for example siblings=0.1
 ) -> None:
     "Raises `ValueError` unless each is a finite number from 0 to `most`."
-    whole = most < math.inf
-    expected = f"a share from 0 to {most}" if whole else "0 or more, and finite"
-    for name, value in amounts.items():
-        finite = isinstance(value, Real) and math.isfinite(value)
-        if finite and 0 <= value <= most: continue
-        raise ValueError(f"{name}={value!r}: expected {expected}")
+    words = f"a share from 0 to {most}" if most < math.inf else "0 or more, and finite"
+    _require(amounts, lambda value: _finite(value) and 0 <= value <= most, words)
 
 # %% ../nbs/tools/core.ipynb #f96ee2c6
 def check_rates(
     **rates: float,  # settings by name, for example lr=1e-3
 ) -> None:
     "Raises `ValueError` unless each is a finite number above 0: 0 learns nothing."
-    for name, value in rates.items():
-        if isinstance(value, Real) and math.isfinite(value) and value > 0: continue
-        raise ValueError(f"{name}={value!r}: expected a finite number above 0")
+    above = lambda value: _finite(value) and value > 0
+    _require(rates, above, "a finite number above 0")
 
 # %% ../nbs/tools/core.ipynb #f96ee2c7
 def check_flags(
     **flags: bool,  # settings by name, for example compile=True
 ) -> None:
     "Raises `ValueError` for what is no yes or no: the text \"no\" would count as yes."
-    for name, value in flags.items():
-        if isinstance(value, bool | np.bool_): continue
-        raise ValueError(f"{name}={value!r}: expected True or False")
+    _require(flags, lambda value: isinstance(value, bool | np.bool_), "True or False")
 
 # %% ../nbs/tools/core.ipynb #5f7bcfc1
 def check_box(
     box: float,  # side of maps, Mpc/h
 ) -> None:
     "Raises `ValueError` unless it can be the side of a map."
-    if isinstance(box, Real) and math.isfinite(box) and box > 0: return
-    raise ValueError(f"box={box!r}: expected a side in Mpc/h, a finite number above 0")
+    side = lambda value: _finite(value) and value > 0
+    _require({"box": box}, side, "a side in Mpc/h, a finite number above 0")
 
 # %% ../nbs/tools/core.ipynb #5f7bcfc2
 def check_seed(
     seed: int,  # of a generator
 ) -> None:
     "Raises `ValueError` unless every generator takes it."
-    if isinstance(seed, Integral) and 0 <= seed < 2**63: return
-    raise ValueError(f"seed={seed!r}: expected a whole number from 0 to 2^63 - 1")
+    known = lambda value: isinstance(value, Integral) and 0 <= value < 2**63
+    _require({"seed": seed}, known, "a whole number from 0 to 2^63 - 1")
 
 # %% ../nbs/tools/core.ipynb #5f7bcfc4
 def check_kind(

@@ -19,8 +19,8 @@ import torch
 from fastcore.basics import patch
 from torch import Tensor, nn
 
-from .core import (check_amounts, check_counts, check_kind, check_seed,
-                            maps_at_once, progress)
+from .core import (check_amounts, check_counts, check_kind, check_rates,
+                            check_seed, maps_at_once, progress)
 from .data import MapData, augment
 from .flow import Timetable, integrate
 from .model import CosmoFlow
@@ -229,7 +229,8 @@ def distill(
     model.require_flow()
     check_counts(steps=steps, epochs=epochs, batch_size=batch_size, fine=fine)
     check_seed(seed)
-    check_amounts(lr=lr, spectral=spectral)
+    check_rates(lr=lr)
+    check_amounts(spectral=spectral)
     check_amounts(1, pooled=pooled, ema=ema)
     _check_student(model.timetable, steps)
     training, validation, _ = data.split()

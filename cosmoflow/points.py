@@ -27,9 +27,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from torch import Tensor, nn
 
-from .core import (BOX, alone, atomic_path, check_amounts, check_box,
-                            check_counts, check_fetched, check_finite, check_folder,
-                            check_kind, check_seed, digest, evaluating, noise_source,
+from .core import (BOX, alone, atomic_path, check_box, check_counts,
+                            check_fetched, check_finite, check_folder, check_kind,
+                            check_rates, check_seed, digest, evaluating, noise_source,
                             progress, require_same_run, seeded, to_tensor)
 from .data import deal_simulations
 from .flow import channel_mask, integrate
@@ -662,7 +662,7 @@ def _training(
     "Universes to train on. Raises `ValueError` for what `train_points` cannot do."
     check_kind("data", data, PointData)
     check_counts(steps=steps, count=count, every=every, particles=particles)
-    check_amounts(lr=lr)
+    check_rates(lr=lr)
     check_seed(seed)
     check_box(box)
     _enough("count", count)

@@ -25,8 +25,8 @@ from torch import Tensor, nn
 
 from .anomaly import Expectation
 from .core import (BOX, MAPS_PER_SIMULATION, Maps, as_stack, atomic_path,
-                            check_amounts, check_counts, check_fetched, check_finite,
-                            check_kind, check_seed, needs_extra, new_generator,
+                            check_counts, check_fetched, check_finite, check_kind,
+                            check_rates, check_seed, needs_extra, new_generator,
                             read_json, seeded, to_tensor, write_json)
 from .inference import keep_best, spectrum_features
 from .model import CosmoFlow, find_model, read_weights
@@ -149,7 +149,7 @@ def fit_flow(
     Raises `ValueError` for what cannot be learned from, `FloatingPointError` if the
     loss is not a number.
     """
-    check_amounts(lr=lr)
+    check_rates(lr=lr)
     like = next(flow.parameters())
     x = _summaries(x, "F", like, most=math.inf)
     x_val = _summaries(x_val, x.shape[2], like, "x_val", math.inf)
@@ -311,6 +311,9 @@ def fit(self: Posterior,
     Raises `ValueError` for what cannot be learned from, `FloatingPointError` if the
     loss is not a number.
     """
+    check_counts(epochs=epochs)
+    check_rates(lr=lr)
+    check_seed(seed)
     some = self.settings["features"], self.mean
     x, x_val = _summaries(x, *some), _summaries(x_val, *some, "x_val")
     theta, theta_val = _truths(theta, x), _truths(theta_val, x_val, "theta_val")

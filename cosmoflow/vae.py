@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from .core import (Maps, as_stack, check_amounts, check_counts, check_flags,
-                            check_kind, check_seed, evaluating, progress)
+                            check_kind, check_rates, check_seed, evaluating, progress)
 from .data import MapData, Normalizer, augment
 from .encoder import SCALE
 from .layers import PeriodicConv, PeriodicUp
@@ -185,7 +185,8 @@ def train_vae(
     check_kind("data", data, MapData)
     check_counts(epochs=epochs, batch_size=batch_size)
     check_seed(seed)
-    check_amounts(lr=lr, patience=patience)
+    check_rates(lr=lr)
+    check_amounts(patience=patience)
     check_flags(bf16=bf16)
     parts, side = data.split()[:2], model.config["pixels"]
     if data.maps.shape[1:] != (side, side):

@@ -3,6 +3,7 @@ import inspect
 import math
 import re
 from functools import partial
+from importlib import import_module
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -12,15 +13,20 @@ from conftest import randomised
 
 from cosmoflow.anomaly import Detector, Expectation, held_out_surprise
 from cosmoflow.core import new_generator, noise_source, standard_error
+from cosmoflow.codec import train_for_rate
 from cosmoflow.data import (MapData, deal_simulations, download, open_maps,
                             split_simulations)
+from cosmoflow.distill import distill
 from cosmoflow.evaluate import compare, evaluate
 from cosmoflow.export import halved_safely
-from cosmoflow.inference import relative_error
+from cosmoflow.inference import Scaler, fit_mlp, fit_regressor, relative_error
 from cosmoflow.plot import figure, plot_spectra
-from cosmoflow.posterior import tarp
+from cosmoflow.points import open_points, train_points
+from cosmoflow.posterior import Posterior, fit_flow, tarp
 from cosmoflow.releases import fetch_weights, find_released, released_folder
 from cosmoflow.spectra import one_point_pdf, stacked_ratio
+from cosmoflow.train import TrainConfig
+from cosmoflow.vae import VAE, train_vae
 
 MAPS = open_maps("PM", "CV", sims=slice(0, 10), pixels=16).maps
 DATA = MapData(MAPS, np.random.default_rng(0).random((10, 2)))
@@ -235,3 +241,38 @@ def test_an_error_advises_no_argument_that_the_function_does_not_have(function):
 def test_a_detector_of_odd_maps_is_made_as_the_error_says():
     found = Detector.fit(MODEL, ODD, check=False)
     assert (found.p_value(ODD.maps[:15], True, check=False) > 0.1).all()
+
+
+X, Y = (ROWS[:20, :n] for n in (3, 2))
+LEARNERS = {  # every function that takes a rate of learning
+    "TrainConfig": lambda out: TrainConfig,
+    "train_vae": lambda out: partial(
+        train_vae, VAE(MODEL.normalizer, 16, width=8), DATA, out, 1),
+    "distill": lambda out: partial(distill, MODEL, DATA, out, epochs=1, fine=1),
+    "train_for_rate": lambda out: partial(train_for_rate, MODEL, DATA, out, epochs=1),
+    "train_points": lambda out: partial(train_points, open_points(), out, 1, count=60),
+    "fit_flow": lambda out: partial(fit_flow, torch.nn.Linear(3, 2), X[:, None],
+                                    0.4 + 0 * Y, X[:, None], 0.4 + 0 * Y, 1),
+    "fit_regressor": lambda out: partial(
+        fit_regressor, torch.nn.Linear(3, 2), X, Y, X, Y, Scaler.fit(X), 1,
+        weight_decay=0.0),
+    "fit_mlp": lambda out: partial(fit_mlp, X, Y, X, Y, 8, 1),
+}
+
+
+@pytest.mark.parametrize("lr", (0, 0.0, -1e-3, math.nan, math.inf, "1e-3", None))
+@pytest.mark.parametrize("learner", LEARNERS)
+def test_with_a_rate_of_zero_nothing_would_be_learnt(learner, lr, tmp_path):
+    learn = LEARNERS[learner](tmp_path / "out")
+    with pytest.raises(ValueError, match=f"^lr={lr!r}: expected a finite number above"):
+        learn(lr=lr)
+    assert not list(tmp_path.iterdir())
+
+
+def test_every_rate_of_learning_is_asked_for():
+    modules = (import_module(f"cosmoflow.{name}") for name in (
+        "train", "vae", "distill", "codec", "points", "posterior", "inference"))
+    public = {name: vars(module)[name] for module in modules for name in module.__all__}
+    assert {name for name, found in public.items() if callable(found)
+            and "lr" in inspect.signature(found).parameters} == LEARNERS.keys()
+    assert "lr" in inspect.signature(Posterior.fit).parameters  # hands it to fit_flow

@@ -201,9 +201,10 @@ SENSELESS = {
             box=-25.0), lambda m, d, out: pair_counts(POINTS, [1.0, 2.0], -25.0)),
     "reach=33: expected": (lambda m, d, out: PointFlow(reach=33),),
     "seed=-1: expected": (lambda m, d, out: train_points(d, out, seed=-1),),
-    "lr=(nan|-1): expected": (
+    "lr=(nan|-1|0): expected": (
         lambda m, d, out: train_points(d, out, lr=math.nan),
-        lambda m, d, out: train_points(d, out, lr=-1)),
+        lambda m, d, out: train_points(d, out, lr=-1),
+        lambda m, d, out: train_points(d, out, lr=0)),
     "data: expected (a PointData|four)": (
         lambda m, d, out: train_points(POINTS, out),
         lambda m, d, out: train_points(few(d, 3), out)),

@@ -138,12 +138,21 @@ def test_what_cannot_be_learned_from_is_refused_before_anything_changes(kind, bo
     for name, part in found.state_dict().items(): assert torch.equal(part, before[name])
 
 
+@pytest.mark.parametrize("wrong", ({"epochs": 0}, {"lr": 0}, {"seed": -1}), ids=str)
+def test_settings_that_teach_nothing_are_refused_before_anything_changes(wrong):
+    found = Posterior(**SMALL)
+    before = {name: part.clone() for name, part in found.state_dict().items()}
+    with pytest.raises(ValueError, match=f"^{[*wrong][0]}="):
+        found.fit(*ONE_EACH, *ONE_EACH, **wrong)
+    for name, part in found.state_dict().items(): assert torch.equal(part, before[name])
+
+
 def test_a_flow_alone_takes_any_number_of_maps_and_no_odd_rate():
     x, theta = ONE_EACH
     assert math.isfinite(fit_flow(build_flow(3, 4, 1), x.repeat(1, 6, 1), theta, x,
                                   theta, epochs=1))
     for lr in (-1, math.nan):
-        with pytest.raises(ValueError, match="^lr=.*: expected 0 or more"):
+        with pytest.raises(ValueError, match="^lr=.*: expected a finite number"):
             fit_flow(build_flow(3, 4, 1), x, theta, x, theta, lr=lr)
 
 
