@@ -434,7 +434,7 @@ def data_jobs(
     if "batches" in jobs:
         np.save(folder / "maps.npy", few)
         maps = np.load(folder / "maps.npy", mmap_mode="r")
-        mapped = replace(data, maps=maps, params=data.params[:1])
+        mapped = replace(data.simulations([0]), maps=maps)
         normalizer = Normalizer.fit(few)
         yield "batches", batch_ways(mapped, normalizer, device, batch), len(few)
 

@@ -194,8 +194,22 @@ def _check_pairs(
         raise ValueError("maps: expected the same number for each row of params, "
                          f"found {n} maps and {rows} rows")
 
+# %% ../nbs/course/02_data.ipynb #a35c6dab
+def _numbered(
+    numbers: Any,  # of simulations in their file, or None
+    n: int,        # how many simulations there are
+) -> np.ndarray:   # (n,)
+    "The numbers, or those from 0. Raises `ValueError` unless there is one for each."
+    if numbers is None: return np.arange(n)
+    numbers = np.asarray(numbers)
+    if numbers.shape == (n,) and numbers.dtype.kind in "iu" and (numbers >= 0).all():
+        return numbers
+    raise ValueError(f"numbers={numbers}: expected a whole number of 0 or more for "
+                     f"each of {n} simulations; data.simulations(...) picks them with "
+                     "all that is theirs")
+
 # %% ../nbs/course/02_data.ipynb #2ff0038f
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays have no one answer to ==
 class MapData:
     "Maps and the parameters of their simulations; `data[i]` is map i and its own row."
     maps: np.ndarray | MapView    # (n, H, W), those of one simulation in a row
@@ -205,6 +219,8 @@ class MapData:
     set: str = "maps"             # for example "LH"
     field: str = ""               # for example "Mcdm"
     box: float = BOX              # side of the maps, Mpc/h
+    # the number of each simulation in its file, (n_sims,); None: they begin at 0
+    numbers: np.ndarray = None  # type: ignore[assignment]
 
     if TYPE_CHECKING:  # methods come below, by @patch
         def __len__(self) -> int: ...
@@ -217,6 +233,8 @@ class MapData:
             array = to_tensor(self.maps).detach().cpu().numpy()
             object.__setattr__(self, "maps", array)
         _check_pairs(self.maps, self.params, self.param_names)
+        numbers = _numbered(self.numbers, len(self.params))
+        object.__setattr__(self, "numbers", numbers)
         check_box(self.box)
         if self.maps.dtype != np.float32:  # converted when they are read
             view = MapView(self.maps, slice(None), np.float32)
@@ -450,15 +468,19 @@ def open_maps(
     if check: _check_values(some, path)
     if pixels and pixels != some.shape[-1]: some = lower_resolution(some, pixels)
     field = field or default_field(suite)
-    return MapData(some, params, names, suite, set, field, box)
+    numbers = np.arange(start, stop)
+    return MapData(some, params, names, suite, set, field, box, numbers)
 
 # %% ../nbs/course/02_data.ipynb #5ba765f5
-def _deal(n: int, seed: int) -> np.ndarray:
-    "Puts n simulations in random order, dealt in blocks of ten, one to each tenth."
+def _deal(
+    numbers: np.ndarray,  # of simulations in their file, (n,)
+    seed: int,            # of the order
+) -> np.ndarray:          # their places among the n, (n,)
+    "Puts simulations in random order, dealt in blocks of ten, one to each tenth."
     rng = np.random.default_rng(seed)
-    tens = max(1, -(-n // 10))  # of none, one that nothing is taken from
+    tens = 1 + numbers.max(initial=0) // 10
     blocks = [rng.permutation(10) + rng.random(10) for _ in range(tens)]
-    return np.argsort(np.concatenate(blocks)[:n])
+    return np.argsort(np.concatenate(blocks)[numbers])
 
 # %% ../nbs/course/02_data.ipynb #3e63fb8e
 def _are_shares(
@@ -471,26 +493,29 @@ def _are_shares(
 
 # %% ../nbs/course/02_data.ipynb #3e63fb90
 def deal_simulations(
-    n: int,         # simulations
+    n: int | np.ndarray,  # simulations, or the number of each in its file
     fractions: tuple[float, float, float] = (0.8, 0.1, 0.1),  # they sum to 1
-    seed: int = 0,  # of the order in which they are dealt
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # numbers of simulations, sorted
+    seed: int = 0,        # of the order in which they are dealt
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # places among the n, sorted
     """Deals simulations to training, validation and test.
 
-    Where the counts are tens and the fractions tenths, a longer suite keeps every
-    simulation of a shorter one in the same part. Raises `ValueError` for an empty part.
+    Where the fractions are tenths, and whole tens are dealt (0 to 400, or 60 to 120),
+    a simulation is in the same part whatever others are there. Raises `ValueError`
+    for an empty part.
     """
     check_seed(seed)
-    if n: check_counts(n=n)  # of none, no part has any: it is said below
+    if not isinstance(n, np.ndarray):
+        if n: check_counts(n=n)  # of none, no part has any: it is said below
+        n = np.arange(n)
     if not _are_shares(fractions):
         raise ValueError(f"fractions={fractions}: expected three numbers of 0 or more "
                          "that sum to 1")
-    cuts = np.round(np.cumsum(fractions)[:2] * n).astype(int)
+    cuts = np.round(np.cumsum(fractions)[:2] * len(n)).astype(int)
     parts = np.split(_deal(n, seed), cuts)
     named = zip(("training", "validation", "test"), parts, fractions)
     empty = " and ".join(name for name, part, f in named if f > 0 and not len(part))
     if empty:
-        raise ValueError(f"fractions={fractions} leave no simulation of {n} for "
+        raise ValueError(f"fractions={fractions} leave no simulation of {len(n)} for "
                          f"{empty}: open more simulations")
     train, val, test = map(np.sort, parts)
     return train, val, test
@@ -507,7 +532,7 @@ def split_simulations(
     """
     each = data.maps_per_simulation
     maps_of = lambda sims: (each * sims[:, None] + np.arange(each)).ravel()
-    train, val, test = map(maps_of, deal_simulations(data.n_sims, fractions, seed))
+    train, val, test = map(maps_of, deal_simulations(data.numbers, fractions, seed))
     return train, val, test
 
 # %% ../nbs/course/02_data.ipynb #d1ed29e0
@@ -519,8 +544,9 @@ def simulations(self: MapData,
     "Picks simulations, in your order, with all or some of their maps. Reads nothing."
     sims = np.atleast_1d(np.arange(self.n_sims)[which])
     each = np.arange(self.maps_per_simulation)[maps]
-    numbers = (self.maps_per_simulation * sims[:, None] + each).ravel()
-    return replace(self, maps=MapView(self.maps, numbers), params=self.params[sims])
+    images = (self.maps_per_simulation * sims[:, None] + each).ravel()
+    return replace(self, maps=MapView(self.maps, images), params=self.params[sims],
+                   numbers=self.numbers[sims])
 
 # %% ../nbs/course/02_data.ipynb #7ff87814
 @patch
@@ -532,7 +558,7 @@ def split(self: MapData,
 
     Raises `ValueError` for an empty part.
     """
-    train, val, test = deal_simulations(self.n_sims, fractions, seed)
+    train, val, test = deal_simulations(self.numbers, fractions, seed)
     return self.simulations(train), self.simulations(val), self.simulations(test)
 
 # %% ../nbs/course/02_data.ipynb #782e2aed

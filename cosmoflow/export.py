@@ -391,7 +391,7 @@ def _chosen(
 ) -> tuple[np.ndarray, np.ndarray]:  # maps, (n, H, W); numbers of their simulations
     "The first map of some simulations; those of `LH` are held out."
     sims = np.arange(data.n_sims)
-    if data.set == "LH": sims = deal_simulations(data.n_sims)[2]
+    if data.set == "LH": sims = deal_simulations(data.numbers)[2]
     return data.simulations(sims[:n], maps=[0]).maps[:], sims[:n]
 
 # %% ../nbs/tools/export.ipynb #e000004f

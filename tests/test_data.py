@@ -976,3 +976,23 @@ def test_a_download_opens_the_maps_no_more_often_than_it_must(
     seen.clear()
     get(server, tmp_path)
     assert len(seen) == 2, seen  # before the table, and to give them
+
+
+@pytest.mark.parametrize("start, stop", [(0, 40), (60, 120), (100, 120), (20, 60)])
+def test_a_range_of_a_suite_keeps_every_simulation_in_its_part(start, stop):
+    "Whoever trains on a range and tests on all must not test on what was trained."
+    whole = open_maps("PM", "LH")
+    some = open_maps("PM", "LH", sims=slice(start, stop))
+    np.testing.assert_array_equal(some.numbers, np.arange(start, stop))
+    for part, all_of_it in zip(some.split(), whole.split()):
+        assert set(part.numbers) < set(all_of_it.numbers)
+        np.testing.assert_array_equal(part.params, whole.params[part.numbers])
+    again = whole.simulations(range(start, stop)).split()[2]  # picked by hand
+    np.testing.assert_array_equal(again.numbers, some.split()[2].numbers)
+    np.testing.assert_array_equal(again.maps, some.split()[2].maps)
+
+
+@pytest.mark.parametrize("wrong", ([0, 1], [0.5] * 10, [-1] * 10, [[0] * 10]))
+def test_numbers_of_simulations_are_one_for_each(wrong):
+    with pytest.raises(ValueError, match="numbers=.*for each of 10 simulations"):
+        MapData(np.ones((20, 4, 4), np.float32), np.ones((10, 2)), numbers=wrong)

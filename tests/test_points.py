@@ -550,7 +550,8 @@ def test_no_held_out_universe_is_in_the_training_maps_of_any_suite():
 
 def test_parts_are_those_of_the_maps(data):
     from cosmoflow.data import split_simulations
-    dealt = split_simulations(SimpleNamespace(n_sims=400, maps_per_simulation=1))
+    maps = SimpleNamespace(numbers=np.arange(400), maps_per_simulation=1)
+    dealt = split_simulations(maps)
     for part, numbers in zip(data.split(), (dealt[0], dealt[2])):
         assert set(part.sims.tolist()) == set(numbers) & set(data.sims.tolist())
         rows = [data.sims.tolist().index(sim) for sim in part.sims]
