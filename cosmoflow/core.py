@@ -221,7 +221,7 @@ def check_seed(
     seed: int,  # of a generator
 ) -> None:
     "Raises `ValueError` unless every generator takes it."
-    known = lambda value: isinstance(value, Integral) and 0 <= value < 2**63
+    known = lambda value: isinstance(value, Integral) and 0 <= int(value) < 2**63
     _require({"seed": seed}, known, "a whole number from 0 to 2^63 - 1")
 
 # %% ../nbs/tools/core.ipynb #5f7bcfc4
