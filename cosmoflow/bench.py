@@ -38,9 +38,8 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 
-from .core import (BOX, Maps, check_counts, check_folder, progress,
-                            seeded, write_json)
-from .data import MapData, Normalizer, augment, open_maps
+from .core import BOX, Maps, check_counts, progress, seeded, write_json
+from .data import MapData, Normalizer, augment, check_output, open_maps
 from .encoder import SCALE
 from .flow import flow_matching_loss
 from .layers import between, periodic_pad
@@ -57,7 +56,7 @@ class Timing:
     size: str       # of the maps or the simulation
     way: str        # how it is done; the first way of a job is the plain one
     seconds: float  # for one item, median over the rounds
-    spread: float   # half the distance of the quartiles, s
+    spread: float   # half the distance of the quartiles, s; 0: of one round, unknown
     ratio: float    # the plain way's time over this one's, median over the rounds
     note: str = ""  # what else was measured
 
@@ -107,7 +106,8 @@ def timing_table(
     for t in timings:
         if (t.job, t.size) != last: lines.append(f"{t.job}, {t.size}")
         last = t.job, t.size
-        time_taken = f"{1e3 * t.seconds:10.2f} ms +- {1e3 * t.spread:6.2f}"
+        spread = f"+- {1e3 * t.spread:6.2f}" if t.spread else ""
+        time_taken = f"{1e3 * t.seconds:10.2f} ms {spread:9}"
         line = f"  {t.way:28} {time_taken}   {t.ratio:6.2f} x   {t.note}"
         lines.append(line.rstrip())
     return "\n".join(lines)
@@ -619,10 +619,14 @@ JOBS = ("training step", "velocity", "encoding", "padding", "decoding",
         "power spectra", "batches", "simulation")
 
 # %% ../nbs/tools/bench.ipynb #2c9d30ac
+_USED_BY = {"compiled": (*_RUNGS,), "batch": (*_RUNGS, "padding"),
+            "particles": ("simulation",)}  # options, and the jobs that they change
+
+
 def _check_jobs(
     jobs: tuple[str, ...],    # names of jobs
     pixels: tuple[int, ...],  # sides of the maps
-    particles: int,           # along a side of the largest simulation
+    **options: Any,           # which only some jobs use; None, False: not given
 ) -> None:
     "Raises `ValueError` for what no job can do, `ImportError` for a missing extra."
     if unknown := set(jobs) - set(JOBS):
@@ -630,7 +634,13 @@ def _check_jobs(
                          f"expected some of {', '.join(JOBS)}")
     if any(p % 64 or p < 64 for p in pixels):
         raise ValueError(f"pixels={pixels}: expected multiples of 64")
-    if particles < 4: raise ValueError(f"particles={particles}: expected 4 or more")
+    for name, value in options.items():
+        if value in (None, False) or {*_USED_BY[name]} & {*jobs}: continue
+        raise ValueError(f"{name}={value}: expected some of the jobs that use it: "
+                         f"{', '.join(_USED_BY[name])}")
+    particles = options.get("particles")
+    if particles is not None and particles < 4:
+        raise ValueError(f"particles={particles}: expected 4 or more")
     if "simulation" in jobs and not (find_spec("jax") and find_spec("pmpp")):
         others = ", ".join(job for job in jobs if job != "simulation")
         raise ImportError("the job simulation needs the extra `sim`: pip install "
@@ -657,14 +667,18 @@ def _timed_jobs(
             yield race("simulation", f"{particles}^3 particles", ways, 1, rounds)
 
 # %% ../nbs/tools/bench.ipynb #2c9d30af
+def _machine(device: torch.device) -> str:
+    "The GPU's name, or how many cores of which kind."
+    if device.type != "cpu": return hardware()
+    threads = torch.get_num_threads()
+    cores = f"{threads} CPU core{'s' * (threads > 1)}"
+    return f"{cores} {torch.backends.cpu.get_cpu_capability()}"
+
+
 def _about(device: torch.device, pixels: tuple[int, ...], preset: str) -> dict:
     "What a record says of the machine, and of the work of the networks."
-    machine, threads = hardware(), torch.get_num_threads()
-    if device.type == "cpu":
-        cores = f"{threads} CPU core{'s' * (threads > 1)}"
-        machine = f"{cores} {torch.backends.cpu.get_cpu_capability()}"
     rates = machine_rates(device, 2048 if device.type == "cpu" else 8192)
-    return {"hardware": machine, "torch": torch.__version__, "preset": preset,
+    return {"hardware": _machine(device), "torch": torch.__version__, "preset": preset,
             "rates": rates, "gflop": {p: network_flops(p, preset) for p in pixels},
             "traffic": network_traffic(preset)}
 
@@ -677,29 +691,33 @@ def bench(
     compiled: bool = False,              # time torch.compile too (minutes to compile)
     jobs: tuple[str, ...] = JOBS,        # which jobs, by name
     preset: str = "paper",               # size of the networks
-    particles: int = 128,                # along a side of the largest simulation
+    particles: int | None = None,  # along a side of the largest simulation; None: 128
     device: torch.device | None = None,  # a GPU where there is one
     seed: int = 0,                       # of weights and inputs
 ) -> Path:                               # the JSON file
     """Times jobs against a plain way, prints the ratios, and keeps them.
 
-    Larger maps come fewer at a time. Raises `ValueError` for unknown jobs and wrong
-    sizes, `ImportError` if a job needs an extra that is missing.
+    Larger maps come fewer at a time. Raises `ValueError` for unknown jobs, for wrong
+    sizes and for what no job uses, `ImportError` if a job needs an extra that is
+    missing, `OSError` where no file can be written.
     """
-    _check_jobs(jobs, pixels, particles)
+    _check_jobs(jobs, pixels, batch=batch, compiled=compiled, particles=particles)
     check_counts(rounds=rounds, **({} if batch is None else {"batch": batch}))
-    check_folder(out)
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    path = Path(out) / f"{_machine(device).lower().replace(' ', '-')}.json"
+    check_output(path)
     batch = batch or (32 if device.type == "cpu" else 256)
-    about = _about(device, pixels, preset) | {"rounds": rounds, "seed": seed}
-    path = Path(out) / f"{about['hardware'].lower().replace(' ', '-')}.json"
+    particles = particles or 128
     path.parent.mkdir(parents=True, exist_ok=True)
     timings: list[Timing] = []
-    for new in _timed_jobs(pixels, rounds, batch, compiled, jobs, preset, particles,
-                           device, seed):
-        timings += new
-        print(timing_table(new), "\n", flush=True)
-        write_json(path, about | {"timings": [asdict(t) for t in timings]})
+    # Your random numbers stay as they were.
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        about = _about(device, pixels, preset) | {"rounds": rounds, "seed": seed}
+        for new in _timed_jobs(pixels, rounds, batch, compiled, jobs, preset, particles,
+                               device, seed):
+            timings += new
+            print(timing_table(new), "\n", flush=True)
+            write_json(path, about | {"timings": [asdict(t) for t in timings]})
     if "simulation" in jobs:
         about["growth"] = simulation_growth((particles // 4, particles // 2, particles))
         write_json(path, about | {"timings": [asdict(t) for t in timings]})

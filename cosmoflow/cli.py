@@ -24,7 +24,7 @@ from contextlib import suppress
 from functools import cache
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 from zipfile import BadZipFile
 
 from fastcore.script import anno_parser
@@ -33,6 +33,7 @@ import cosmoflow
 
 if TYPE_CHECKING:  # for annotations alone: help must not wait for torch
     import numpy as np
+    from matplotlib.figure import Figure
     from torch import Tensor
 
     from cosmoflow.model import CosmoFlow
@@ -276,8 +277,9 @@ def main(
     argv: list[str] | None = None,  # arguments; those of the process when None
 ) -> None:
     "The console script: runs one command. An error ends it with one line and status 2."
-    _spell_out()
-    if argv is None: os.environ["MPLBACKEND"] = "agg"  # our process: figures are files
+    if argv is None:  # the process is ours
+        _spell_out()
+        os.environ["MPLBACKEND"] = "agg"  # figures are files
     given = vars(_parser().parse_args(argv))
     command, debug = COMMANDS[given.pop("command")], given.pop("debug")
     for name in ("pdb", "xtra"): given.pop(name)  # anno_parser adds them, hidden
@@ -414,17 +416,19 @@ def _train(
 
     Its last checkpoint is kept, and the same command with --resume goes on from there.
     """
-    import torch
-
+    from cosmoflow.core import seeded
     from cosmoflow.data import Normalizer, open_maps
     from cosmoflow.model import CosmoFlow
     from cosmoflow.train import (
         TRAIN_PRESETS, TrainConfig, check_training, require_new, train)
 
     config = TrainConfig(**TRAIN_PRESETS[preset] | _only(TrainConfig, options))
+    if "patience" in options and config.schedule != "plateau":
+        raise ValueError(f"--patience: expected none beside the schedule "
+                         f"{config.schedule}, which never waits for progress; leave it "
+                         "out, or add --schedule plateau")
     _check_folder(options["out"], *_RUN)
     if "resume" not in options: require_new(options["out"])
-    torch.manual_seed(config.seed)
     size = _only(CosmoFlow, options)
     if init and size:
         raise ValueError(f"--{' --'.join(size)}: expected none beside --init, whose "
@@ -434,11 +438,23 @@ def _train(
         model.require_flow()
     else:
         unknown = Normalizer(0.0, 1.0, 1.0)  # until we have read the maps
-        model = CosmoFlow.from_preset(preset, unknown, **size)
+        make = lambda: CosmoFlow.from_preset(preset, unknown, **size)
+        model = cast(CosmoFlow, seeded(make, config.seed))
     data = open_maps(**_only(open_maps, options))
     check_training(config, data)  # before any map is read
     if not init: model.normalizer = Normalizer.fit(data.split()[0].maps)
     train(model, data, config=config, pretrained=bool(init), **_only(train, options))
+
+# %% ../nbs/tools/cli.ipynb #7b336b98
+def _save_figure(path: Path, fig: "Figure") -> None:
+    "Writes a figure to a PNG file, whole or not at all, and closes it."
+    import matplotlib.pyplot as plt
+
+    from cosmoflow.core import atomic_path
+
+    with atomic_path(path) as tmp:  # a link may lead to any name
+        fig.savefig(tmp, dpi=110, format="png")
+    plt.close(fig)
 
 # %% ../nbs/tools/cli.ipynb #c647a7c1
 @_command
@@ -457,7 +473,7 @@ def _evaluate(
 
     Nothing is kept, and the same command starts again.
     """
-    from cosmoflow.core import atomic_path, write_json
+    from cosmoflow.core import write_json
     from cosmoflow.data import open_maps
     from cosmoflow.evaluate import evaluate, report
     from cosmoflow.plot import figure
@@ -472,8 +488,7 @@ def _evaluate(
         write_json(out / "metrics.json", result.metrics)
         sizes = {"box": data.box, "each": data.maps_per_simulation}
         maps = figure(result.true, {"reconstruction": result.rec}, **sizes)
-        with atomic_path(out / "figure.png") as tmp:
-            maps.savefig(tmp, dpi=110, format="png")
+        _save_figure(out / "figure.png", maps)
     print(report(result.metrics))
 
 # %% ../nbs/tools/cli.ipynb #69d20971
@@ -589,6 +604,9 @@ def _save_table(path: Path, rows: list[tuple]) -> None:
         csv.writer(f).writerows(rows)
 
 # %% ../nbs/tools/cli.ipynb #1f15000a
+_FEWEST = 7  # draws: of fewer, not one lies outside a 68 % interval on either side
+
+
 def _say_universes(rows: list[tuple]) -> None:
     "Prints what `Inferred.table` says, without its header."
     print("maps       Omega_m   68 % interval      sigma_8   68 % interval")
@@ -615,9 +633,12 @@ def _infer(
     """
     if out: _check_output(out, ".csv", maps)
     if corner: _check_output(corner, ".png", maps)
-    from cosmoflow.core import atomic_path, check_counts
+    from cosmoflow.core import check_counts
 
     check_counts(**{k: v for k, v in options.items() if k != "seed"})
+    if options.get("draws", _FEWEST) < _FEWEST:
+        raise ValueError(f"draws={options['draws']}: expected {_FEWEST} or more; a "
+                         "68 % interval leaves 16 % of them on either side")
     array = _load_array(maps, 3, "maps of surface density, (n, 64, 64)")
     from cosmoflow import posterior
 
@@ -626,9 +647,7 @@ def _infer(
     found = posterior.infer(network, flow, array, check=not no_check, **options)
     header, *rows = found.table()
     if out: _save_table(out, [header, *rows])
-    if corner:
-        with atomic_path(corner) as tmp:
-            posterior.corner(found.samples).savefig(tmp, dpi=110, format="png")
+    if corner: _save_figure(corner, posterior.corner(found.samples))
     _say_universes(rows)
     if out: print(f"{out}: {len(rows)} rows")
     if corner: print(corner)
@@ -700,13 +719,10 @@ def _export(
 
     Files that are there are whole, and the same command starts again.
     """
-    from cosmoflow.core import check_counts
     from cosmoflow.data import open_maps
-    from cosmoflow.export import export, open_sets
+    from cosmoflow.export import check_export, export, open_sets
 
-    _check_folder(options["out"], "encoder.onnx", "decoder.onnx", "velocity.onnx",
-                  "maps.bin", "model.json")
-    if options.get("maps"): check_counts(maps=options["maps"])
+    check_export(**_only(check_export, options))
     network = _load_model(model)
     where = _only(open_maps, options)
     data = open_maps(**where)

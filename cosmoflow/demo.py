@@ -13,8 +13,8 @@ import time
 from pathlib import Path
 from typing import cast
 
-from .core import atomic_path, check_folder, seeded, write_json
-from .data import MapData, Normalizer, open_maps
+from .core import atomic_path, seeded, write_json
+from .data import MapData, Normalizer, check_output, open_maps
 from .evaluate import Evaluation, evaluate, report
 from .model import CosmoFlow
 from .plot import figure
@@ -69,7 +69,8 @@ def write_page(
 
     truth = results["shipped"].true
     fig = figure(truth, {name: result.rec for name, result in results.items()})
-    with atomic_path(out / "demo.png") as tmp: fig.savefig(tmp, dpi=110)
+    with atomic_path(out / "demo.png") as tmp:
+        fig.savefig(tmp, dpi=110, format="png")
     plt.close(fig)
     metrics: dict = {name: result.metrics for name, result in results.items()}
     metrics |= {"training_seconds": round(seconds, 1)}
@@ -90,7 +91,9 @@ def demo(
     "Trains `mini` briefly, and reconstructs held-out maps with it and with `mini`."
     settings = TRAIN_PRESETS["mini"] | {"epochs": epochs, "ema": 0.99, "seed": seed}
     config, out = TrainConfig(**settings), Path(out)
-    check_folder(out / "model")
+    files = [out / name for name in ("demo.png", "metrics.json", "index.html")]
+    run = "log.csv", "model.safetensors", "config.json", "checkpoint.safetensors"
+    for file in (*files, *(out / "model" / name for name in run)): check_output(file)
     data = open_maps("PM", "LH", sims=sims)
     held_out = len(data.split()[2])
     print(f"{len(data)} maps of {data.n_sims} N-body simulations, "
@@ -107,6 +110,5 @@ def demo(
     floats = trained.encode(data.maps[:1]).numel()
     metrics = write_page(out, results, seconds, floats)
     for name, result in results.items(): print(f"\n{name}\n{report(result.metrics)}")
-    files = [str(out / f) for f in ("demo.png", "metrics.json", "index.html")]
-    print(f"\nfigure, metrics and page: {', '.join(files)}")
+    print(f"\nfigure, metrics and page: {', '.join(map(str, files))}")
     return metrics

@@ -19,6 +19,16 @@ def test_ways_run_in_turns():
     assert timings[0].ratio == 1 and all(t.seconds > 0 for t in timings)
 
 
+def test_one_round_has_no_spread():
+    "A scatter of 0.00 would be a claim."
+    ways = {name: lambda: sum(range(1000)) for name in ("a", "b")}
+    one, three = (timing_table(race("job", "size", ways, 1, n)) for n in (1, 3))
+    assert "+-" not in one and three.count("+-") == 2
+    places = [[line.index(" x") for line in table.splitlines()[1:]]
+              for table in (one, three)]
+    assert places[0] == places[1]  # columns stay where they are
+
+
 def test_rungs_add_one_improvement_each():
     rungs = list(ladder(["mask_at_once", "channels_last"]).values())
     both = Way(mask_at_once=True, channels_last=True)
@@ -61,6 +71,11 @@ def test_record(tmp_path, capsys):
     (dict(pixels=(96,)), "multiples of 64"),
     (dict(rounds=0), "rounds=0"),
     (dict(jobs=("sleep",)), "sleep not known: expected some of training step"),
+    (dict(jobs=("decoding",), compiled=True), "compiled=True: expected some of"),
+    (dict(jobs=("decoding",), batch=32), "batch=32: .* training step, .*, padding$"),
+    (dict(jobs=("batches",), particles=128), "particles=128: .* use it: simulation$"),
+    (dict(batch=0), "batch=0: expected a whole number"),
+    (dict(particles=0), "particles=0: expected 4 or more"),
 ])
 def test_bad_arguments(tmp_path, change, message):
     with pytest.raises(ValueError, match=message): bench(tmp_path / "out", **change)

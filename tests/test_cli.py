@@ -3,23 +3,29 @@ import functools
 import importlib
 import inspect
 import os
+import random
 import re
 import shlex
+import signal
 import sqlite3
 import subprocess
 import sys
+import warnings
 from itertools import product
 from types import SimpleNamespace
 from zipfile import BadZipFile
 
+import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+import torch
 from conftest import COSMOFLOW, full_disk
 from fastcore.docments import docments
 from safetensors import SafetensorError
 
 from cosmoflow import CosmoFlow, __version__, cli
-from cosmoflow.data import open_maps
+from cosmoflow.data import Normalizer, open_maps
 
 COMMANDS = ("simulate", "download", "fetch", "train", "evaluate", "distill",
             "encode", "decode", "infer", "compress", "decompress", "export", "bench",
@@ -207,7 +213,7 @@ def test_another_set_can_be_exported(shell, monkeypatch):
     module = importlib.import_module("cosmoflow.export")
     monkeypatch.setattr(module, "export", note)
     assert shell("export --out x --set 1P --sims 0:3 --maps 2")[0] == 0
-    assert taken == {"data": "1P", "sets": [*module.SETS], "maps": 2}
+    assert taken == {"data": "1P", "sets": [*module.SHOWN_SETS], "maps": 2}
 
 
 def test_home_is_expanded_in_every_path(tmp_path, shell, monkeypatch):
@@ -532,6 +538,18 @@ EARLY = {  # what needs neither maps nor a model to be refused, and how
     "evaluate --out metrics.json": "metrics.json: expected a file, but it is a folder",
     "export --out model.json": "model.json: expected a file, but it is a folder",
     "export --out encoder.onnx": "encoder.onnx: expected a file, but it is a folder",
+    "export --out velocity.onnx": "velocity.onnx: expected a file, but it is a folder",
+    "demo --out index.html": "index.html: expected a file, but it is a folder",
+    "demo --out metrics.json": "metrics.json: expected a file, but it is a folder",
+    "demo --out model": "model: expected a folder, but",
+    "infer maps.npy --draws 1": "draws=1: expected 7 or more; a 68 % interval leaves",
+    "infer maps.npy --draws 6 --out x.csv": "draws=6: expected 7 or more",
+    "train --out x --preset mini --patience 3":
+        "--patience: expected none beside the schedule cosine",
+    "bench --out x --jobs decoding simulation --compile":
+        "compiled=True: expected some of the jobs that use it: training step, velocity",
+    "bench --out x --jobs decoding --batch 3": "batch=3: expected some of the jobs",
+    "bench --out x --jobs padding --particles 8": "use it: simulation",
 }
 
 
@@ -544,12 +562,90 @@ def test_what_needs_no_maps_to_be_refused_is_refused_before_a_load(
                  "data.open_maps"):
         monkeypatch.setattr(f"cosmoflow.{what}", loaded)
     monkeypatch.setattr("numpy.load", loaded)
+    monkeypatch.setattr("cosmoflow.demo.open_maps", loaded)
     out = shlex.split(line)[2]
-    if EARLY[line].startswith(out): (tmp_path / out / out).mkdir(parents=True)
+    if EARLY[line].startswith(f"{out}: expected a file"):
+        (tmp_path / out / out).mkdir(parents=True)
+    if EARLY[line].startswith(f"{out}: expected a folder"):
+        (tmp_path / out).mkdir()
+        (tmp_path / out / "model").touch()
     before = holds(tmp_path)
     status, _, errors = shell(line)
     assert status == 2 and EARLY[line] in errors and errors.count("\n") == 1
     assert holds(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", cli._RUN)
+def test_a_demo_looks_at_the_files_of_its_training_first(tmp_path, shell, name):
+    (tmp_path / "out" / "model" / name).mkdir(parents=True)
+    status, said, errors = shell("demo --out out --sims 0:10")
+    assert (status, said) == (2, "") and "but it is a folder; choose" in errors
+
+
+def test_a_benchmark_looks_at_its_file_before_it_measures(shell, monkeypatch, tmp_path):
+    def measured(*_): raise AssertionError("measured")
+    monkeypatch.setattr("cosmoflow.bench.machine_rates", measured)
+    monkeypatch.setattr("cosmoflow.bench._machine", lambda _: "My Chip")
+    (tmp_path / "out" / "my-chip.json").mkdir(parents=True)
+    message = "out/my-chip.json: expected a file, but it is a folder; choose"
+    assert message in shell("bench --out out --jobs velocity")[2]
+
+
+def around():
+    "What a process has one of, and what belongs to whoever calls us."
+    generators = torch.get_rng_state().tolist(), np.random.get_state()[1].tolist()
+    grad = torch.is_grad_enabled()
+    torch_s = torch.get_default_dtype(), torch.get_num_threads(), grad
+    filters = [*warnings.filters], warnings.showwarning
+    streams = [stream.errors for stream in (sys.__stdout__, sys.__stderr__)]
+    figures = plt.get_fignums(), dict(plt.rcParams), matplotlib.get_backend()
+    return (*generators, random.getstate(), *torch_s, *filters, *streams, *figures,
+            os.getcwd(), os.umask(os.umask(0o22)), signal.getsignal(signal.SIGINT))
+
+
+ALONE = {  # short work of each command that is done here
+    "train": "--preset tiny --sims 0:10 --pixels 16 --epochs 1 --out o",
+    "distill": "--sims 0:10 --pixels 16 --epochs 1 --out o",
+    "evaluate": "--sims 0:10 --pixels 16 --no-raw-maps --steps 1 --out o",
+    "encode": "maps.npy x.npy",
+    "decode": "field.npy x.npy --steps 1",
+    "compress": "maps.npy x.cflow",
+    "bench": "--pixels 64 --jobs padding batches --rounds 1 --preset tiny --out o",
+    "export": "--sims 0:10 --pixels 16 --out o",
+}
+
+
+@pytest.mark.parametrize("command", ALONE)
+def test_a_command_leaves_what_is_around_it_alone(tmp_path, shell, command):
+    "Random numbers, precision, warnings, figures: the caller may be a notebook."
+    np.save(tmp_path / "maps.npy", open_maps("PM", "CV").maps[:1])
+    np.save(tmp_path / "field.npy", np.zeros((1, 8, 1, 1), np.float32))
+    shell(f"{command} --help")  # what is imported once may set what it wants
+    before = around()
+    status, _, errors = shell(f"{command} {ALONE[command]}")
+    assert status == 0, errors
+    for was, now in zip(before, around(), strict=True): assert was == now
+
+
+def test_an_option_that_has_no_effect_is_no_secret(shell, monkeypatch):
+    "With the schedule that asks for it, patience is taken."
+    def trained(model, data, out, config, pretrained): assert config.patience == 3
+    monkeypatch.setattr("cosmoflow.train.train", trained)
+    line = "train --out x --sims 0:10 --preset mini --schedule plateau --patience 3"
+    status, _, errors = shell(line)
+    assert status == 0, errors
+
+
+def test_a_model_starts_with_the_weights_of_its_seed(shell, monkeypatch):
+    "As they were when torch's own generator drew them."
+    def trained(model, data, out, config, pretrained): found.append(model.state_dict())
+    found = []
+    monkeypatch.setattr("cosmoflow.train.train", trained)
+    assert shell("train --out x --sims 0:10 --preset tiny --seed 5")[0] == 0
+    with torch.random.fork_rng([]):
+        torch.manual_seed(5)
+        expected = CosmoFlow.from_preset("tiny", Normalizer(0.0, 1.0, 1.0)).state_dict()
+    for name, value in expected.items(): assert torch.equal(found[0][name], value), name
 
 
 def test_a_model_without_a_posterior_is_not_loaded(tmp_path, shell, monkeypatch):

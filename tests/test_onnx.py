@@ -1,5 +1,6 @@
 """What `cosmoflow export` writes: graphs against torch, and a JSON with the rest."""
 import json
+import os
 import sys
 from hashlib import sha256
 
@@ -9,10 +10,10 @@ import torch
 from conftest import full_disk, randomised
 
 from cosmoflow import CosmoFlow, cli
-from cosmoflow.data import Normalizer, open_maps, split_simulations
+from cosmoflow.data import MapData, Normalizer, open_maps, split_simulations
 from cosmoflow.export import (
-    LIMIT, SETS, _Decode, _prepared, _trace, _write, export, fit_regressors, graphs,
-    halved, halved_safely, open_sets, runner)
+    LIMIT, SHOWN_SETS, _Decode, _prepared, _trace, _write, export, fit_regressors,
+    graphs, halved, halved_safely, open_sets, runner)
 from cosmoflow.spectra import power_spectrum
 from cosmoflow.vae import VAE
 
@@ -138,7 +139,8 @@ def test_maps_in_bytes_are_the_maps_of_their_rows(fast, exported):
     steps = np.frombuffer((out / "maps.bin").read_bytes(), np.uint8).reshape(-1, 64, 64)
     rows = said["maps"]
     assert list(steps.shape) == said["files"]["maps"]["shape"]
-    assert [row["set"] for row in rows] == [name for name in SETS for _ in range(3)]
+    of_sets = [name for name in SHOWN_SETS for _ in range(3)]
+    assert [row["set"] for row in rows] == of_sets
     for number, (row, image) in enumerate(zip(rows, steps)):
         data = open_maps("PM", row["set"], check=False)
         true, params = data[15 * row["simulation"]]
@@ -216,3 +218,66 @@ def test_the_command_prints_what_it_wrote(tmp_path, capsys, monkeypatch):
     said = json.loads((tmp_path / "o" / "model.json").read_text(encoding="utf-8"))
     assert said["name"] == "own" and len(said["maps"]) == 5
     assert said["float16"]["of"] == "velocity at t = 0.5"
+
+
+ONE = open_maps("PM", "CV", check=False)
+LARGER = np.repeat(np.repeat(MAPS[:10], 2, 1), 2, 2)
+LATE = {  # what the end of an export would refuse, and what is said at its beginning
+    "one universe": (dict(data=ONE), "expected Omega_m to vary, found 0.3 in each of"),
+    "other units": (dict(data=MapData(1e6 * DATA.maps[:150], DATA.params[:10])),
+                    "data: expected surface density .* such maps"),
+    "one simulation": (dict(data=DATA.simulations([0])), "open more simulations"),
+    "a set in other units": (
+        dict(sets=[MapData(1e6 * MAPS[:10], DATA.params[:10])], maps=1),
+        "sets, maps: expected surface density"),
+    "a set of other pixels": (dict(sets=[MapData(LARGER, DATA.params[:10])], maps=1),
+                              r"sets, maps: expected shape \(n, 64, 64\)"),
+    "sets, but no maps": (dict(sets=[ONE]), "maps=0: expected 1 or more"),
+    "maps, but no sets": (dict(maps=3), "maps=3: expected sets"),
+    "maps below 1": (dict(maps=-1, sets=[ONE]), "maps=-1"),
+    "no seed": (dict(seed=-1), "seed=-1"),
+}
+
+
+@pytest.mark.parametrize("what", LATE)
+def test_what_the_end_would_refuse_is_refused_at_the_beginning(
+        fast, tmp_path, monkeypatch, what):
+    def worked(*_, **__): raise AssertionError("worked")
+    monkeypatch.setattr("cosmoflow.export.graphs", worked)
+    monkeypatch.setattr(CosmoFlow, "encode", worked)
+    given, message = LATE[what]
+    with pytest.raises(ValueError, match=message):
+        export(**{"model": fast, "data": FEW, "out": tmp_path / "o"} | given)
+    assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize("line", ("--set CV --out o", "--set CV --maps 2 --out o",
+                                  "--sims 0:10 --out there"))
+def test_the_command_refuses_before_it_works(tmp_path, monkeypatch, capsys, line):
+    def worked(*_, **__): raise AssertionError("worked")
+    for name in ("graphs", "fit_regressors"):
+        monkeypatch.setattr(f"cosmoflow.export.{name}", worked)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "there" / "maps.bin").mkdir(parents=True)
+    with pytest.raises(SystemExit): cli.main(["export", *line.split()])
+    said = capsys.readouterr().err
+    assert "expected Omega_m to vary" in said or "but it is a folder" in said, said
+    assert os.listdir(tmp_path) == ["there"]
+
+
+@pytest.mark.parametrize("line", ("export --out o", "export --data none --out o"))
+def test_a_missing_extra_is_told_before_a_model_is_loaded(
+        tmp_path, monkeypatch, capsys, line):
+    def loaded(*_, **__): raise AssertionError("loaded")
+    for what in ("model.CosmoFlow.from_pretrained", "data.open_maps"):
+        monkeypatch.setattr(f"cosmoflow.{what}", loaded)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(SystemExit): cli.main(line.split())
+    assert 'pip install "cosmoflow[export]"' in capsys.readouterr().err
+
+
+def test_an_export_leaves_torch_s_exporter_to_others(fast, found):
+    "What we teach it of `mT` holds for our own networks alone."
+    from torch.onnx._internal.torchscript_exporter.registration import registry
+    group = registry.get_function_group("aten::mT")
+    assert group is None or group.get(20) is None
