@@ -40,7 +40,8 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from .core import (MAPS_PER_SIMULATION, MapView, alone, atomic_path,
                             best_device, check_amounts, check_counts, check_flags,
                             check_folder, check_kind, check_rates, check_seed, digest,
-                            evaluating, progress, require_same_run, to_tensor)
+                            evaluating, maps_at_once, progress, require_same_run,
+                            to_tensor)
 from .data import MapData, Normalizer, augment
 from .encoder import SCALE, summary
 from .flow import flow_matching_loss
@@ -98,12 +99,14 @@ def validation_loss(
     model: nn.Module,            # called as model(x_t, t, x1)
     loader: MapLoader,           # validation maps
     generator: torch.Generator,  # of times and noise; the same state, the same noise
-    batch_size: int = 64,        # maps at a time
+    batch_size: int | None = None,  # maps at a time; None: 64, fewer if large
 ) -> float:                      # mean flow-matching loss
     "Flow-matching loss over a part, without gradients or symmetries."
+    size = maps_at_once(loader.maps.shape[1:], batch_size)
+    if batch_size is None: size = min(64, size)
     total = 0.0
     with evaluating(model):
-        for which in torch.arange(len(loader), device="cpu").split(int(batch_size)):
+        for which in torch.arange(len(loader), device="cpu").split(size):
             loss = flow_matching_loss(model, loader(which), generator).item()
             total += loss * len(which)
     return total / len(loader)
@@ -406,7 +409,8 @@ class Learner:
         accelerator: Accelerator,  # device, precision and processes
     ):
         model.register_buffer("prior", None)  # the trained weights will have their own
-        model.encoder.requires_grad_(not config.freeze_encoder)
+        self.free = [weight.requires_grad for weight in model.parameters()]
+        if config.freeze_encoder: model.encoder.requires_grad_(False)
         self.model, self.config, self.accelerator = model, config, accelerator
         self.adamw = torch.optim.AdamW(model.parameters(), config.lr,
                                        weight_decay=config.weight_decay, fused=True)
@@ -491,6 +495,18 @@ def judge(self: Learner,
     if self.config.schedule == "plateau": self.plateau.step(val_loss)
     self.epochs, self.total = 0, torch.zeros_like(self.total)
     return row
+
+# %% ../nbs/course/09_train.ipynb #58351971
+@patch
+def finish(self: Learner,
+    training: MapData,  # the maps that it learned from
+) -> CosmoFlow:         # the weights to keep, with their prior
+    "Ends a training: what it froze is free again, and fields have a prior."
+    for network in self.models.values():
+        for weight, free in zip(network.parameters(), self.free):
+            weight.requires_grad_(free)
+    # whatever maps could be learned are good enough for the prior
+    return self.trained.eval().fit_prior(training.maps, check=False)
 
 # %% ../nbs/course/09_train.ipynb #e7172d58
 def _named(models: Mapping[str, nn.Module]) -> dict[str, Tensor]:
@@ -751,11 +767,11 @@ def keep(self: Run,
 def require_new(
     out: str | Path,  # folder of a training
 ) -> None:
-    "Raises `FileExistsError` if a training has a checkpoint there."
-    path = Path(out) / "checkpoint.safetensors"
-    if not path.exists(): return
-    raise FileExistsError(f"{path} is there already: resume that run, "
-                          "or choose another folder")
+    "Raises `FileExistsError` where a checkpoint, or weights, would be overwritten."
+    for name, advice in (("checkpoint", "resume that run"), ("model", "remove it")):
+        path = Path(out) / f"{name}.safetensors"
+        if path.exists(): raise FileExistsError(
+            f"{path} is there already: {advice}, or choose another folder")
 
 # %% ../nbs/course/09_train.ipynb #930df990
 @contextmanager
@@ -811,7 +827,7 @@ def train(
             if (epoch + 1) % config.check_every and epoch + 1 < config.epochs: continue
             run.keep({"epoch": epoch + 1, **learner.judge(val)}, learner.trained)
         bar.close()
-        learner.trained.eval().fit_prior(training.maps)
+        learner.finish(training)
         if run.main: learner.trained.save_pretrained(run.out)
         accelerator.wait_for_everyone()
     return learner.trained

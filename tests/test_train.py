@@ -4,8 +4,10 @@ import json
 import os
 import re
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator, PartialState
@@ -75,6 +77,60 @@ def test_run_is_not_overwritten(tmp_path, data):
     with pytest.raises(FileExistsError, match="resume that run"):
         train(fresh(data), data, tmp_path, config)
     assert CosmoFlow.from_pretrained(tmp_path).generate(2, steps=2).shape == (2, 16, 16)
+
+
+def test_weights_without_a_checkpoint_are_not_overwritten(tmp_path, data):
+    "Saved by hand, or their checkpoint was removed to save room."
+    fresh(data).save_pretrained(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    before = weights.read_bytes()
+    with pytest.raises(FileExistsError, match="model.safetensors is there already"):
+        train(fresh(data), data, tmp_path, TrainConfig(epochs=1))
+    assert weights.read_bytes() == before
+
+
+def test_a_training_ends_whatever_maps_it_learned_from(tmp_path, data):
+    "One map without matter once stopped the prior, after the last epoch, for good."
+    first = data.split()[0].numbers[0]
+    maps = np.array(data.maps)
+    maps[data.maps_per_simulation * first + 1] = 0
+    odd = replace(data, maps=maps)
+    trained = train(fresh(odd), odd, tmp_path, TrainConfig(epochs=1, batch_size=60))
+    assert trained.generate(2, steps=2, seed=0).isfinite().all()
+
+
+def test_what_a_run_froze_is_free_again_and_what_you_froze_is_not(tmp_path, data):
+    config = TrainConfig(epochs=1, lr=3e-3, ema=0.9, freeze_encoder=True)
+    model = fresh(data)
+    for network in (train(model, data, tmp_path / "a", config), model):
+        assert all(weight.requires_grad for weight in network.parameters())
+    model = fresh(data)
+    mine = next(model.encoder.parameters()).requires_grad_(False)
+    start = mine.clone()
+    trained = train(model, data, tmp_path / "b", TrainConfig(epochs=1, lr=3e-3))
+    assert torch.equal(mine, start) and not mine.requires_grad
+    assert sum(not weight.requires_grad for weight in trained.parameters()) == 1
+
+
+def test_large_maps_are_judged_a_few_at_a_time():
+    "Sixty-four maps of 256 pixels through the paper's network take 15 GB."
+    asked = []
+
+    class Loader:
+        device = torch.device("cpu")
+        def __init__(self, side): self.maps = np.empty((70, side, side), np.float32)
+        def __len__(self): return len(self.maps)
+        def __call__(self, which):
+            asked.append(len(which))
+            return torch.zeros(len(which), 1, 2, 2)
+
+    still = torch.nn.Module()
+    still.forward = lambda x, t, x1: torch.zeros_like(x)
+    for side, size, expected in [(256, None, 4), (64, None, 64), (16, None, 64),
+                                 (256, 7, 7)]:
+        asked.clear()
+        validation_loss(still, Loader(side), torch.Generator(), size)
+        assert max(asked) == expected and sum(asked) == 70
 
 
 def test_a_model_that_has_been_trained_goes_on(tmp_path, data):
