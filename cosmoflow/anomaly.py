@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from .core import (BOX, MAPS_PER_SIMULATION, Maps, as_stack, check_counts,
                             check_finite, check_kind, in_pieces, to_tensor)
 from .data import MapData
-from .inference import parabola, spectrum_features
+from .inference import Scaler, parabola, spectrum_features
 from .model import CosmoFlow
 
 # %% ../nbs/course/15_anomaly.ipynb #a16c0010
@@ -101,7 +101,7 @@ def scaled(self: Expectation,
     fingerprint: Tensor,  # of n maps, (n, F)
 ) -> Tensor:              # (n, F)
     "Fingerprints with mean 0 and scatter 1 over all cold maps."
-    return (fingerprint.to(self.mean) - self.mean) / self.std
+    return Scaler(self.mean, self.std)(fingerprint.to(self.mean))
 
 # %% ../nbs/course/15_anomaly.ipynb #a16c0051
 @patch
@@ -162,7 +162,8 @@ def fit(cls: Expectation,
         check_finite(name, given, "look at the maps that it is of")
     new = cls(summary.shape[1], fingerprint.shape[1], each)
     fingerprint = fingerprint.to(new.mean)
-    new.mean, new.std = fingerprint.mean(0), fingerprint.std(0).clamp_min(1e-12)
+    scaler = Scaler.fit(fingerprint)
+    new.mean, new.std = scaler.mean, scaler.std
     terms = parabola(summary.to(new.mean))
     new.weights = torch.linalg.lstsq(terms, new.scaled(fingerprint)).solution
     residual = new.residual(summary, fingerprint)

@@ -81,13 +81,16 @@ def parabola(
 class Scaler:
     """Shifts and scales columns of numbers to mean 0 and variance 1, and back.
 
-    `fit` learns both from x, (n, F). `none` leaves numbers as they are.
+    `fit` learns both from x, (n, F); a column that never varies is only shifted.
+    `none` leaves numbers as they are.
     """
     mean: Tensor  # of each column, (F,)
     std: Tensor   # its standard deviation, (F,)
 
     @classmethod
-    def fit(cls, x: Tensor) -> Self: return cls(x.mean(0), x.std(0).clamp_min(1e-12))
+    def fit(cls, x: Tensor) -> Self:
+        varies = x.amax(0) > x.amin(0)
+        return cls(x.mean(0), torch.where(varies, x.std(0).clamp_min(1e-12), 1))
 
     @classmethod
     def none(cls, x: Tensor) -> Self: return cls(x.new_zeros(1), x.new_ones(1))

@@ -28,7 +28,7 @@ from .core import (BOX, MAPS_PER_SIMULATION, Maps, as_stack, atomic_path,
                             check_counts, check_fetched, check_finite, check_kind,
                             check_rates, check_seed, needs_extra, new_generator,
                             read_json, seeded, to_tensor, write_json)
-from .inference import keep_best, spectrum_features
+from .inference import Scaler, keep_best, spectrum_features
 from .model import CosmoFlow, find_model, read_weights
 from .plot import OKABE_ITO, styled
 from .train import learning
@@ -295,7 +295,8 @@ def noise(self: Posterior,
 
 # %% ../nbs/course/16_posterior.ipynb #5b150028
 @patch
-def scaled(self: Posterior, x: Tensor) -> Tensor: return (x - self.mean) / self.std
+def scaled(self: Posterior, x: Tensor) -> Tensor:
+    return Scaler(self.mean, self.std)(x)
 
 # %% ../nbs/course/16_posterior.ipynb #5b150029
 @patch
@@ -318,9 +319,9 @@ def fit(self: Posterior,
     x, x_val = _summaries(x, *some), _summaries(x_val, *some, "x_val")
     theta, theta_val = _truths(theta, x), _truths(theta_val, x_val, "theta_val")
     stretch(torch.cat([theta, theta_val]))  # refuses what the prior excludes
-    self.mean.copy_(x.mean((0, 1)))
-    std = x.std((0, 1))
-    self.std.copy_(torch.where(std > 0, std, 1))  # else a dead channel is not a number
+    scaler = Scaler.fit(x.flatten(0, 1))
+    self.mean.copy_(scaler.mean)
+    self.std.copy_(scaler.std)
     self.width.fill_(1)
     self.freedom.fill_(BELL)
     sizes = (self.settings[name] for name in ("hidden", "transforms"))

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from conftest import ROOT, randomised
 
 from cosmoflow import bench, core, encoder, inference, layers, model, unet
+from cosmoflow.anomaly import Expectation
 from cosmoflow.core import BOX, evaluating, standard_error
 from cosmoflow.data import Normalizer, lower_resolution, open_maps
 from cosmoflow.encoder import EncoderBlock, fold, summary
@@ -292,6 +293,21 @@ def test_columns_are_scaled_on_their_own():
         assert scaler.std[i].item() == pytest.approx(statistics.stdev(column))
     torch.testing.assert_close(scaler(x), (x - scaler.mean) / scaler.std)
     torch.testing.assert_close(scaler.inverse(scaler(x)), x)
+
+
+@pytest.mark.parametrize("value", (0.0, 0.1, 1.7, -11.03))
+@pytest.mark.parametrize("n", (2, 100, 1000))
+def test_a_column_that_never_varies_is_only_shifted(n, value):
+    "In float32 its mean is a little off; over a tiny scatter, 1.7 became 596,046."
+    x = torch.cat([torch.full((n, 1), value), torch.randn(n, 1, generator=seeded())], 1)
+    scaler = Scaler.fit(x)
+    assert scaler(x)[:, 0].abs().max() < 1e-5
+    alone = x[:, :1].contiguous()  # is summed in another order
+    assert Scaler.fit(alone)(alone).abs().max() < 1e-5
+    torch.testing.assert_close(scaler(x + 1)[:, 0], torch.ones(n))
+    torch.testing.assert_close(scaler.inverse(scaler(x)), x)
+    expected = Expectation.fit(x[:, :0], x, 1)
+    assert expected.scaled(x)[:, 0].abs().max() < 1e-5
 
 
 def test_features_of_a_spectrum_know_no_unit():
