@@ -58,7 +58,7 @@ def _get(file: BinaryIO, path: Path, what: str) -> bytes:
 def weights_digest(
     model: CosmoFlow,
 ) -> str:  # twelve hexadecimal digits
-    "A short name for all that decides what a model draws from a field."
+    "A short name for a model's weights and normaliser, not for prior and settings."
     n = model.normalizer
     numbers = torch.tensor([n.mean, n.std, n.floor], dtype=torch.float64, device="cpu")
     named = sorted(model.state_dict().items())
