@@ -565,11 +565,15 @@ def _encode(
 
     Nothing is written, and the same command starts again.
     """
+    from cosmoflow.core import check_finite
+
     _check_output(out, source=maps)
     array = _load_array(maps, 3, "maps of surface density, (n, H, W)")
     network = _load_model(model)
     encode = network.summarise if summary else network.encode
-    _save_array(out, encode(array, check=not no_check))
+    found = encode(array, check=not no_check)
+    check_finite("maps", found, "of such maps there is no field; leave them out")
+    _save_array(out, found)
 
 # %% ../nbs/tools/cli.ipynb #859d2bf5
 @_command

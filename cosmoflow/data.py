@@ -114,7 +114,7 @@ def _instead(root: Path) -> str:
 # %% ../nbs/course/02_data.ipynb #4134d244
 def _load_maps(path: Path) -> np.ndarray:
     "Opens CMD maps memory-mapped, or says what is wrong with the file."
-    if not path.exists():
+    if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; {_instead(path.parent)}")
     check_fetched(path)
     try:
@@ -157,7 +157,7 @@ def _check_params(params: np.ndarray, path: Path) -> None:
 # %% ../nbs/course/02_data.ipynb #47269e86
 def _load_params(path: Path, suite: str) -> tuple[np.ndarray, tuple[str, ...]]:
     "Reads a parameter table: rows, and the names of its columns."
-    if not path.exists():
+    if not path.is_file():
         raise FileNotFoundError(
             f"{path}: no such file; expected the parameter table of the maps "
             "beside them")
@@ -756,6 +756,7 @@ def download(
     folders = [f"{suite}/", *(["Nbody/"] if suite.startswith("Nbody_") else []), ""]
     tables = _param_paths(root, suite, set)
     maps = map_path(root, suite, set, field)
+    for path in (maps, *tables): check_output(path)
 
     def fetch(paths: list[Path], check: Callable[[Path], object]) -> None:
         places = {f"{base}/{at}{path.name}": path for path in paths for at in folders}

@@ -215,6 +215,9 @@ def fetch_file(
     wait: float,                      # seconds before the second; doubles
 ) -> bool:                            # False: the server has no such file
     "Downloads one file, and goes on from what an earlier try or run left."
+    if path.is_symlink():  # it stays one
+        path = Path(os.path.realpath(path))
+        path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     pause = 0.0
     for attempt in range(tries):

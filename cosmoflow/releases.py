@@ -16,7 +16,8 @@ from hashlib import file_digest
 from importlib.resources import files
 from pathlib import Path
 
-from .core import alone, check_counts, check_folder, read_json
+from .core import alone, check_counts, read_json
+from .data import check_output
 from .fetch import check_address, fetch_file
 
 # %% ../nbs/tools/releases.ipynb #5f0a2d30
@@ -127,7 +128,7 @@ def fetch_weights(
     check_counts(tries=tries)
     with suppress(OSError, ValueError): return find_released(name, cache_dir)
     folder = released_folder(name, cache_dir)
-    check_folder(folder)
+    for file in wanted: check_output(folder / file)
     folder.mkdir(parents=True, exist_ok=True)
     for file, told in wanted.items():
         url = f"{base}/{folder.parent.name}/{name}.{file}"

@@ -151,6 +151,19 @@ def test_maps_that_cannot_be_right_are_refused_unless_told_otherwise(tmp_path, s
     assert (tmp_path / "field.npy").exists()
 
 
+@pytest.mark.parametrize("value", (np.nan, np.inf))
+@pytest.mark.parametrize("line", ("encode bad.npy x.npy", "compress bad.npy x.cflow",
+                                  "encode bad.npy x.npy --summary", "infer bad.npy"))
+def test_maps_that_have_no_field_are_refused_whatever_is_told(
+        tmp_path, shell, line, value):
+    maps = np.array(open_maps("PM", "CV").maps[:2])
+    maps[1, 3, 4] = value
+    np.save(tmp_path / "bad.npy", maps)
+    status, _, errors = shell(f"{line} --no-check")
+    assert status == 2 and errors.count("\n") == 1
+    assert os.listdir(tmp_path) == ["bad.npy"]
+
+
 @pytest.fixture
 def two_sets(tmp_path):
     "A folder of maps in other units, without a set LH in `cv`; and maps in a file."

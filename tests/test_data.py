@@ -996,3 +996,19 @@ def test_a_range_of_a_suite_keeps_every_simulation_in_its_part(start, stop):
 def test_numbers_of_simulations_are_one_for_each(wrong):
     with pytest.raises(ValueError, match="numbers=.*for each of 10 simulations"):
         MapData(np.ones((20, 4, 4), np.float32), np.ones((10, 2)), numbers=wrong)
+
+
+@pytest.mark.parametrize("path", (MAPS, TABLE))
+def test_a_folder_in_a_file_s_place_is_said_before_anything_is_asked(
+        tmp_path, server, path):
+    place = tmp_path / "CMD" / Path(path).name
+    place.mkdir(parents=True)
+    message = f"{place.name}: expected a file, but it is a folder; choose another"
+    with pytest.raises(IsADirectoryError, match=message): get(server, tmp_path)
+    assert not server.asked and named(tmp_path) == [place.name]
+    with pytest.raises(FileNotFoundError, match="no such file; "):
+        open_maps("Astrid", "LH", tmp_path / "CMD")
+    other = {MAPS: TABLE, TABLE: MAPS}[path]
+    (place.parent / Path(other).name).write_bytes(server.bodies[other])
+    with pytest.raises(FileNotFoundError, match=f"{place.name}: no such file; "):
+        open_maps("Astrid", "LH", tmp_path / "CMD")

@@ -1,6 +1,7 @@
 """Odd servers, damaged remains: the file comes, or nothing takes its name."""
 import http.server
 import json
+import os
 import threading
 
 import pytest
@@ -115,3 +116,20 @@ def test_what_is_left_of_an_earlier_try_is_used_only_if_its_note_says_what_it_is
     beside.write_text(text.replace("{url}", address(server) + NAME), encoding="utf-8")
     body, ranges = get(server, tmp_path)
     assert body == BODY and ranges[0] == asked
+
+
+@pytest.mark.parametrize("there", ("nothing", "a folder", "an old file"))
+def test_a_link_stays_a_link_to_what_comes(server, tmp_path, there):
+    "As to a larger disk. A download that broke goes on there."
+    store, link = tmp_path / "store" / "0f3a", tmp_path / "x.bin"
+    if there != "nothing": store.parent.mkdir()
+    if there == "an old file": store.write_bytes(b"old")
+    link.symlink_to("store/0f3a")
+    url, check = address(server) + NAME, lambda part: None
+    fetch = lambda tries: fetch_file(url, link, check, tries, wait=0)
+    server.script = {NAME: [half(BODY)]}
+    with pytest.raises(ConnectionError, match="0f3a.part keeps what has come"):
+        fetch(1)
+    assert fetch(1) and link.is_symlink() and store.read_bytes() == BODY
+    assert sorted(os.listdir(tmp_path)) == ["store", "x.bin"]
+    assert os.listdir(store.parent) == ["0f3a"]

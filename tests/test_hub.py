@@ -423,3 +423,16 @@ def test_the_command_fetches_what_other_commands_name(release, monkeypatch, caps
     cli.main(shlex.split(told.partition("release: cosmoflow ")[2]))
     assert "mine is in" in capsys.readouterr().out
     assert cli._load_model("mine").config["width"] == 8
+
+
+def test_a_folder_in_a_file_s_place_is_said_before_anything_is_fetched(
+        tmp_path, monkeypatch):
+    def asked(*_): raise AssertionError("asked")
+    monkeypatch.setattr("cosmoflow.releases.fetch_file", asked)
+    for file in released()["mini-128"]["files"]:
+        cache = tmp_path / file
+        place = released_folder("mini-128", cache) / file
+        place.mkdir(parents=True)
+        with pytest.raises(IsADirectoryError, match=f"{file}: expected a file, but it"):
+            fetch_weights("mini-128", cache)
+        assert os.listdir(place.parent) == [file]
