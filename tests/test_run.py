@@ -474,7 +474,7 @@ LEARNERS = train_by, train_vae, distill, train_for_rate
 NAN, INF = float("nan"), float("inf")
 WRONG = {  # settings that cannot be, and who takes them
     "epochs": (0, 2.5, "3"), "batch_size": (0, 7.5), "seed": (-1,), "data": (0,),
-    "model": ("vae",), "lr": (NAN, INF, -1, "x"),
+    "model": ("vae",), "lr": (NAN, INF, -1, 0, "x"),
     "patience": (NAN, INF, -1, "x"), "weight_decay": (NAN, INF), "clip": (NAN, -1),
     "siblings": (NAN, INF), "bf16": ("no", 1), "freeze_encoder": ("no",),
     "compile": (None,), "pooled": (NAN, -1, 2, "x"), "ema": (NAN, -1, 1.5, None),
