@@ -16,6 +16,7 @@ import math
 import os
 import re
 import shlex
+import signal
 import sys
 import traceback
 import warnings
@@ -272,6 +273,20 @@ def _leave_quietly() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(128 + 13)  # what a shell says of SIGPIPE
 
+
+def _stop(
+    advice: str,  # what becomes of the stopped run
+    ours: bool,   # the process: nobody else goes on in it
+) -> None:
+    "Ends a command after Ctrl-C, as a shell expects it, whose loop then ends too."
+    print(f"\ncosmoflow: stopped. {advice}", file=sys.stderr)
+    if ours and os.name == "posix":
+        with suppress(OSError):
+            if sys.stdout: sys.stdout.flush()
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGINT)
+    sys.exit(128 + signal.SIGINT)
+
 # %% ../nbs/tools/cli.ipynb #1dcfc1cb
 def main(
     argv: list[str] | None = None,  # arguments; those of the process when None
@@ -296,7 +311,7 @@ def main(
         print(f"cosmoflow: error: {_one_line(e, command)}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        sys.exit(f"\ncosmoflow: stopped. {_paragraphs(command)[2]}")
+        _stop(_paragraphs(command)[2], ours=argv is None)
 
 # %% ../nbs/tools/cli.ipynb #cc236df7
 _MAPS = "root suite set field sims pixels maps_per_simulation box"

@@ -197,8 +197,13 @@ def _simplified(
     options.log_severity_level = 3
     with TemporaryDirectory() as folder:
         options.optimized_model_filepath = str(Path(folder) / "simple.onnx")
-        runtime.InferenceSession(graph.SerializeToString(), options,
-                                 providers=["CPUExecutionProvider"])
+        try:
+            runtime.InferenceSession(graph.SerializeToString(), options,
+                                     providers=["CPUExecutionProvider"])
+        except Exception as e:  # it does not say where a disk is full
+            if "serialization failed" not in str(e): raise
+            raise OSError(f"{folder}: a graph could not be written there ({e}); make "
+                          "room, or name another folder by TMPDIR") from e
         simple = onnx.load(options.optimized_model_filepath)
     used = {node.domain for node in simple.graph.node}
     kept = [opset for opset in simple.opset_import if opset.domain in used]

@@ -969,6 +969,31 @@ def test_advice_after_ctrl_c_depends_on_the_command(shell, monkeypatch, command)
     expected = advice.get(command, "the same command starts again")
     replaced(monkeypatch, command, KeyboardInterrupt)
     line = cli._paragraphs(cli.COMMANDS[command])[1].removeprefix("example: cosmoflow ")
-    said = shell(line)[0].lower()
-    assert said.startswith("\ncosmoflow: stopped. ") and expected in said
+    status, _, said = shell(line)
+    assert status == 130 and expected in said.lower()
+    assert said.startswith("\ncosmoflow: stopped. ") and said.count("\n") == 2
     assert expected in " ".join(shell(f"{command} --help")[1].lower().split())
+
+
+STOPPED = """
+import functools, os, signal, sys
+from cosmoflow import cli
+@functools.wraps(cli.COMMANDS["demo"])
+def demo(**options):
+    print("before", end="")
+    os.kill(os.getpid(), signal.SIGINT)
+cli.COMMANDS["demo"] = demo
+sys.argv = ["cosmoflow", "demo"]
+cli.main()
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs signals")
+def test_ctrl_c_ends_a_loop_of_a_shell_too(tmp_path):
+    "A shell goes on with the next file unless the signal itself has ended the first."
+    program = tmp_path / "stopped.py"
+    program.write_text(STOPPED, encoding="utf-8")
+    done = subprocess.run([sys.executable, program], capture_output=True, text=True)
+    assert done.returncode == -signal.SIGINT and done.stdout == "before"
+    assert done.stderr.startswith("\ncosmoflow: stopped. ")
+    assert "Traceback" not in done.stderr

@@ -208,6 +208,14 @@ def test_a_full_disk_leaves_no_part_of_a_file(tmp_path):
     assert not [*tmp_path.iterdir()]
 
 
+def test_a_full_disk_for_passing_files_is_named(fast, tmp_path, monkeypatch):
+    "ONNX Runtime simplifies graphs by way of a file, and says nothing of disks."
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    message = f"^{tmp_path}.* could not be written there .* TMPDIR"
+    with full_disk(), pytest.raises(OSError, match=message): graphs(fast)
+    assert not [*tmp_path.iterdir()]
+
+
 def test_the_command_prints_what_it_wrote(tmp_path, capsys, monkeypatch):
     randomised().save_pretrained(tmp_path / "own")
     monkeypatch.chdir(tmp_path)
