@@ -648,7 +648,7 @@ def seeded(
     make: Callable[[], nn.Module],  # makes the network
     seed: int,                      # of its weights
 ) -> nn.Module:                     # what `make` gives
-    """Makes a network with weights from a seed; torch's own generator stays as it was.
+    """Makes a network with weights from a seed; torch's generators stay as they were.
 
     Raises `ValueError` for what is no seed.
     """
@@ -657,7 +657,7 @@ def seeded(
     try:
         with torch.random.fork_rng(devices=[]), torch.device("cpu"):
             torch.set_default_dtype(torch.float32)  # else, other random numbers
-            torch.manual_seed(int(seed))
+            torch.default_generator.manual_seed(int(seed))  # not those of GPUs
             return make()
     finally:
         torch.set_default_dtype(before)

@@ -582,6 +582,24 @@ def test_a_network_from_a_seed_is_one_for_all_who_ask():
     assert torch.equal(torch.get_rng_state(), before)
 
 
+def test_no_generator_is_another_after_a_network_from_a_seed(monkeypatch):
+    "Those of GPUs would all start anew, and so would the noise of the next map."
+    def anew(*_): raise AssertionError("a GPU's generator was seeded")
+    for name in ("manual_seed", "manual_seed_all"):
+        monkeypatch.setattr(torch.cuda, name, anew)
+    monkeypatch.setattr(torch.mps, "manual_seed", anew)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    before = torch.get_rng_state()
+    core.seeded(lambda: torch.nn.Linear(3, 2), 4)
+    def fails(): return torch.nn.Linear(3, int(torch.rand(1) - 2))
+    with pytest.raises(RuntimeError): core.seeded(fails, 4)
+    assert torch.equal(torch.get_rng_state(), before)
+    if not torch.cuda.is_available(): return
+    on_gpu = torch.cuda.get_rng_state()
+    core.seeded(lambda: torch.nn.Linear(3, 2), 4)
+    assert torch.equal(torch.cuda.get_rng_state(), on_gpu)
+
+
 def test_a_part_of_a_simulation_names_the_argument_that_decides():
     with pytest.raises(ValueError, match="expected 15 a simulation, found 8; .*each="):
         standard_error(np.zeros(8))
