@@ -10,6 +10,7 @@ __all__ = ['PAGE', 'train_briefly', 'write_page', 'demo']
 # %% ../nbs/00_demo.ipynb #c7440e1f
 import html
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import cast
 
@@ -18,7 +19,7 @@ from .data import MapData, Normalizer, check_output, open_maps
 from .evaluate import Evaluation, evaluate, report
 from .model import CosmoFlow
 from .plot import figure
-from .train import TRAIN_PRESETS, TrainConfig, train
+from .train import TRAIN_PRESETS, TrainConfig, read_checkpoint, train
 
 # %% ../nbs/00_demo.ipynb #6af1e40f
 def train_briefly(
@@ -81,6 +82,19 @@ def write_page(
     with atomic_path(out / "index.html") as tmp: tmp.write_text(page, encoding="utf-8")
     return metrics
 
+# %% ../nbs/00_demo.ipynb #12c7171e
+def _check_own(
+    path: Path,           # of a checkpoint
+    config: TrainConfig,  # of this demo
+) -> None:
+    "Raises `FileExistsError` for what no demo has left: it would be lost."
+    if not path.exists(): return
+    kept = read_checkpoint(path)[0].get("run", {}).get("settings", {})
+    same = asdict(config) | {name: kept.get(name) for name in ("epochs", "seed")}
+    if kept == same: return
+    raise FileExistsError(f"{path}: it is of another training, which a demo would "
+                          "replace; choose another folder")
+
 # %% ../nbs/00_demo.ipynb #21a423b3
 def demo(
     out: str | Path = "demo",   # folder of the results
@@ -94,6 +108,7 @@ def demo(
     files = [out / name for name in ("demo.png", "metrics.json", "index.html")]
     run = "log.csv", "model.safetensors", "config.json", "checkpoint.safetensors"
     for file in (*files, *(out / "model" / name for name in run)): check_output(file)
+    _check_own(file, config)
     data = open_maps("PM", "LH", sims=sims)
     held_out = len(data.split()[2])
     print(f"{len(data)} maps of {data.n_sims} N-body simulations, "

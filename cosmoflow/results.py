@@ -54,7 +54,7 @@ def shown(
     "A number for a table, with its error, to the digits that the error leaves."
     if value is None: return ""
     if isinstance(value, str): return value
-    if error is None: return f"{value:.3g}"
+    if error is None or math.isnan(error): return f"{value:.3g}"
     n = digits(error)
     return f"{value:.{n}f} ± {error:.{n}f}"
 

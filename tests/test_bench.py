@@ -1,11 +1,13 @@
 """The benchmark times what it says it times, in turns, and its record is whole."""
 import json
+import math
 
 import pytest
 import torch
 
 from cosmoflow.bench import (Timing, Way, bench, ladder, network_flops, network_jobs,
                              race, timing_table)
+from cosmoflow.results import shown
 
 CPU = torch.device("cpu")
 
@@ -91,3 +93,9 @@ def test_a_missing_extra_is_told_before_the_first_job(tmp_path, monkeypatch):
     assert not (tmp_path / "out").exists()
     with pytest.raises(AssertionError, match="computed"):
         bench(tmp_path, (64,), jobs=("velocity",))
+
+
+def test_a_single_simulation_has_no_error_bar():
+    "The error of its mean is not a number, and nothing to be printed."
+    assert shown(0.123456, math.nan) == shown(0.123456) == "0.123"
+    assert shown(0.123456, 0.012) == "0.123 ± 0.012"

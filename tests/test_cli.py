@@ -595,6 +595,22 @@ def test_a_demo_looks_at_the_files_of_its_training_first(tmp_path, shell, name):
     assert (status, said) == (2, "") and "but it is a folder; choose" in errors
 
 
+@pytest.mark.parametrize(("options", "whose"), [
+    ("--preset mini --ema 0.99 --seed 7", "a demo's"), ("--preset mini", "yours"),
+    ("--preset tiny", "yours")])
+def test_a_demo_replaces_no_training_but_its_own(
+        tmp_path, shell, monkeypatch, options, whose):
+    short = "--sims 0:10 --pixels 16 --epochs 1 --out o/model"
+    assert shell(f"train {options} {short}")[0] == 0
+    def opened(*_, **__): raise AssertionError("opened")
+    monkeypatch.setattr("cosmoflow.demo.open_maps", opened)
+    before = holds(tmp_path)
+    errors = shell("demo --out o")[2]
+    mine = "o/model/checkpoint.safetensors: it is of another training, which a demo"
+    assert (mine if whose == "yours" else "opened") in errors
+    assert holds(tmp_path) == before
+
+
 def test_a_benchmark_looks_at_its_file_before_it_measures(shell, monkeypatch, tmp_path):
     def measured(*_): raise AssertionError("measured")
     monkeypatch.setattr("cosmoflow.bench.machine_rates", measured)
