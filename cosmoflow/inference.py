@@ -81,16 +81,20 @@ def parabola(
 class Scaler:
     """Shifts and scales columns of numbers to mean 0 and variance 1, and back.
 
-    `fit` learns both from x, (n, F); a column that never varies is only shifted.
-    `none` leaves numbers as they are.
+    `fit` learns both from x, (n, F); a column that varies by no more than rounding is
+    only shifted. `none` leaves numbers as they are.
     """
     mean: Tensor  # of each column, (F,)
     std: Tensor   # its standard deviation, (F,)
 
     @classmethod
     def fit(cls, x: Tensor) -> Self:
-        varies = x.amax(0) > x.amin(0)
+        varies = cls.varies(x)
         return cls(x.mean(0), torch.where(varies, x.std(0).clamp_min(1e-12), 1))
+
+    @staticmethod
+    def varies(x: Tensor) -> Tensor:  # of each column, (F,); float32 rounds to 6e-8
+        return x.std(0) > 1e-6 * x.abs().amax(0)
 
     @classmethod
     def none(cls, x: Tensor) -> Self: return cls(x.new_zeros(1), x.new_ones(1))
@@ -294,7 +298,7 @@ def fit_regressor(
     check_rates(lr=lr)
     check_amounts(weight_decay=weight_decay)
     x, y, x_val, y_val = _examples(x, y, x_val, y_val)
-    still = (y == y[0]).all(0).nonzero()[:, 0].tolist()
+    still = (~Scaler.varies(y)).nonzero()[:, 0].tolist()
     if still:
         raise ValueError(f"y: expected parameters that vary, found the same in every "
                          f"row of column {still[0]}; leave it out")

@@ -310,6 +310,27 @@ def test_a_column_that_never_varies_is_only_shifted(n, value):
     assert expected.scaled(x)[:, 0].abs().max() < 1e-5
 
 
+@pytest.mark.parametrize("value", (0.3, 1.7, -11.03, 1e11))
+@pytest.mark.parametrize("kind", (torch.float32, torch.float64))
+def test_rounding_is_no_scatter(value, kind):
+    "Divided by a scatter of 1e-9, what is off by a millionth was off by a thousand."
+    near = value * (1 + 1e-9 * torch.randn(200, 1, generator=seeded(), dtype=kind))
+    steps = torch.full((200, 1), value)  # in float32, from one number to the next
+    steps[::3] = steps[::3].nextafter(torch.tensor(math.inf))
+    truly = value * (1 + 1e-5 * torch.randn(200, 1, generator=seeded(), dtype=kind))
+    x = torch.cat([near, steps.to(kind), truly], 1)
+    scaler = Scaler.fit(x)
+    assert Scaler.varies(x).tolist() == [False, False, True]
+    assert torch.equal(scaler.std[:2], torch.ones(2, dtype=kind))
+    assert torch.equal(scaler.std[2], x.std(0)[2])
+    off = x + 1e-6 * abs(value)
+    torch.testing.assert_close((scaler(off) - scaler(x))[:, :2], (off - x)[:, :2])
+    expected = Expectation.fit(x[:, :0], x, 1)
+    assert expected.scaled(x)[:, :2].abs().max() <= 1e-6 * abs(value)
+    with pytest.raises(ValueError, match="^y: expected parameters that vary.*column 0"):
+        fit_regressor(torch.nn.Linear(3, 3), x, x, x, x, scaler, 1, 0.1, 0.0)
+
+
 def test_features_of_a_spectrum_know_no_unit():
     maps = 10 ** (11 + 0.3 * torch.randn(3, 8, 8, generator=seeded()))
     shift = spectrum_features(1e-13 * maps) - spectrum_features(maps)
