@@ -405,13 +405,17 @@ def _check_folder(
     for name in names: _check_output(folder / name, Path(name).suffix)
 
 # %% ../nbs/tools/cli.ipynb #6413a76d
-def _try_sampling(steps: int = 1, solver: str = "euler") -> None:
+def _try_sampling(steps: int | None = None, solver: str = "euler") -> None:
     "Raises `ValueError` for steps and solvers that there are not, before any load."
     import torch
 
     from cosmoflow.flow import integrate
 
-    integrate(lambda t, x: x, torch.zeros(1), min(steps, 1), solver)
+    few = 1 if steps is None else min(steps, 1)
+    integrate(lambda t, x: x, torch.zeros(1), few, solver)
+    if steps is not None and solver == "dopri5":
+        raise ValueError(f"steps={steps}: expected none beside the solver dopri5, "
+                         "which chooses its own; leave one of them out")
 
 # %% ../nbs/tools/cli.ipynb #54bbc53e
 @_command

@@ -230,6 +230,9 @@ def particle_mesh(
     check_counts(particles=particles, pixels=pixels, steps=steps)
     if particles % 2:
         raise ValueError(f"particles={particles}: expected an even number")
+    for name, side in (("particles", particles), ("pixels", pixels)):
+        if side > 2**14:  # numbers of cells would not fit, and JAX would end us
+            raise ValueError(f"{name}={side}: expected at most {2**14} along a side")
     check_box(box)
     _need_pmpp()
     import jax

@@ -555,6 +555,10 @@ EARLY = {  # what needs neither maps nor a model to be refused, and how
     "demo --out index.html": "index.html: expected a file, but it is a folder",
     "demo --out metrics.json": "metrics.json: expected a file, but it is a folder",
     "demo --out model": "model: expected a folder, but",
+    "decode field.npy x.npy --solver dopri5 --steps 3":
+        "steps=3: expected none beside the solver dopri5",
+    "decompress maps.cflow x.npy --solver dopri5 --steps 3": "steps=3: expected none",
+    "evaluate --out x --solver dopri5 --steps 3": "steps=3: expected none beside",
     "infer maps.npy --draws 1": "draws=1: expected 7 or more; a 68 % interval leaves",
     "infer maps.npy --draws 6 --out x.csv": "draws=6: expected 7 or more",
     "train --out x --preset mini --patience 3":

@@ -109,7 +109,8 @@ def test_settings_do_not_mix(tmp_path):
 
 @pytest.mark.parametrize("wrong", (
     dict(keep_bits=2.5), dict(keep_bits=24), dict(keep_bits="20"), dict(sims=1),
-    dict(sims=[0, 1]), dict(sims=range(2)), dict(particles=15), dict(particles=1)))
+    dict(sims=[0, 1]), dict(sims=range(2)), dict(particles=15), dict(particles=1),
+    dict(particles=10**6), dict(pixels=10**9)))
 def test_what_cannot_be_simulated_is_refused_before_anything_is_made(wrong, tmp_path):
     given = dict(sims=slice(0, 1)) | SMALL | wrong
     message = re.escape("{}={!r}: expected".format(*next(iter(wrong.items()))))
