@@ -452,14 +452,24 @@ def sample(self: Posterior,
 
 # %% ../nbs/course/16_posterior.ipynb #5b150035
 @patch(cls_method=True)
+@torch.inference_mode(False)  # weights that can learn, whatever the caller set
 def from_pretrained(cls: Posterior,
     name: str | Path,  # of the model whose summaries it reads, as `find_model` takes it
+    *,
+    revision: str | None = None,          # these five as a model's own
+    token: str | bool | None = None,      # `from_pretrained` takes them
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+    force_download: bool = False,
 ) -> Posterior:        # on the CPU, ready
     """Loads the posterior that lies beside a model's weights. Nothing is unpickled.
 
-    Raises `FileNotFoundError` if there is none, `ValueError` for damaged files.
+    Give what you gave for the model, such as `revision`. Raises `FileNotFoundError` if
+    there is none, `ValueError` for damaged files.
     """
-    folder = find_model(name)
+    folder = find_model(
+        name, revision=revision, token=token, cache_dir=cache_dir,
+        local_files_only=local_files_only, force_download=force_download)
     paths = [folder / f"posterior.{kind}" for kind in ("json", "safetensors")]
     missing = [path for path in paths if not path.exists()]
     if missing: raise FileNotFoundError(
@@ -468,7 +478,8 @@ def from_pretrained(cls: Posterior,
     for path in paths: check_fetched(path)
     settings = read_json(paths[0])
     try:
-        posterior = cls(**settings)
+        # its first weights are of no use; the caller's generators stay as they were
+        posterior = seeded(lambda: cls(**settings), seed=0)
         posterior.load_state_dict(read_weights(paths[1]))
         for key, part in posterior.state_dict().items():
             if key.split(".")[-1] in ("width", "freedom", "std") and part.min() <= 0:

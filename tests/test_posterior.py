@@ -1,5 +1,6 @@
 """Posteriors: right where the answer is known, whole on disk, the same from a shell."""
 import csv
+import inspect
 import json
 import math
 import shutil
@@ -311,6 +312,37 @@ def test_it_comes_back_from_disk(shipped, folder, tmp_path):
     x = torch.randn(4, 2, 8, generator=torch.Generator().manual_seed(0))
     assert torch.equal(again.sample(x, 50), shipped.sample(x, 50))
     assert sum((tmp_path / "new" / name).stat().st_size for name in FILES) < 100_000
+
+
+@pytest.mark.parametrize("around", (
+    torch.inference_mode, lambda: torch.device("meta"), torch.no_grad), ids=str)
+def test_it_loads_whatever_surrounds_it_and_moves_no_random_numbers(shipped, around):
+    before = torch.get_rng_state()
+    with around(): found = Posterior.from_pretrained("base")
+    assert torch.equal(torch.get_rng_state(), before)
+    for name, part in shipped.state_dict().items():
+        assert torch.equal(found.state_dict()[name], part), name
+    theta, x = known(4, 3, 0)
+    found.flow.loss(stretch(theta), found.tell(x.repeat(1, 1, 4))).mean().backward()
+    assert all(w.grad is not None for w in found.flow.parameters() if w.requires_grad)
+
+
+def test_it_comes_from_the_same_revision_of_the_hub_as_its_model(monkeypatch):
+    asked = []
+    def hub(name, allow_patterns, **given):
+        asked.append(given)
+        return find_model("base")
+    monkeypatch.setattr("cosmoflow.model.snapshot_download", hub)
+    given = {"revision": "v1", "token": "secret", "cache_dir": "elsewhere",
+             "local_files_only": True, "force_download": True}
+    for kind in (CosmoFlow, Posterior):
+        kind.from_pretrained("user/model", **given)
+        kind.from_pretrained("hub:user/model")
+    assert asked[:2] == asked[2:] and asked[0] == given
+    takes = [{p.name: p.default for p in inspect.signature(f).parameters.values()
+              if p.kind is p.KEYWORD_ONLY}
+             for f in (CosmoFlow.from_pretrained, Posterior.from_pretrained)]
+    assert takes[0] == takes[1]
 
 
 def cut(path): path.write_bytes(path.read_bytes()[:-100])
