@@ -9,8 +9,8 @@ __all__ = ['BOX', 'SLABS', 'MAPS_PER_SIMULATION', 'Maps', 'Fields', 'free_memory
            'check_counts', 'check_amounts', 'check_rates', 'check_flags', 'check_box', 'check_seed', 'check_kind',
            'check_finite', 'new_generator', 'noise_source', 'best_device', 'maps_at_once', 'pieces', 'in_pieces',
            'atomic_path', 'check_folder', 'check_other_file', 'as_json', 'write_json', 'read_json', 'check_fetched',
-           'check_format', 'bars_move', 'progress', 'alone', 'digest', 'differences', 'require_same_run',
-           'standard_error', 'evaluating', 'seeded', 'needs_extra']
+           'check_format', 'bars_move', 'progress', 'alone', 'digest', 'weights_digest', 'differences',
+           'require_same_run', 'standard_error', 'evaluating', 'seeded', 'needs_extra']
 
 # %% ../nbs/tools/core.ipynb #a3c818e9
 import glob
@@ -576,6 +576,20 @@ def digest(
         numbers = to_tensor(value).detach().cpu().double().contiguous().numpy()
         hasher.update(numbers.astype("<f8", copy=False).data)
     return hasher.hexdigest()[:12]
+
+# %% ../nbs/tools/core.ipynb #75e748b2
+def weights_digest(
+    model: nn.Module,    # with a `normalizer` of its maps
+    part: str = "",      # of its weights, whose names begin so; "": all
+    half: bool = False,  # as float16 has them: a file of half the size, the same digest
+) -> str:                # twelve hexadecimal digits
+    "A short name for a model's weights and normaliser, not for prior and settings."
+    n: Any = model.normalizer
+    numbers = torch.tensor([n.mean, n.std, n.floor], dtype=torch.float64, device="cpu")
+    values = [value for name, value in sorted(model.state_dict().items())
+              if name.startswith(part) and name != "prior"]
+    if half: values = [v.half() if v.is_floating_point() else v for v in values]
+    return digest([numbers, *values])
 
 # %% ../nbs/tools/core.ipynb #edea7dcc
 def differences(

@@ -27,7 +27,8 @@ from .anomaly import Expectation
 from .core import (BOX, MAPS_PER_SIMULATION, Maps, as_stack, atomic_path,
                             check_counts, check_fetched, check_finite, check_kind,
                             check_rates, check_seed, needs_extra, new_generator,
-                            read_json, seeded, to_tensor, write_json)
+                            read_json, seeded, to_tensor, weights_digest,
+                            write_json)
 from .inference import Scaler, keep_best, spectrum_features
 from .model import CosmoFlow, find_model, read_weights
 from .plot import OKABE_ITO, styled
@@ -197,6 +198,7 @@ class Posterior(nn.Module):
         transforms: int = 3,  # as `build_flow` takes it
     ):
         super().__init__()
+        self.encoder: str | None = None  # digest of the one whose summaries it reads
         self.settings = {"features": features, "bins": bins, "pixels": pixels,
                          "hidden": hidden, "transforms": transforms}
         check_counts(**self.settings)
@@ -298,6 +300,11 @@ def noise(self: Posterior,
 def scaled(self: Posterior, x: Tensor) -> Tensor:
     return Scaler(self.mean, self.std)(x)
 
+# %% ../nbs/course/16_posterior.ipynb #5b1500b1
+def _encoder_digest(model: CosmoFlow) -> str:
+    "A short name for what makes summaries, however its weights were saved."
+    return weights_digest(model, "encoder.", half=True)
+
 # %% ../nbs/course/16_posterior.ipynb #5b150029
 @patch
 def fit(self: Posterior,
@@ -306,6 +313,7 @@ def fit(self: Posterior,
     epochs: int = 20,                  # as `fit_flow` takes it
     seed: int = 0,                     # of weights and batches
     lr: float = 2e-3,                  # as `fit_flow` takes it
+    model: CosmoFlow | None = None,    # of these summaries: `infer` refuses others
 ) -> Posterior:                        # itself
     """Trains the flow on summaries. It is sharp, and too sure of itself: see `widen`.
 
@@ -315,10 +323,12 @@ def fit(self: Posterior,
     check_counts(epochs=epochs)
     check_rates(lr=lr)
     check_seed(seed)
+    if model is not None: check_kind("model", model, CosmoFlow)
     some = self.settings["features"], self.mean
     x, x_val = _summaries(x, *some), _summaries(x_val, *some, "x_val")
     theta, theta_val = _truths(theta, x), _truths(theta_val, x_val, "theta_val")
     stretch(torch.cat([theta, theta_val]))  # refuses what the prior excludes
+    self.encoder = None if model is None else _encoder_digest(model)
     scaler = Scaler.fit(x.flatten(0, 1))
     self.mean.copy_(scaler.mean)
     self.std.copy_(scaler.std)
@@ -478,8 +488,11 @@ def from_pretrained(cls: Posterior,
     for path in paths: check_fetched(path)
     settings = read_json(paths[0])
     try:
+        encoder = settings.pop("encoder", None)  # older files do not say it
+        if not isinstance(encoder, str | None): raise ValueError(f"{encoder=}")
         # its first weights are of no use; the caller's generators stay as they were
         posterior = seeded(lambda: cls(**settings), seed=0)
+        posterior.encoder = encoder
         posterior.load_state_dict(read_weights(paths[1]))
         for key, part in posterior.state_dict().items():
             if key.split(".")[-1] in ("width", "freedom", "std") and part.min() <= 0:
@@ -500,7 +513,8 @@ def save_pretrained(self: Posterior,
     folder = Path(folder)
     tensors = {k: v.contiguous() for k, v in self.state_dict().items()}
     with atomic_path(folder / "posterior.safetensors") as tmp: save_file(tensors, tmp)
-    write_json(folder / "posterior.json", self.settings)
+    known = {"encoder": self.encoder} if self.encoder else {}
+    write_json(folder / "posterior.json", self.settings | known)
 
 # %% ../nbs/course/16_posterior.ipynb #5b15003b
 @dataclass(frozen=True)
@@ -550,6 +564,16 @@ def _say_unlike(unlike: Tensor) -> None:
                   "or with their whole simulation, and for others the posterior is "
                   "not to be trusted", stacklevel=3)
 
+# %% ../nbs/course/16_posterior.ipynb #5b1500b2
+def _require_encoder(posterior: Posterior, model: CosmoFlow) -> None:
+    "Raises `ValueError` for a model whose summaries the posterior cannot read."
+    found, known = _encoder_digest(model), posterior.encoder
+    # an older posterior does not say it, and bfloat16 has rounded the weights
+    if known in (None, found) or model.dtype == torch.bfloat16: return
+    raise ValueError(f"model: its encoder is {found}, but the posterior reads summaries"
+                     f" of {known}; give the model that the posterior lies beside, or "
+                     "fit a new posterior to this model's summaries")
+
 # %% ../nbs/course/16_posterior.ipynb #5b15003d
 def infer(
     model: CosmoFlow,      # whose summaries the posterior reads
@@ -562,7 +586,8 @@ def infer(
 ) -> Inferred:             # of n / together simulations
     """Which universes maps are from. Warns of maps that are not like the training maps.
 
-    Raises `ValueError` for maps of another size than the posterior was trained for.
+    Raises `ValueError` for maps of another size than the posterior was trained for, and
+    for another encoder than that whose summaries it reads.
     """
     check_kind("model", model, CosmoFlow)
     check_kind("posterior", posterior, Posterior)
@@ -579,6 +604,7 @@ def infer(
         raise ValueError(f"model: expected {features} channels, which the posterior "
                          f"reads, found {model.config['channels']}; give the model "
                          "that the posterior lies beside")
+    _require_encoder(posterior, model)
     x = model.summarise(maps, check=check).cpu().float()
     power = spectrum_features(maps, box=BOX).float().cpu()
     unlike = posterior.check(x, power).reshape(-1, together)

@@ -5,6 +5,8 @@ import json
 import math
 import shutil
 import sys
+from copy import deepcopy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -345,6 +347,42 @@ def test_it_comes_from_the_same_revision_of_the_hub_as_its_model(monkeypatch):
     assert takes[0] == takes[1]
 
 
+def test_a_posterior_refuses_the_summaries_of_another_encoder(base, shipped, tmp_path):
+    maps = CV.maps[:2]
+    mini = CosmoFlow.from_pretrained("mini", "cpu")
+    wrong = deepcopy(base)
+    wrong.normalizer = replace(base.normalizer, std=1.01 * base.normalizer.std)
+    for model in (mini, wrong):
+        with pytest.raises(ValueError, match=r"^model: its encoder is (?!b6d24b005ce0)"
+                           r"\w{12}, but .* of b6d24b005ce0; give the model"):
+            infer(model, shipped, maps, draws=10)
+    decoder = deepcopy(base)  # may learn: it makes no summaries
+    with torch.no_grad(): next(decoder.unet.parameters()).zero_()
+    base.save_pretrained(tmp_path, dtype=torch.float16)  # a file of half the size
+    for model in (decoder, CosmoFlow.from_pretrained(tmp_path, "cpu")):
+        infer(model, shipped, maps, draws=10)
+
+
+def test_an_old_posterior_beside_new_weights_is_refused(shipped, base, tmp_path):
+    mini = CosmoFlow.from_pretrained("mini", "cpu")
+    mini.save_pretrained(tmp_path)
+    shipped.save_pretrained(tmp_path)
+    old = Posterior.from_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="fit a new posterior"):
+        infer(mini, old, CV.maps[:2])
+    (theta, x), (theta_val, x_val) = known(40, 3, 0), known(20, 3, 1)
+    parts = [x.repeat(1, 1, 4), theta, x_val.repeat(1, 1, 4), theta_val]
+    old.fit(*parts, epochs=1, model=mini).save_pretrained(tmp_path)
+    infer(mini, Posterior.from_pretrained(tmp_path), CV.maps[:2], draws=10)
+    with pytest.raises(ValueError, match="fit a new posterior"):
+        infer(base, old, CV.maps[:2])
+    assert old.fit(*parts, epochs=1).encoder is None  # nobody said whose these are
+    old.save_pretrained(tmp_path)
+    infer(base, Posterior.from_pretrained(tmp_path), CV.maps[:2], draws=10)
+    with pytest.raises(ValueError, match="^model: expected a CosmoFlow, found str"):
+        old.fit(*parts, model="mini")
+
+
 def cut(path): path.write_bytes(path.read_bytes()[:-100])
 def no_json(path): path.with_suffix(".json").write_text("{", encoding="utf-8")
 def other(path): path.with_suffix(".json").write_text('{"hidden": 8}', encoding="utf-8")
@@ -380,7 +418,7 @@ DAMAGE = {
     "hidden huge": said(hidden=HUGE), "transforms huge": said(transforms=HUGE),
     "bins huge": said(bins=HUGE), "pixels 0": said(pixels=0),
     "pixels huge": said(pixels=HUGE), "features text": said(features="8"),
-    "hidden NaN": said(hidden=float("nan")),
+    "hidden NaN": said(hidden=float("nan")), "encoder huge": said(encoder=HUGE),
     "width 0": filled("width", 0.0), "width below": filled("width", -1.0),
     "width NaN": filled("width", float("nan")), "scatter 0": filled("std", 0.0),
     "flow NaN": filled("flow", float("nan")), "check NaN": filled("check", math.inf),
@@ -476,7 +514,8 @@ def test_corner_draws_what_it_is_given():
 
 def test_spectra_that_the_check_reads_are_the_usual_ones(shipped):
     assert spectrum_features(CV.maps[:2]).shape[1] == shipped.settings["bins"]
-    assert json.loads((find_model("base") / FILES[0]).read_bytes()) == shipped.settings
+    said = json.loads((find_model("base") / FILES[0]).read_bytes())
+    assert said == shipped.settings | {"encoder": shipped.encoder}
 
 
 def test_a_posterior_that_was_given_no_limits_is_saved_too(tmp_path):
