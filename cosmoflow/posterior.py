@@ -317,8 +317,8 @@ def fit(self: Posterior,
 ) -> Posterior:                        # itself
     """Trains the flow on summaries. It is sharp, and too sure of itself: see `widen`.
 
-    Raises `ValueError` for what cannot be learned from, `FloatingPointError` if the
-    loss is not a number.
+    What `widen` and `check.learn` have learned before is forgotten. Raises `ValueError`
+    for what cannot be learned from, `FloatingPointError` if the loss is not a number.
     """
     check_counts(epochs=epochs)
     check_rates(lr=lr)
@@ -334,6 +334,8 @@ def fit(self: Posterior,
     self.std.copy_(scaler.std)
     self.width.fill_(1)
     self.freedom.fill_(BELL)
+    fresh_check = MapCheck(*(self.settings[name] for name in ("features", "bins")))
+    self.check.load_state_dict(fresh_check.state_dict())  # it was of other summaries
     sizes = (self.settings[name] for name in ("hidden", "transforms"))
     fresh = seeded(lambda: build_flow(x.shape[2] + 1, *sizes), seed)
     self.flow.load_state_dict(fresh.state_dict())

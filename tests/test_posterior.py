@@ -280,6 +280,23 @@ def test_a_check_from_disk_knows_how_many_maps_a_simulation_has(shipped, tmp_pat
             found.check.expected.surprise(torch.ones(20, 8), torch.ones(20, 34), 5)
 
 
+def test_a_new_fit_forgets_the_check_of_other_summaries():
+    "Else every one of its own training maps was unlike the training maps."
+    (theta, x), (theta_val, x_val) = known(40, 3, 0), known(20, 3, 1)
+    found, power = Posterior(**SMALL), torch.zeros(120, 1)
+    power += torch.randn(120, 1, generator=torch.Generator().manual_seed(0))
+    found.fit(x, theta, x_val, theta_val, epochs=1)
+    for shift in (0, 100):
+        flat = shift + x.flatten(0, 1)
+        found.check.learn(flat, power, flat, power)
+        assert not found.check(flat, power).all()
+        assert found.check(flat + 50, power).all()
+        found.fit(50 + shift + x, theta, 50 + shift + x_val, theta_val, epochs=1)
+        assert not found.check(flat + 50, power).any()
+    assert all(part.dtype == torch.float64 for part in found.check.state_dict().values()
+               if part.is_floating_point())
+
+
 def test_a_rate_that_is_too_high_can_be_lowered_as_the_message_says():
     parts = *known(40, 3, 0)[::-1], *known(20, 3, 1)[::-1]
     with pytest.raises(FloatingPointError, match=r"try a lower lr than 1e\+30"):
