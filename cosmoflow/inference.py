@@ -179,6 +179,13 @@ def _step(
     optimizer.step()
     return loss.detach()
 
+# %% ../nbs/course/10_inference.ipynb #4be1c2f9
+def _batches(numbers: Tensor, batch_size: int) -> tuple[Tensor, ...]:
+    "Cuts numbers into batches. One alone goes along: it has no scatter to normalise."
+    parts = numbers.split(int(batch_size))
+    if len(parts) < 2 or len(parts[-1]) > 1 or batch_size == 1: return parts
+    return *parts[:-2], torch.cat(parts[-2:])
+
 # %% ../nbs/course/10_inference.ipynb #4be1c2fb
 def _epoch(
     model: Regressor,
@@ -193,7 +200,7 @@ def _epoch(
     "Learns once from each example."
     model.net.train()
     numbers = torch.randperm(len(x), generator=order, device=order.device)
-    for i in numbers.split(int(batch_size)):
+    for i in _batches(numbers, batch_size):
         inputs = _some(x, i)
         if symmetries: inputs = augment(inputs, symmetries)
         loss = _step(model, optimizer, inputs, target[i], bf16)

@@ -272,6 +272,24 @@ def test_what_a_regressor_was_not_made_for_is_refused(wrong, message):
         FITS["fit_mlp"][0](X, Y, X_VAL, Y_VAL).predict(wrong)
 
 
+@pytest.mark.parametrize("name, side", [("fit_cnn", 16), ("fit_resnet18", 32)])
+def test_the_last_map_of_65_learns_with_those_before_it(name, side):
+    "Alone it stopped batch normalisation: fields of one pixel have no scatter."
+    draw = torch.Generator().manual_seed(0)
+    maps = torch.randn(65, 1, side, side, generator=draw)
+    fit = FITS[name][0](maps, Y[:65], maps[:9], Y[:9])
+    assert fit.predict(maps).isfinite().all()
+
+
+@pytest.mark.parametrize("n, size, expected", [
+    (65, 64, [65]), (129, 64, [64, 65]), (128, 64, [64, 64]), (66, 64, [64, 2]),
+    (5, 2, [2, 3]), (3, 1, [1, 1, 1]), (1, 64, [1]), (64, 64, [64])])
+def test_every_example_is_in_one_batch_and_none_is_alone(n, size, expected):
+    parts = inference._batches(torch.arange(n), size)
+    assert [len(part) for part in parts] == expected
+    assert torch.equal(torch.cat(parts), torch.arange(n))
+
+
 def test_scalers_go_where_the_network_goes():
     fit = FITS["fit_mlp"][0](X, Y, X_VAL, Y_VAL)
     expected = fit.predict(X_VAL)
