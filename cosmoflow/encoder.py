@@ -37,7 +37,7 @@ class EncoderBlock(nn.Module):
             PeriodicConv(c_out, c_out, bias=False), nn.BatchNorm2d(c_out))
         fits = c_in == c_out and stride == 1
         self.shortcut = nn.Identity() if fits else nn.Sequential(
-            nn.Conv2d(c_in, c_out, 1, stride, bias=False), nn.BatchNorm2d(c_out))
+            PeriodicConv(c_in, c_out, 1, stride, bias=False), nn.BatchNorm2d(c_out))
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(self.shortcut(x) + self.residual(x))

@@ -1,6 +1,8 @@
 """The model: periodicity, mask, gradients, flow, files."""
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -109,6 +111,47 @@ def test_half_the_bits_learn_what_float32_learns():
         losses.append(curve)
     assert losses[0][-1] < 0.95 * losses[0][0]
     np.testing.assert_allclose(losses[1], losses[0], rtol=0.02)
+
+
+NARROW = """
+from copy import deepcopy
+import torch
+from cosmoflow import CosmoFlow
+from cosmoflow.data import Normalizer
+from cosmoflow.flow import flow_matching_loss
+from cosmoflow.layers import PeriodicConv
+
+def gradients(net, loss):
+    loss(net).backward()
+    return torch.cat([p.grad.flatten() for p in net.parameters()])
+
+def both_layouts(net, loss):
+    one, other = (deepcopy(net).to(memory_format=layout)
+                  for layout in (torch.channels_last, torch.contiguous_format))
+    one, other = gradients(one, loss), gradients(other, loss)
+    assert one.isfinite().all() and (one - other).norm() < 1e-3 * other.norm()
+
+torch.manual_seed(0)
+x = torch.randn(2, 1, 128, 128)
+tiny = CosmoFlow.from_preset("tiny", Normalizer(11.0, 0.5, 1e8))
+seeded = lambda: torch.Generator().manual_seed(0)
+both_layouts(tiny, lambda net: flow_matching_loss(net, x, seeded()))
+for c in (1, 2, 4, 15, 16):
+    image = torch.randn(2, c, 32, 32)
+    last = image.to(memory_format=torch.channels_last)
+    conv = PeriodicConv(c, 8, kernel=1, stride=2)
+    plain = torch.nn.functional.conv2d(image, conv.weight, conv.bias, 2)
+    torch.testing.assert_close(conv(last), plain)
+    both_layouts(conv, lambda net: net(last).square().sum())
+"""
+
+
+def test_a_narrow_encoder_learns_from_large_maps():
+    """oneDNN's gradient of a strided 1x1 convolution ends the process, on CPUs with
+    AVX-512, if an image of 2 to 15 channels lies channels last."""
+    line = [sys.executable, "-c", NARROW]
+    done = subprocess.run(line, capture_output=True, text=True)
+    assert done.returncode == 0, (done.returncode, done.stderr)
 
 
 def test_mask_leaves_field_alone():
