@@ -75,6 +75,7 @@ class PeriodicConv(nn.Conv2d):
         bias: bool = True,  # add a number to each channel
     ):
         check_counts(c_in=c_in, c_out=c_out, kernel=kernel, stride=stride)
+        if kernel % 2 == 0: raise ValueError(f"kernel={kernel}: expected an odd number")
         super().__init__(c_in, c_out, kernel, stride, bias=bias)
 
     def forward(self, x: Tensor, padded: bool = False) -> Tensor:

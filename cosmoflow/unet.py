@@ -26,8 +26,12 @@ def time_embedding(
     t: Tensor,  # flow time in [0, 1], (B,)
     dim: int,   # features, an even number
 ) -> Tensor:    # (B, dim)
-    "Sines and cosines of the time, at frequencies 1 to 1000. Source: paper, A.1.2."
+    """Sines and cosines of the time, at frequencies 1 to 1000. Source: paper, A.1.2.
+
+    Raises `ValueError` for a number of features that is odd, or no count.
+    """
     check_counts(dim=dim)
+    if dim % 2: raise ValueError(f"dim={dim}: expected an even number")
     frequency = torch.logspace(0, 3, dim // 2, device=t.device, dtype=t.dtype)
     angle = t[:, None] * frequency
     return torch.cat([angle.sin(), angle.cos()], 1)

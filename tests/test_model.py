@@ -24,7 +24,7 @@ from cosmoflow.flow import flow_matching_loss, integrate
 from cosmoflow.layers import PeriodicConv, between, periodic_pad
 from cosmoflow.model import find_model
 from cosmoflow.spectra import cross_correlation
-from cosmoflow.unet import SelfAttention, UNetBlock
+from cosmoflow.unet import SelfAttention, UNetBlock, time_embedding
 from cosmoflow.vae import VAE
 
 NORM = Normalizer(11.0, 0.5, 1e8)
@@ -152,6 +152,18 @@ def test_a_narrow_encoder_learns_from_large_maps():
     line = [sys.executable, "-c", NARROW]
     done = subprocess.run(line, capture_output=True, text=True)
     assert done.returncode == 0, (done.returncode, done.stderr)
+
+
+def test_layers_refuse_sizes_that_would_change_the_image():
+    "An even kernel has no middle, and made 8 x 8 pixels 9 x 9; 5 features became 4."
+    for kernel in (2, 4):
+        with pytest.raises(ValueError, match=f"kernel={kernel}: expected an odd"):
+            PeriodicConv(1, 1, kernel)
+    for kernel in (1, 3, 5):
+        assert PeriodicConv(1, 1, kernel)(torch.zeros(1, 1, 8, 8)).shape[2:] == (8, 8)
+    with pytest.raises(ValueError, match="dim=5: expected an even"):
+        time_embedding(torch.rand(3), 5)
+    assert time_embedding(torch.rand(3), 6).shape == (3, 6)
 
 
 def test_mask_leaves_field_alone():
