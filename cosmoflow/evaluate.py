@@ -100,16 +100,40 @@ METHODS = "summaries", "spectrum", "raw maps"  # what a regressor may see
 def _features(
     model: CosmoFlow,    # encodes the maps
     method: str,         # one of `METHODS`
-    part: MapData,       # its maps
-    check: bool = True,  # refuse maps that cannot be surface density
+    part: MapData,       # its maps, which have been checked
 ) -> Any:                # (n, features), or a loader of maps
     "What a regressor sees of a part of the data."
     see: dict[str, Callable[[], Any]] = {
-        "summaries": lambda: model.summarise(part.maps, check=check).to(model.device),
+        "summaries": lambda: model.summarise(part.maps, check=False).to(model.device),
         "spectrum": lambda: spectrum_features(part.maps, part.box).to(model.device),
         "raw maps": lambda: MapLoader(part, model.normalizer, model.device),
     }
     return see[method]()
+
+# %% ../nbs/course/11_evaluate.ipynb #56f4f6a1
+def _varying(
+    train: MapData,  # the part that regressors learn from
+) -> np.ndarray:     # whether the first and the second parameter vary
+    "Which parameters can be learned: in the set CV none, elsewhere perhaps one."
+    return np.ptp(train.params[:, :2].astype(np.float32), 0) > 0
+
+# %% ../nbs/course/11_evaluate.ipynb #56f4f6a2
+def _check_parts(
+    model: CosmoFlow,  # whose normalisation knows what maps look like
+    maps: bool,        # whether to look at the maps
+    varies: Any,       # which parameters vary, as `_varying` tells
+    **parts: MapData,  # of the data, with `test`, on which errors are measured
+) -> None:
+    "Raises `ValueError` for a true value of 0, and maps that are no surface density."
+    test = parts["test"]
+    zero = (test.params[:, :2].astype(np.float32) == 0) & varies
+    for row, column in np.argwhere(zero):
+        raise ValueError(
+            f"data: expected true values other than 0, found {test.param_names[column]}"
+            f" = 0 in simulation {test.numbers[row]}; leave out this parameter, since "
+            "no error is relative to 0")
+    for name, part in parts.items():
+        if maps: model.normalizer.check(part.maps, f"{name} maps")
 
 # %% ../nbs/course/11_evaluate.ipynb #56f4f64e
 def infer_parameters(
@@ -120,21 +144,28 @@ def infer_parameters(
     methods: tuple[str, ...] = METHODS,  # what they see
     seed: int = 0,       # of the regressors
     check: bool = True,  # refuse maps that cannot be surface density
-) -> dict[str, dict[str, list[float]]]:  # method -> mean and standard error, both (2,)
+) -> dict[str, dict[str, list[float]]]:  # method -> mean and standard error, (2,) each
     """Measures relative errors of Omega_m and sigma_8 on the test part, by method.
 
-    Raises `ValueError` for an unknown method, and as `summarise`.
+    A parameter that does not vary in training is left out of the lists. Raises
+    `ValueError` for an unknown method, where none varies, for a true value of 0, and
+    as `summarise`, before anything is learned.
     """
     if not set(methods) <= set(METHODS):
         raise ValueError(f"methods={methods!r}: expected some of {', '.join(METHODS)}")
-    parts = train, val, test
+    if not methods: return {}
+    parts, varies = (train, val, test), _varying(train)
+    if not varies.any():
+        raise ValueError("train: expected parameters that vary, found the same in "
+                         "every simulation; choose another set")
+    _check_parts(model, check, varies, train=train, val=val, test=test)
     y_train, y_val, y_test = (
-        torch.from_numpy(part.targets[:, :2]).float().to(model.device)
+        torch.from_numpy(part.targets[:, :2][:, varies]).float().to(model.device)
         for part in parts)
     errors = {}
     for method in methods:
         x_train, x_val, x_test = (
-            _features(model, method, part, check) for part in parts)
+            _features(model, method, part) for part in parts)
         fit = fit_cnn if method == "raw maps" else fit_mlp
         regressor = fit(x_train, y_train, x_val, y_val, seed=seed)
         error = relative_error(
@@ -193,7 +224,8 @@ def evaluate(
     """Measures all that we claim of a model, on simulations that training did not see.
 
     Parameters are inferred where they vary, and left out where they do not. Raises
-    `ValueError` for what is no model, no data, no surface density, or no way to sample.
+    `ValueError` for what is no model, no data, no surface density, for a true parameter
+    of 0, or no way to sample, before a map is decoded.
     """
     check_kind("model", model, CosmoFlow)
     check_kind("data", data, MapData)
@@ -201,18 +233,21 @@ def evaluate(
     train, val, test = data.split()
     sampling = model.sampling(steps, solver)
     generator = new_generator(seed)
-    each = test.maps_per_simulation
+    each, varies = test.maps_per_simulation, _varying(train)
+    methods: tuple[str, ...] = METHODS if raw_maps else METHODS[:2]
+    if not varies.any(): methods = ()  # as in the set CV
+    learned = dict(train=train, val=val) if methods else {}
+    _check_parts(model, check, varies, **learned, test=test)
+    names = [name for name, v in zip(data.param_names[:2], varies) if v or not methods]
     rows, true, rec = _reconstruct(
-        model, test.maps, generator, sampling, each, test.box, check)
+        model, test.maps, generator, sampling, each, test.box, False)
     measured = asdict(_average(rows, wavenumbers(test.pixels, test.box), each))
     numbers = {k: np.asarray(v).tolist() for k, v in measured.items()}
-    methods: tuple[str, ...] = METHODS if raw_maps else METHODS[:2]
-    if not np.ptp(train.params[:, :2], 0).all(): methods = ()  # as in the set CV
     counts = {"training": train.n_sims, "validation": val.n_sims, "test": test.n_sims}
-    errors = infer_parameters(model, train, val, test, methods, seed, check)
+    errors = infer_parameters(model, train, val, test, methods, seed, False)
     metrics = {"suite": data.suite, "set": data.set, "simulations": counts,
                "seed": seed, "sampling": sampling, "reconstruction": numbers,
-               "parameters": list(data.param_names[:2]), "inference": errors}
+               "parameters": names, "inference": errors}
     return Evaluation(metrics, true, rec)
 
 # %% ../nbs/course/11_evaluate.ipynb #11e0a023
