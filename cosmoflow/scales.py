@@ -146,15 +146,17 @@ class ChannelScales:
 def spearman(
     a: Tensor,  # (n,)
     b: Tensor,  # (n,)
-) -> float:     # 1 if both rise together, -1 if one falls as the other rises
-    """Rank correlation. Equal values are ranked in the order in which they come.
+) -> float | None:  # 1: both rise together, -1: one falls as the other rises
+    """Rank correlation. Equal values share the mean of their ranks.
 
-    Raises `ValueError` for fewer than two values.
+    None where all values of one are equal. Raises `ValueError` for fewer than two.
     """
+    from scipy.stats import rankdata
+
     if len(a) < 2: raise ValueError(f"a: expected two values or more, found {len(a)}")
-    ranks = [v.argsort(stable=True).argsort() for v in (a, b)]
-    n, distance = len(a), (ranks[0] - ranks[1]).square().sum().item()
-    return 1 - 6 * distance / (n * (n**2 - 1))
+    x, y = (rankdata(v.cpu().numpy()) - (len(v) + 1) / 2 for v in (a, b))  # halves
+    scatter = (x @ x * (y @ y)) ** 0.5
+    return float(1 - (scatter - x @ y) / scatter) if scatter > 0 else None
 
 # %% ../nbs/course/14_scales.ipynb #f5a10002
 def selectivity(
@@ -172,7 +174,7 @@ class ChannelOrder:
     "Are the channels of a model ordered by scale?"
     scales: ChannelScales  # where each channel acts more than the mean channel
     busy: Tensor           # (C,) whether it has a tenth of the mean effect, or more
-    rank: float | None     # of busy channels and their centres; None for a single one
+    rank: float | None     # of busy channels and their centres; None: no order
     selectivity: float     # 0: all change the same scales; 1: no two share a scale
 
     @classmethod

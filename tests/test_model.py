@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from conftest import randomised
 from safetensors import safe_open
 from safetensors.torch import save_file
+from scipy.stats import spearmanr
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
@@ -23,6 +24,7 @@ from cosmoflow.encoder import SCALE, Encoder, fold, unfold, wavelengths
 from cosmoflow.flow import flow_matching_loss, integrate
 from cosmoflow.layers import PeriodicConv, between, periodic_pad
 from cosmoflow.model import find_model
+from cosmoflow.scales import spearman
 from cosmoflow.spectra import cross_correlation
 from cosmoflow.unet import SelfAttention, UNetBlock, time_embedding
 from cosmoflow.vae import VAE
@@ -164,6 +166,23 @@ def test_layers_refuse_sizes_that_would_change_the_image():
     with pytest.raises(ValueError, match="dim=5: expected an even"):
         time_embedding(torch.rand(3), 5)
     assert time_embedding(torch.rand(3), 6).shape == (3, 6)
+
+
+def test_equal_values_share_a_rank():
+    "They counted as agreement: a channel's number and eight equal centres gave 1."
+    assert spearman(torch.arange(5), torch.zeros(5)) is None
+    generator = torch.Generator().manual_seed(0)
+    for n in (4, 5, 8):
+        a = torch.arange(n)
+        for b in torch.randint(3, (20, n), generator=generator):
+            if len(b.unique()) == 1: continue
+            for pair in ((a, b), (b, a)):
+                expected = spearmanr(*pair).statistic
+                assert spearman(*pair) == pytest.approx(expected, abs=1e-12)
+        for _ in range(20):  # without ties: the formula, to the last bit
+            b = torch.randperm(n, generator=generator)
+            distance = (a - b).square().sum().item()
+            assert spearman(a, b.double().exp()) == 1 - 6 * distance / (n * (n**2 - 1))
 
 
 def test_mask_leaves_field_alone():

@@ -507,7 +507,8 @@ def test_idle_channels_have_no_rank_and_rings_count_as_their_width():
     alike = ChannelOrder.measure(k, torch.tensor([[1.0], [2.0]]) * k.square())
     centre = ((k.log() / k).sum() / (1 / k).sum()).exp()
     torch.testing.assert_close(alike.scales.centre, centre.expand(2))
-    assert abs(alike.selectivity) < 1e-6 and abs(alike.rank) == 1
+    assert abs(alike.selectivity) < 1e-6
+    assert alike.rank in (None, -1, 1)  # equal, or apart by a rounding
 
 
 def test_one_channel_or_a_group_is_swapped_at_a_time():
