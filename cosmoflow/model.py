@@ -12,6 +12,7 @@ __all__ = ['PRESETS', 'FORMAT', 'Pretrained', 'check_sizes', 'spread_waves', 'Co
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from functools import partial
 from importlib.resources import files
 from numbers import Integral
 from pathlib import Path
@@ -241,6 +242,21 @@ def sampling(self: CosmoFlow,
     self.timetable.check_sampling(steps, solver)
     return {"steps": steps, "solver": solver}
 
+# %% ../nbs/course/08_model.ipynb #db1bebfd
+def _noise(
+    size: tuple[int, ...],  # of all of it, (n, 1, H, W), H and W multiples of 16
+    batch_size: int,        # maps at a time
+    generator: torch.Generator | None,  # of the numbers; None: torch's own
+    device: torch.device,   # where they are drawn
+) -> Iterator[Tensor]:
+    "Standard normal numbers batch by batch, the same as if drawn at once."
+    draw = partial(torch.randn, generator=generator, device=device, dtype=torch.float32)
+    if device.type != "cpu":  # a GPU draws other numbers in parts
+        yield from draw(size).split(batch_size)
+        return
+    for start in range(0, size[0], batch_size):
+        yield draw((min(batch_size, size[0] - start), *size[1:]))
+
 # %% ../nbs/course/08_model.ipynb #db1bebfe
 @patch
 def decode(self: CosmoFlow,
@@ -269,17 +285,20 @@ def decode(self: CosmoFlow,
     where = self.device if generator is None else generator.device
     size = n * samples, 1, SCALE * h, SCALE * w
     batch_size = maps_at_once(size[1:], batch_size)
-    x0 = torch.randn(size, generator=generator, device=where, dtype=torch.float32)
-    fields, dtype, parts = field.repeat_interleave(samples, 0), self.dtype, []
+    fields, dtype = field.repeat_interleave(samples, 0), self.dtype
+    states = sampling["steps"] + 1 if trajectory else 1
+    maps = torch.empty(states, size[0], *size[2:], dtype=torch.float32,
+                       device=field.device)
+    noise = _noise(size, batch_size, generator, where)
+    parts = zip(noise, fields.split(batch_size), maps.split(batch_size, 1))
     with evaluating(self):
-        for x, f in zip(x0.split(batch_size), fields.split(batch_size)):
+        for x, f, out in parts:
             x, f = x.to(self.device), f.to(self.device, dtype)
             velocity = lambda t, x: self.velocity(x.to(dtype), t[None], f).float()
             path = integrate(velocity, x, trajectory=trajectory, **sampling)
             if not trajectory: path = path[None]
             part = self.normalizer.inverse(path.flatten(0, 1))
-            parts.append(part.unflatten(0, path.shape[:2]).to(field.device))
-    maps = torch.cat(parts, 1)
+            out.copy_(part.unflatten(0, path.shape[:2]))
     if samples > 1: maps = maps.unflatten(1, (n, samples))
     return maps if trajectory else maps[0]
 

@@ -78,6 +78,12 @@ def test_the_chain_does_not_hold_its_file(tmp_path):
     assert not measured(lambda large: len(large) == 8, "chain", tmp_path)
 
 
+def test_a_decoding_holds_its_maps_once():
+    "Noise of all maps, a list of parts and their sum took more than three times that."
+    for name, (grown, given) in peaks("decoding").items():
+        assert given > 4 * ALLOWED and grown < 1.2 * given + ALLOWED, (name, grown)
+
+
 # The program: what each call adds to the memory in use at its peak, and the bytes of
 # what it gives back.
 def anonymous():
@@ -169,6 +175,16 @@ def functions(n, side=SIDE):
     return found
 
 
+def decoding(n):
+    "The peak of a decoding into `n` maps, and into fewer with their way there."
+    model = stub(NORM)
+    field = lambda m: torch.zeros(m, 2, SIDE // 16, SIDE // 16)
+    calls = {"maps": partial(model.decode, field(n), seed=0),
+             "samples": partial(model.decode, field(n // 4), seed=0, samples=4),
+             "trajectory": partial(model.decode, field(n // 2), trajectory=True)}
+    return {name: peak(call) for name, call in calls.items()}
+
+
 def work(function, given):
     "What a function gives; of a generator, the sizes of its parts."
     found = function(**given)
@@ -240,5 +256,8 @@ if __name__ == "__main__":
     if what == "functions":
         functions(15, 64)  # loads libraries
         print(json.dumps([functions(n) for n in STACKS]))
+    elif what == "decoding":
+        decoding(8)
+        print(json.dumps(decoding(160)))
     elif what == "chain": print(json.dumps(short_chain(*map(Path, folder))))
     else: long_chain(Path(what))

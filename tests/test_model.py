@@ -185,6 +185,23 @@ def test_equal_values_share_a_rank():
             assert spearman(a, b.double().exp()) == 1 - 6 * distance / (n * (n**2 - 1))
 
 
+@pytest.mark.parametrize("samples", (1, 3))
+def test_noise_in_batches_is_noise_drawn_at_once(samples):
+    "To the last bit, for batches of any size; and as many numbers are drawn."
+    model = randomised(steps=1, solver="euler")
+    model.unet.forward = lambda x, t, field: torch.zeros_like(x)  # noise is the map
+    field, n = torch.zeros(5, 8, 1, 3), 5 * samples
+    ours = torch.Generator().manual_seed(3)
+    at_once = NORM.inverse(torch.randn(n, 1, 16, 48, generator=ours))
+    for size in (1, 2, 4, n, 64):
+        g = torch.Generator().manual_seed(3)
+        found = model.decode(field, generator=g, samples=samples, batch_size=size)
+        assert torch.equal(found.view(n, 16, 48), at_once)
+        assert torch.equal(g.get_state(), ours.get_state())
+        torch.manual_seed(3)  # torch's own
+        assert torch.equal(model.decode(field, samples=samples, batch_size=size), found)
+
+
 def test_mask_leaves_field_alone():
     model, field = randomised(), torch.randn(3, 8, 4, 4)
     before = field.clone()
