@@ -10,6 +10,7 @@ __all__ = ['PRESETS', 'FORMAT', 'Pretrained', 'check_sizes', 'spread_waves', 'Co
 
 # %% ../nbs/course/08_model.ipynb #de33da00
 import re
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from functools import partial
@@ -462,6 +463,17 @@ _FILES = ["config.json", "model.safetensors"]  # of a saved model
 _WANTED = [*_FILES, "posterior.*"]              # from the Hub, where there are such
 _HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*")  # user/model
 
+# %% ../nbs/course/08_model.ipynb #4d392639
+def _note_other(
+    name: str,    # of a shipped model, or of a release's
+    found: Path,  # where a shipped one lies
+) -> None:
+    "Warns if a folder here holds another model of the same name."
+    here = Path(name)
+    if not (here / "config.json").exists() or here.resolve() == found.resolve(): return
+    warnings.warn(f"{name!r} is one of cosmoflow's own models, and the folder {name} "
+                  f"here holds another. Give './{name}' to choose that", stacklevel=3)
+
 # %% ../nbs/course/08_model.ipynb #4d39263a
 def find_model(
     name: str | Path,  # "mini", a folder, "user/model" or "hub:user/model"
@@ -469,14 +481,15 @@ def find_model(
 ) -> Path:             # the folder that holds the files
     """Finds a saved model: shipped, of a release, in a folder, or on the Hub.
 
-    They are asked in this order. A `Path` is a folder, whatever its name. Raises
-    `FileNotFoundError`, and `ValueError` for what is no name. A release's model must
-    have been fetched: `fetch_weights`.
+    They are asked in this order. A `Path` is a folder, whatever its name. Warns if a
+    model in a folder here is passed over. Raises `FileNotFoundError`, and `ValueError`
+    for what is no name. A release's model must have been fetched: `fetch_weights`.
     """
     if not isinstance(name, str | Path):
         raise ValueError(f"name: expected a name or a folder, found {name!r}")
     weights = Path(str(files("cosmoflow"))) / "weights"
     shipped = sorted(path.name for path in weights.glob("*/"))
+    if name in shipped or name in released(): _note_other(str(name), weights / name)
     if name in shipped: return weights / name
     if name in released(): return find_released(str(name), hub.get("cache_dir"))
     if Path(name).is_dir(): return Path(name)

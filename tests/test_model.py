@@ -3,6 +3,8 @@ import json
 import os
 import subprocess
 import sys
+import warnings
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -200,6 +202,23 @@ def test_noise_in_batches_is_noise_drawn_at_once(samples):
         assert torch.equal(g.get_state(), ours.get_state())
         torch.manual_seed(3)  # torch's own
         assert torch.equal(model.decode(field, samples=samples, batch_size=size), found)
+
+
+def test_a_folder_that_loses_to_a_shipped_model_is_named(tmp_path, monkeypatch):
+    "After `train --out mini`, `--model mini` measured the shipped one, without a word."
+    shipped = find_model("mini")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "base").mkdir()  # it holds no model
+    for name in ("mini", "mini-128"): randomised().save_pretrained(name)
+    with pytest.warns(UserWarning, match=r"folder mini here .* Give '\./mini'"):
+        assert find_model("mini") == shipped
+    with pytest.warns(UserWarning, match=r"Give '\./mini-128'"), suppress(OSError):
+        find_model("mini-128")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for name in ("./mini", Path("mini"), "base", "vae"): assert find_model(name)
+        monkeypatch.chdir(shipped.parent)  # here the folder is the shipped one
+        assert find_model("mini") == shipped
 
 
 def test_mask_leaves_field_alone():
