@@ -395,6 +395,28 @@ def generate(self: CosmoFlow,
 # %% ../nbs/course/08_model.ipynb #91d4c3fa
 FORMAT = 1  # of config.json and of the names in model.safetensors
 
+# %% ../nbs/course/08_model.ipynb #4425c4eb
+def _as_written(
+    tensors: dict[str, Tensor],  # a model's weights by name
+    dtype: torch.dtype,          # of the file
+) -> dict[str, Tensor]:          # the same, ready to be written
+    "Weights as a file holds them. Raises `ValueError` for what could not be read."
+    known = torch.float32, torch.float16, torch.bfloat16, torch.float64
+    if dtype not in known:
+        raise ValueError(
+            f"dtype={dtype}: expected one of {', '.join(map(str, known))}")
+    written = {}
+    for name, value in tensors.items():
+        kept = not value.is_floating_point() or name == "prior"
+        written[name] = (value if kept else value.to(dtype)).contiguous().cpu()
+        if kept or written[name].isfinite().all(): continue
+        if not value.isfinite().all():
+            raise ValueError(f"{name} holds NaN or infinity: from_pretrained would "
+                             "refuse it; train with a lower lr")
+        raise ValueError(f"dtype={dtype}: {name} holds {value.abs().max().item():.3g}, "
+                         "more than it can; give torch.bfloat16 or torch.float32")
+    return written
+
 # %% ../nbs/course/08_model.ipynb #4425c4ec
 @patch
 def save_pretrained(self: Pretrained,
@@ -408,16 +430,14 @@ def save_pretrained(self: Pretrained,
 
     `push_to_hub` uploads what this writes. Give it `model_card_kwargs`:
     `{"template_path": "README.md"}` sends your model card, `{}` makes a short one.
-    Raises `ValueError` for a `config`.
+    Raises `ValueError` for a `config`, for a `dtype` that holds no fractions, and for
+    weights that are not finite in it, before it writes.
     """
     if config is not None:
         raise ValueError("config: expected None; a model saves its own arguments")
+    tensors = _as_written(self.state_dict(), dtype)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = dict(self.state_dict())
-    for key, value in tensors.items():
-        if value.is_floating_point() and key != "prior": value = value.to(dtype)
-        tensors[key] = value.contiguous().cpu()
     about = {"format": str(FORMAT)}
     with atomic_path(folder / "model.safetensors") as tmp:
         save_file(tensors, tmp, about)

@@ -221,6 +221,28 @@ def test_a_folder_that_loses_to_a_shipped_model_is_named(tmp_path, monkeypatch):
         assert find_model("mini") == shipped
 
 
+@pytest.mark.parametrize("make", (randomised, lambda: VAE(NORM, width=8)))
+def test_what_could_not_be_read_is_not_written(make, tmp_path):
+    "Weights cut to whole numbers, and weights beyond what float16 holds."
+    def refused(model, dtype, message):
+        with pytest.raises(ValueError, match=message): model.save_pretrained(out, dtype)
+        assert not out.exists()
+
+    model, out = make(), tmp_path / "out"
+    for dtype in (torch.int8, torch.int64, torch.bool, torch.complex64, "float16"):
+        refused(model, dtype, "dtype=.*: expected one of torch.float32, torch.float16")
+    weight = next(p for p in model.parameters())
+    with torch.no_grad(): weight.view(-1)[0] = 1e5
+    refused(model, torch.float16, r"dtype=torch.float16: .* holds 1e\+05, .*bfloat16")
+    for dtype in (torch.bfloat16, torch.float32, torch.float64):
+        model.save_pretrained(tmp_path / str(dtype), dtype)
+        again = type(model).from_pretrained(tmp_path / str(dtype), "cpu")
+        found = next(p for p in again.parameters()).view(-1)[0].item()
+        assert found == pytest.approx(1e5, rel=1e-2)
+    with torch.no_grad(): weight.view(-1)[0] = float("nan")
+    refused(model, torch.float32, "holds NaN or infinity")
+
+
 def test_mask_leaves_field_alone():
     model, field = randomised(), torch.randn(3, 8, 4, 4)
     before = field.clone()
