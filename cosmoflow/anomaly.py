@@ -208,17 +208,19 @@ def held_out_surprise(
     summary: Tensor,      # of cold maps, whole simulations in a row, (n, C)
     fingerprint: Tensor,  # theirs, (n, F)
     each: int = MAPS_PER_SIMULATION,  # maps of one simulation
-    folds: int = 5,       # parts, each scored by a fit on the others
+    folds: int | None = None,  # parts, each scored by a fit on the others; None: 20,
+                               # or one for each simulation where there are fewer
 ) -> tuple[Tensor, Tensor]:  # of each map (n,), and of each simulation (n / each,)
     """The surprise of cold maps to an expectation that did not see their simulation.
 
     Raises `ValueError` for other shapes, a part of a simulation, and more folds than
     simulations.
     """
-    check_counts(each=each, folds=folds)
+    check_counts(each=each, **({} if folds is None else {"folds": folds}))
     rows = _rows(summary, fingerprint)
     by_sim = [_by_simulation(x.double(), each) for x in rows]
     sims = len(by_sim[0])
+    if folds is None: folds = min(20, sims)
     if not 2 <= folds <= sims:
         raise ValueError(f"folds={folds}: expected 2 to the {sims} simulations")
     one, together = torch.zeros(sims, each).double(), torch.zeros(sims).double()

@@ -62,7 +62,7 @@ def test_the_expectation_knows_a_parabola():
 def test_scores_come_from_fits_that_did_not_see_the_simulation():
     "Each simulation keeps its row, and a fit that saw it would find it less strange."
     summary, prints, _ = draw(30, 4)
-    one, together = held_out_surprise(summary, prints)
+    one, together = held_out_surprise(summary, prints, folds=5)
     for fold in range(5):
         out = torch.arange(30) % 5 == fold
         maps = out.repeat_interleave(15)
@@ -73,6 +73,34 @@ def test_scores_come_from_fits_that_did_not_see_the_simulation():
             together[out], known.surprise(summary[maps], prints[maps], 15))
     seen = Expectation.fit(summary, prints)
     assert together.mean() > 1.2 * seen.surprise(summary, prints, 15).mean()
+
+
+def shares(sims, seed, each=3):
+    "P-values of new Gaussian numbers, of single maps and of simulations."
+    g = torch.Generator().manual_seed(seed)
+    draw = lambda n: [torch.randn(n * each, k, generator=g).double() for k in (2, 20)]
+    cold, new = draw(sims), draw(100)
+    known = Expectation.fit(*cold, each)
+    for scores, together in zip(held_out_surprise(*cold, each), (1, each)):
+        scores, asked = scores.sort().values, known.surprise(*new, together)
+        below = torch.searchsorted(scores, asked)
+        yield (1 + len(scores) - below).double() / (1 + len(scores))
+
+
+def test_p_values_of_cold_maps_are_spread_evenly():
+    "With five folds one in 50 maps raised an alarm where one in 20 may, and one in 80."
+    drawn = [list(shares(40, seed)) for seed in range(40)]
+    for p in map(torch.stack, zip(*drawn)):
+        assert 0.026 < (p <= 0.05).double().mean() < 0.06
+        assert 0.2 < (p <= 0.25).double().mean() < 0.27
+        assert abs(p.mean() - 0.5) < 0.06
+
+
+@pytest.mark.parametrize("sims, folds", [(30, 20), (8, 8)])
+def test_twenty_folds_or_one_for_each_simulation(sims, folds):
+    rows = draw(sims, 4)[:2]
+    for a, b in zip(held_out_surprise(*rows), held_out_surprise(*rows, folds=folds)):
+        torch.testing.assert_close(a, b)
 
 
 def test_any_array_is_fitted_and_asked():
