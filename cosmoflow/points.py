@@ -651,7 +651,7 @@ def _resume(
     "Goes on from a checkpoint. Raises `ValueError` if it is of another run."
     state, tensors = read_checkpoint(path)
     require_same_run(path, state, run)
-    fill({"model": model}, optimizer, tensors)
+    fill({"model": model}, optimizer, tensors, path)
     return state["history"]
 
 # %% ../nbs/course/18_points.ipynb #c18a00f4

@@ -711,6 +711,15 @@ def test_a_stopped_training_goes_on_to_the_same_weights(data, tmp_path, monkeypa
         assert len(log.splitlines()) == 4
 
 
+def test_a_checkpoint_that_does_not_fit_is_named(tmp_path):
+    path, run = tmp_path / "checkpoint.safetensors", {"run": {}, "history": []}
+    small, wide = PointFlow(4, 8, 4, 1, 2), PointFlow(4, 16, 4, 1, 2)
+    adam = lambda model: torch.optim.AdamW(model.parameters())
+    module.save_checkpoint(path, {"model": small}, adam(small), run)
+    with pytest.raises(ValueError, match=f"^{path}: .* tensors do not fit"):
+        module._resume(path, wide, adam(wide), {})
+
+
 def test_a_saved_model_is_the_same_model(model, tmp_path):
     model.save_pretrained(tmp_path)
     again = PointFlow.from_pretrained(tmp_path)
