@@ -234,7 +234,7 @@ def held_out_surprise(
     return one.flatten(), together
 
 # %% ../nbs/course/15_anomaly.ipynb #a16c0037
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays have no one answer to ==
 class Detector:
     "Says how rarely a cold map is as strange as a new one. It has seen no anomaly."
     model: CosmoFlow          # whose summaries say which universe a map is from

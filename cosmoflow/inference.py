@@ -36,7 +36,7 @@ from .spectra import log_values, power_spectrum
 from .train import MapLoader, as_known, learning
 
 # %% ../nbs/course/10_inference.ipynb #05edc639
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays have no one answer to ==
 class RelativeError:
     "Mean relative error of each parameter, with the standard error over simulations."
     mean: np.ndarray            # (P,)
@@ -77,7 +77,7 @@ def parabola(
     return torch.cat([z.new_ones(len(z), 1), z, z[:, i] * z[:, j]], 1)
 
 # %% ../nbs/course/10_inference.ipynb #5c3eb510
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays have no one answer to ==
 class Scaler:
     """Shifts and scales columns of numbers to mean 0 and variance 1, and back.
 

@@ -44,7 +44,7 @@ PARTICLES = 64                # along a side of the lattice on which they begin
 COUNT = 1024                  # points that the shipped model moves
 
 # %% ../nbs/course/18_points.ipynb #c18a0010
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays have no one answer to ==
 class PointData:
     "Particles of some universes: where each one began, and where it is today."
     start: Tensor   # its place on the lattice, Mpc/h, (n, N, 3)
@@ -258,7 +258,7 @@ def wavevectors(
     return n[half & (n.square().sum(1) <= reach**2)]
 
 # %% ../nbs/course/18_points.ipynb #c18a0044
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays have no one answer to ==
 class Surroundings:
     "What points see: their neighbours, and the waves of the box where they are."
     index: Tensor  # of each neighbour among all points of the batch, (16 B N,)

@@ -493,7 +493,7 @@ def from_pretrained(cls: Posterior,
         encoder = settings.pop("encoder", None)  # older files do not say it
         if not isinstance(encoder, str | None): raise ValueError(f"{encoder=}")
         # its first weights are of no use; the caller's generators stay as they were
-        posterior = seeded(lambda: cls(**settings), seed=0)
+        posterior: Any = seeded(lambda: cls(**settings), seed=0)
         posterior.encoder = encoder
         posterior.load_state_dict(read_weights(paths[1]))
         for key, part in posterior.state_dict().items():
@@ -519,7 +519,7 @@ def save_pretrained(self: Posterior,
     write_json(folder / "posterior.json", self.settings | known)
 
 # %% ../nbs/course/16_posterior.ipynb #5b15003b
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays have no one answer to ==
 class Inferred:
     "What the maps of B simulations say about their universes."
     samples: Tensor  # Omega_m and sigma_8, drawn from each posterior, (draws, B, 2)

@@ -4,7 +4,9 @@ import inspect
 import math
 import re
 import statistics
-from itertools import permutations
+from dataclasses import fields, is_dataclass
+from importlib import import_module
+from itertools import permutations, product
 
 import numpy as np
 import pytest
@@ -620,6 +622,19 @@ def test_no_generator_is_another_after_a_network_from_a_seed(monkeypatch):
     on_gpu = torch.cuda.get_rng_state()
     core.seeded(lambda: torch.nn.Linear(3, 2), 4)
     assert torch.equal(torch.cuda.get_rng_state(), on_gpu)
+
+
+@pytest.mark.parametrize("name", ("inference", "anomaly", "posterior", "points"))
+def test_what_holds_arrays_can_be_compared(name):
+    "Arrays answer == number by number: whether two results are equal was an error."
+    found = [kind for kind in vars(import_module(f"cosmoflow.{name}")).values()
+             if is_dataclass(kind) and kind.__module__ == f"cosmoflow.{name}"]
+    assert found
+    for kind in found:
+        one, same = object.__new__(kind), object.__new__(kind)
+        for thing, field in product((one, same), fields(kind)):
+            object.__setattr__(thing, field.name, torch.ones(3))
+        assert one == one and one != same and len({one, same}) == 2, kind
 
 
 def test_a_part_of_a_simulation_names_the_argument_that_decides():
