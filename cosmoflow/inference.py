@@ -305,7 +305,7 @@ def fit_regressor(
     check_rates(lr=lr)
     check_amounts(weight_decay=weight_decay)
     x, y, x_val, y_val = _examples(x, y, x_val, y_val)
-    still = (~Scaler.varies(y)).nonzero()[:, 0].tolist()
+    still = (y == y[0]).all(0).nonzero()[:, 0].tolist()
     if still:
         raise ValueError(f"y: expected parameters that vary, found the same in every "
                          f"row of column {still[0]}; leave it out")
