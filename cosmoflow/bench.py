@@ -177,7 +177,7 @@ def running(
         yield
 
 # %% ../nbs/tools/bench.ipynb #2c9d20a2
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays have no one answer to ==
 class NetworkInputs:
     "What the networks are timed on: noise of the right shape."
     x: Tensor                   # for normalised maps, (B, 1, H, W)

@@ -81,7 +81,7 @@ def choose_steps(
     return steps
 
 # %% ../nbs/course/17_codec.ipynb #c17a0021
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays have no one answer to ==
 class Codec:
     "How fields become whole numbers: axes, steps, and how far the numbers scatter."
     mean: np.ndarray    # of each channel, float32, (C,)

@@ -29,7 +29,7 @@ from .spectra import (cross_correlation, pdf_distance, power_spectrum,
 from .train import MapLoader
 
 # %% ../nbs/course/11_evaluate.ipynb #8f2a2e31
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays have no one answer to ==
 class Reconstruction:
     "How well maps come back, bin by bin, with standard errors over simulations."
     k: np.ndarray            # (K,) h/Mpc
@@ -175,7 +175,7 @@ def infer_parameters(
     return errors
 
 # %% ../nbs/course/11_evaluate.ipynb #23c2840c
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays have no one answer to ==
 class Evaluation:
     "What `evaluate` measured, and some of the maps it was measured on."
     metrics: dict  # settings, `reconstruction` and `inference`, ready for JSON

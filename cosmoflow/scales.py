@@ -124,7 +124,7 @@ def swap_changes(
     return wavenumbers(maps.shape[-1], box).to(r.device), 1 - r.mean(0)
 
 # %% ../nbs/course/14_scales.ipynb #a28e66f6
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays have no one answer to ==
 class ChannelScales:
     "Where in wavenumber each channel acts."
     effect: Tensor  # mean change over wavenumbers, (C,)
@@ -169,7 +169,7 @@ def selectivity(
     return (weight @ moved / (1 - weight.square().sum())).item()
 
 # %% ../nbs/course/14_scales.ipynb #cd4381fb
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays have no one answer to ==
 class ChannelOrder:
     "Are the channels of a model ordered by scale?"
     scales: ChannelScales  # where each channel acts more than the mean channel

@@ -247,7 +247,7 @@ def particle_mesh(
     return ParticleMesh(**{name: jax.jit(f) for name, f in stages.items()})
 
 # %% ../nbs/course/01_simulate.ipynb #ddb1e703
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays have no one answer to ==
 class SimulationTable:
     "The simulations of one set: what to run, and from which initial phases."
     param_names: tuple[str, ...]  # names of the columns of `params`

@@ -1,6 +1,10 @@
 """The package is what the notebooks export, and dependencies point one way."""
 import ast
+import dataclasses
 import filecmp
+import importlib
+import pkgutil
+import re
 import shutil
 import subprocess
 import sys
@@ -99,3 +103,18 @@ def test_missing_extra_names_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "pmpp", None)
     with pytest.raises(ImportError, match=r'pip install "cosmoflow\[sim\]"'):
         particle_mesh()
+
+
+def test_results_that_hold_arrays_are_compared_by_what_they_are():
+    "An == that goes field by field ends in an error where a field is an array."
+    found = 0
+    for module in pkgutil.iter_modules(cosmoflow.__path__):
+        if module.name == "__main__": continue
+        names = vars(importlib.import_module(f"cosmoflow.{module.name}"))
+        for kind in filter(dataclasses.is_dataclass, names.values()):
+            if not isinstance(kind, type): continue
+            types = " ".join(str(f.type) for f in dataclasses.fields(kind))
+            if not re.search("Tensor|ndarray|MapView", types): continue
+            found += 1
+            assert kind.__eq__ is object.__eq__, kind
+    assert found > 8
