@@ -334,7 +334,8 @@ def test_it_comes_back_from_disk(shipped, folder, tmp_path):
 
 
 @pytest.mark.parametrize("around", (
-    torch.inference_mode, lambda: torch.device("meta"), torch.no_grad), ids=str)
+    torch.inference_mode, lambda: torch.device("meta"), torch.no_grad),
+    ids=("inference mode", "another device", "no gradients"))
 def test_it_loads_whatever_surrounds_it_and_moves_no_random_numbers(shipped, around):
     before = torch.get_rng_state()
     with around(): found = Posterior.from_pretrained("base")
