@@ -365,7 +365,8 @@ def picture_sizes() -> dict[str, str]:
             size = output.get("metadata", {}).get("image/png")
             if not size: continue
             picture = "".join(output["data"]["image/png"]).strip()
-            sizes[picture] = 'width="{width}" height="{height}"'.format(**size)
+            said = (side for side in ("width", "height") if side in size)
+            sizes[picture] = " ".join(f'{side}="{size[side]}"' for side in said)
     return sizes
 
 
