@@ -192,7 +192,8 @@ def network_of(card):
         return CosmoFlow(unknown, **given)
 
 
-@pytest.mark.parametrize("name", ("mini", "mini-scales", "base", "mini-128"))
+@pytest.mark.parametrize("name", ("mini", "mini-scales", "base", "mini-128",
+                                  "mini-flow"))
 def test_the_command_of_a_card_makes_the_network_of_its_weights(name):
     from safetensors import safe_open
     folder, = (f for f in COUNTED if f.name == name)
