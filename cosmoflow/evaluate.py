@@ -270,22 +270,24 @@ def report(
     "The metrics as text: spectrum, r(k) at the first modes, parameter errors."
     m = Reconstruction.from_metrics(metrics)
     worst = m.worst_bin()
-    r = ", ".join(f"{r:.3f} +- {e:.3f}" for r, e in zip(m.r[:4], m.r_error))
+    # one simulation has no scatter, and its numbers no error
+    told = lambda a, b, n=3: f"{a:.{n}f} +- {b:.{n}f}" if b == b else f"{a:.{n}f}"
+    r = ", ".join(map(told, m.r[:4], m.r_error))
     names = metrics.get("parameters", ["Omega_m", "sigma_8"])
     header = "  ".join(f"{name:>14}" for name in names)
     lines = [
         f"{m.n_maps} held-out maps of {metrics['simulations']['test']} simulations "
         f"({metrics['suite']} {metrics['set']})",
         "stacked spectrum of the log maps, reconstruction / truth: worst bin to 0.8 of "
-        f"Nyquist {m.ratio[worst]:.3f} +- {m.ratio_error[worst]:.3f} "
+        f"Nyquist {told(m.ratio[worst], m.ratio_error[worst])} "
         f"at k = {m.k[worst]:.2f} h/Mpc",
         f"cross-correlation r at modes 1 to 4: {r}",
-        f"distance of one-point distributions: {m.pdf:.4f} +- {m.pdf_error:.4f} dex",
+        f"distance of one-point distributions: {told(m.pdf, m.pdf_error, 4)} dex",
         f"{'relative error, %':>20}  {header}"]
     if not metrics["inference"]:
         lines[-1] = "the parameters of this set do not vary, so none is inferred"
     for method, e in metrics["inference"].items():
         percent = 100 * np.array([e["mean"], e["standard_error"]], float)
-        row = "  ".join(f"{a:5.2f} +- {b:4.2f}" for a, b in percent.T)
+        row = "  ".join(f"{told(a, b, 2):>13}" for a, b in percent.T)
         lines.append(f"{method:>20}  {row}")
     return "\n".join(lines)

@@ -246,14 +246,16 @@ def headlines(
         m.ratio[worst], m.ratio_error[worst])
     for i in (0, 3): add(f"r at mode {i + 1}", method, m.r[i], m.r_error[i])
     add("distance of one-point distributions, dex", method, m.pdf, m.pdf_error)
-    for i, (name, paper) in enumerate((("Omega_m", 1.06), ("sigma_8", 1.37))):
+    paper = {"Omega_m": 1.06, "sigma_8": 1.37}
+    for i, name in enumerate(metrics.get("parameters", list(paper))):
         for what, found in e.items():
             value, error = (100 * np.array(found[part], float)[i].item()
                             for part in ("mean", "standard_error"))
             add(f"relative error of {name}, %", f"{model}, {what}", value, error)
         if "raw maps" in e:
             ratio = e["summaries"]["mean"][i] / e["raw maps"]["mean"][i]
-            add(f"error of {name}, summaries / raw maps", model, ratio, None, paper)
+            add(f"error of {name}, summaries / raw maps", model, ratio, None,
+                paper.get(name))
     return results
 
 # %% ../nbs/tools/results.ipynb #d30f5823

@@ -9,6 +9,7 @@ from cosmoflow import CosmoFlow, evaluate as evaluation
 from cosmoflow.data import open_maps
 from cosmoflow.evaluate import evaluate, infer_parameters, report
 from cosmoflow.inference import fit_mlp
+from cosmoflow.results import headlines
 
 NAMES = "train", "val", "test"
 
@@ -83,3 +84,21 @@ def test_the_parameter_that_varies_is_inferred(column, data, monkeypatch):
     head, *rows = report(found).splitlines()[-3:]
     assert head.split()[3:] == found["parameters"]
     assert all(row.count("+-") == 1 for row in rows)
+
+
+def test_text_and_table_take_one_parameter_and_numbers_without_an_error():
+    "A single simulation has no scatter: nothing says nan, and no column is missing."
+    k, nan = [0.25 * n for n in range(1, 33)], float("nan")
+    measured = {"k": k, "ratio": [0.9] * 32, "ratio_error": [nan] * 32, "r": [0.8] * 32,
+                "r_error": [nan] * 32, "pdf": 0.5, "pdf_error": nan, "n_maps": 15}
+    metrics = {"reconstruction": measured, "simulations": {"test": 1}, "suite": "own",
+               "set": "LH", "parameters": ["sigma_8"],
+               "inference": {"summaries": {"mean": [0.2], "standard_error": [nan]},
+                             "raw maps": {"mean": [0.1], "standard_error": [0.01]}}}
+    said = report(metrics)
+    assert "nan" not in said and "Omega_m" not in said
+    assert "20.00\n" in said and "10.00 +- 1.00" in said
+    rows = {(row.quantity, row.method): row for row in headlines(metrics, "it")}
+    assert rows["relative error of sigma_8, %", "it, raw maps"].value == 10
+    assert rows["error of sigma_8, summaries / raw maps", "it"].paper == 1.37
+    assert not any("Omega_m" in quantity for quantity, _ in rows)
