@@ -92,6 +92,7 @@ def swap_changes(
     solver: str | None = None,  # as in `decode`; None: the model's
     seed: int = 0,     # of the noise that every decoding starts from
     box: float = BOX,  # side of the maps, Mpc/h
+    check: bool = True,  # refuse maps that cannot be surface density
 ) -> tuple[Tensor, Tensor]:  # k (K,) in h/Mpc; 1 - r(k), (groups, K), mean over maps
     """What changes at each wavenumber when channels of A's field are taken from B's.
 
@@ -110,7 +111,7 @@ def swap_changes(
     generator = new_generator(seed)
 
     def alike(maps: Tensor, others: Tensor) -> Tensor:  # r(k), (n, groups, K)
-        field, other = model.encode(maps), model.encode(others)
+        field, other = (model.encode(m, check=check) for m in (maps, others))
         noise = generator.get_state()  # the same for every decoding of these maps
         decode = lambda f: model.decode(f, steps, solver, generator.set_state(noise))
         plain, found = decode(field), []

@@ -25,6 +25,7 @@ from cosmoflow.points import open_points, train_points
 from cosmoflow.posterior import Posterior, fit_flow, tarp
 from cosmoflow.releases import fetch_weights, find_released, released_folder
 from cosmoflow.spectra import one_point_pdf, stacked_ratio
+from cosmoflow.scales import swap_changes
 from cosmoflow.train import TrainConfig
 from cosmoflow.vae import VAE, train_vae
 
@@ -218,6 +219,7 @@ ADVISED = {  # what refuses these maps, or a part of a simulation
     "summarise": partial(MODEL.summarise, ODD.maps),
     "reconstruct": partial(MODEL.reconstruct, ODD.maps),
     "fit_prior": partial(MODEL.fit_prior, ODD.maps),
+    "swap_changes": partial(swap_changes, MODEL, ODD.maps, ODD.maps),
     "evaluate": partial(evaluate, MODEL, ODD, steps=1),
     "standard_error": partial(standard_error, ROWS[:7]),
     "stacked_ratio": partial(stacked_ratio, ROWS[:7], ROWS[:7]),
