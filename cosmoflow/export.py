@@ -506,7 +506,7 @@ def check_export(
     Raises `ValueError` for what cannot be, `OSError` where no file can be written,
     `ImportError` without the extra `export`.
     """
-    if maps: check_counts(maps=maps)
+    if type(maps) is not int or maps: check_counts(maps=maps)  # also what is no number
     check_seed(seed)
     names = "encoder.onnx", "decoder.onnx", "velocity.onnx", "maps.bin", "model.json"
     for name in names: check_output(Path(out) / name)
@@ -518,7 +518,6 @@ _UNITS = "export a model that was trained on such maps"
 
 def _check_data(model: CosmoFlow, data: MapData) -> None:
     "Raises `ValueError` for maps and parameters that no regressor can learn from."
-    check_kind("data", data, MapData)
     part = data.split()[0]
     for name, values in zip(data.param_names, part.params[:, :2].T):
         if np.ptp(values): continue
@@ -560,6 +559,7 @@ def export(
     `OSError` where no file can be written.
     """
     check_kind("model", model, CosmoFlow)
+    check_kind("data", data, MapData)
     check_export(out, maps, seed)
     _check_data(model, data)
     _check_sets(model, data, sets, maps)

@@ -998,6 +998,8 @@ def test_advice_after_ctrl_c_depends_on_the_command(shell, monkeypatch, command)
 STOPPED = """
 import functools, os, signal, sys
 from cosmoflow import cli
+# as at a terminal: what runs in the background may have been told to ignore it
+signal.signal(signal.SIGINT, signal.default_int_handler)
 @functools.wraps(cli.COMMANDS["demo"])
 def demo(**options):
     print("before", end="")
