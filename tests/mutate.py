@@ -446,8 +446,8 @@ MUTANTS = [  # module, old text, new text, tests of which one must fail
 
     ("results", "1 - math.floor(math.log10(error))",
      "-math.floor(math.log10(error))", "errors: two_figures"),
-    ("results", "(\"Omega_m\", 1.06), (\"sigma_8\", 1.37)",
-     "(\"sigma_8\", 1.06), (\"Omega_m\", 1.37)", "errors: table"),
+    ("results", '{"Omega_m": 1.06, "sigma_8": 1.37}',
+     '{"sigma_8": 1.06, "Omega_m": 1.37}', "errors: table"),
 
     ("bench", "times[:, :1] / times", "times / times[:, :1]", "values: race"),
     ("bench", "seconds(call, device) / items", "seconds(call, device)", "values: race"),
