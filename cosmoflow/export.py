@@ -17,6 +17,7 @@ from dataclasses import asdict
 from functools import partial
 from hashlib import sha256
 from io import BytesIO
+from numbers import Integral
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -506,7 +507,7 @@ def check_export(
     Raises `ValueError` for what cannot be, `OSError` where no file can be written,
     `ImportError` without the extra `export`.
     """
-    if type(maps) is not int or maps: check_counts(maps=maps)  # also what is no number
+    if not isinstance(maps, Integral) or maps: check_counts(maps=maps)
     check_seed(seed)
     names = "encoder.onnx", "decoder.onnx", "velocity.onnx", "maps.bin", "model.json"
     for name in names: check_output(Path(out) / name)
