@@ -259,6 +259,7 @@ class Detector:
         if data.n_sims < 2 * bins:
             raise ValueError(f"data: expected {2 * bins} simulations or more for the "
                              f"{bins} numbers of a fingerprint, found {data.n_sims}")
+        model.note_pixel(data)
         summary = model.summarise(data.maps, check=check).cpu()
         measured = summary, fingerprint(data.maps, data.box)
         cold = [scores.sort().values for scores in held_out_surprise(*measured, each)]

@@ -38,8 +38,9 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 
-from .core import BOX, Maps, check_counts, progress, seeded, write_json
-from .data import MapData, Normalizer, augment, check_output, open_maps
+from .core import (BOX, Maps, check_counts, check_output, progress, seeded,
+                            write_json)
+from .data import MapData, Normalizer, augment, open_maps
 from .encoder import SCALE
 from .flow import flow_matching_loss
 from .layers import between, periodic_pad

@@ -384,7 +384,7 @@ def _load_model(name: str) -> "CosmoFlow":
 # %% ../nbs/tools/cli.ipynb #aa5046bf
 def _check_output(path: Path, suffix: str = ".npy", source: Path | None = None) -> None:
     "Raises an error for another suffix, and for what `check_output` refuses."
-    from cosmoflow.data import check_output
+    from cosmoflow.core import check_output
 
     if path.suffix != suffix:
         raise ValueError(f"{path}: expected an output name that ends in {suffix}")

@@ -25,9 +25,9 @@ import cosmoflow
 from .codec import (Codec, decode_symbols, encode_symbols, entropy_coders,
                              from_symbols, make_codec, to_symbols)
 from .core import (Maps, as_json, as_stack, atomic_path, check_box,
-                            check_format, check_kind, check_seed, maps_at_once,
-                            pieces, weights_digest)
-from .data import check_output, write_maps
+                            check_format, check_kind, check_output, check_seed,
+                            maps_at_once, pieces, weights_digest)
+from .data import write_maps
 from .encoder import SCALE
 from .model import CosmoFlow
 

@@ -8,7 +8,7 @@ Docs: https://cosmoflow.github.io/cosmoflow/tools/core.html"""
 __all__ = ['BOX', 'SLABS', 'MAPS_PER_SIMULATION', 'Maps', 'Fields', 'free_memory', 'MapView', 'as_stack', 'to_tensor',
            'check_counts', 'check_amounts', 'check_rates', 'check_flags', 'check_box', 'check_seed', 'check_kind',
            'check_finite', 'new_generator', 'noise_source', 'best_device', 'maps_at_once', 'pieces', 'in_pieces',
-           'atomic_path', 'check_folder', 'check_other_file', 'as_json', 'write_json', 'read_json', 'check_fetched',
+           'atomic_path', 'check_folder', 'check_output', 'as_json', 'write_json', 'read_json', 'check_fetched',
            'check_format', 'bars_move', 'progress', 'alone', 'digest', 'weights_digest', 'differences',
            'require_same_run', 'standard_error', 'evaluating', 'seeded', 'needs_extra']
 
@@ -350,7 +350,7 @@ def _has_ended(process: int) -> bool:
 # %% ../nbs/tools/core.ipynb #bec59acb
 def _clear(path: Path) -> None:
     "Removes what processes left that ended while they wrote this file."
-    for left in path.parent.glob(f".{glob.escape(path.name)}.*.*.tmp"):
+    for left in path.parent.glob(f".{glob.escape(path.name[:40])}.*.*.tmp"):
         if left in _WRITING: continue
         host, process = left.name.split(".")[-3:-1]
         process = process.partition("-")[0]  # a number of the folder may follow
@@ -399,7 +399,8 @@ def atomic_path(
     """
     real = Path(os.path.realpath(path))
     owner = f"{os.getpid()}-{next(_NUMBERS)}"
-    folder = real.with_name(f".{real.name}.{_HOST}.{owner}.tmp")
+    short = real.name[:40]  # with the rest, a long name would be too long
+    folder = real.with_name(f".{short}.{_HOST}.{owner}.tmp")
     try:
         if real.exists() and not real.is_file(): raise OSError("it is not a file")
         _clear(real)
@@ -434,14 +435,25 @@ def check_folder(
                               "choose another folder") from e
 
 # %% ../nbs/tools/core.ipynb #86049cc1
-def check_other_file(
-    out: str | Path,     # a file to be written
-    source: str | Path,  # the file that is read meanwhile
+def check_output(
+    path: str | Path,                  # a file to be written
+    source: str | Path | None = None,  # the file that is read meanwhile, if any
 ) -> None:
-    "Raises `ValueError` if both are one file, through a link, too: it would be lost."
-    if not (os.path.exists(source) and os.path.exists(out)): return
-    if os.path.samefile(out, source):
-        raise ValueError(f"{out}: expected another name; this one is that of the file "
+    """Checks that a file can be written. It leaves nothing.
+
+    Raises `OSError` for a folder or a device and where no file can be made,
+    `ValueError` for `source` itself, through a link, too: it would be lost.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_file():
+        what = "folder" if path.is_dir() else "pipe or a device"
+        raise IsADirectoryError(f"{path}: expected a file, but it is a {what}; "
+                                "choose another place")
+    real = Path(os.path.realpath(path)) if path.is_symlink() else path
+    check_folder(real.parent)  # of a link: where it leads
+    if not (source and path.exists() and os.path.exists(source)): return
+    if os.path.samefile(path, source):
+        raise ValueError(f"{path}: expected another name; this one is that of the file "
                          "that is read")
 
 # %% ../nbs/tools/core.ipynb #6223889f

@@ -6,12 +6,11 @@ Docs: https://cosmoflow.github.io/cosmoflow/course/data.html"""
 
 # %% auto #0
 __all__ = ['HYDRO_SUITES', 'SUITES', 'SETS', 'FIELDS', 'CMD_PARAMS', 'CMD_URL', 'default_field', 'map_path', 'param_path',
-           'MapData', 'batches', 'lower_resolution', 'write_maps', 'check_output', 'open_maps', 'deal_simulations',
-           'split_simulations', 'Normalizer', 'augment', 'download']
+           'MapData', 'batches', 'lower_resolution', 'write_maps', 'open_maps', 'deal_simulations', 'split_simulations',
+           'Normalizer', 'augment', 'download']
 
 # %% ../nbs/course/02_data.ipynb #7df5ed6a
 import math
-import os
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -29,7 +28,7 @@ from torch import Tensor
 
 from .core import (BOX, MAPS_PER_SIMULATION, Fields, Maps, MapView, alone,
                             as_stack, atomic_path, check_box, check_counts,
-                            check_fetched, check_folder, check_other_file, check_seed,
+                            check_fetched, check_folder, check_output, check_seed,
                             in_pieces, maps_at_once, pieces, to_tensor)
 from .fetch import check_address, fetch_file
 
@@ -360,25 +359,6 @@ def write_maps(
         if pixels != math.prod(shape):
             raise ValueError(f"{path}: expected {math.prod(shape)} pixels, for maps of "
                              f"shape {shape}, found {pixels}; give the whole maps")
-
-# %% ../nbs/course/02_data.ipynb #1a4b2b8d
-def check_output(
-    path: str | Path,                  # a file to be written
-    source: str | Path | None = None,  # the file that is read meanwhile, if any
-) -> None:
-    """Checks that a file can be written. It leaves nothing.
-
-    Raises `OSError` for a folder or a device and where no file can be made,
-    `ValueError` for `source` itself, through a link, too.
-    """
-    path = Path(path)
-    if path.exists() and not path.is_file():
-        what = "folder" if path.is_dir() else "pipe or a device"
-        raise IsADirectoryError(f"{path}: expected a file, but it is a {what}; "
-                                "choose another place")
-    real = Path(os.path.realpath(path)) if path.is_symlink() else path
-    check_folder(real.parent)  # of a link: where it leads
-    if source: check_other_file(path, source)
 
 # %% ../nbs/course/02_data.ipynb #72eaa90c
 def _as_float32(

@@ -14,8 +14,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import cast
 
-from .core import atomic_path, seeded, write_json
-from .data import MapData, Normalizer, check_output, open_maps
+from .core import atomic_path, check_output, seeded, write_json
+from .data import MapData, Normalizer, open_maps
 from .evaluate import Evaluation, evaluate, report
 from .model import CosmoFlow
 from .plot import figure

@@ -233,6 +233,7 @@ def distill(
     check_amounts(spectral=spectral)
     check_amounts(1, pooled=pooled, ema=ema)
     _check_student(model.timetable, steps)
+    model.note_pixel(data)
     training, validation, _ = data.split()
     settings = dict(epochs=epochs, batch_size=batch_size, lr=lr, spectral=spectral,
                     pooled=pooled, ema=ema, fine=fine, seed=seed)

@@ -27,10 +27,10 @@ import torch
 from torch import Tensor, nn
 
 import cosmoflow
-from .core import (as_stack, atomic_path, check_counts, check_kind, check_seed,
-                            needs_extra, noise_source, write_json)
-from .data import (MapData, check_output, deal_simulations, open_maps,
-                            split_simulations)
+from .core import (as_stack, atomic_path, check_counts, check_kind,
+                            check_output, check_seed, needs_extra, noise_source,
+                            write_json)
+from .data import MapData, deal_simulations, open_maps, split_simulations
 from .encoder import SCALE, summary, unfold
 from .inference import Regressor, fit_mlp, relative_error
 from .layers import PeriodicPad, upsample
@@ -526,6 +526,7 @@ def _check_data(model: CosmoFlow, data: MapData) -> None:
                          f"of the {len(values)} simulations of {data.set} for training;"
                          " no regressor learns from them, choose another set: LH")
     model.normalizer.check(data.maps, "data", _UNITS)
+    model.note_pixel(data)
 
 
 def _check_sets(

@@ -9,6 +9,7 @@ __all__ = ['PRESETS', 'FORMAT', 'Pretrained', 'check_sizes', 'spread_waves', 'Co
            'read_config', 'read_weights', 'find_model']
 
 # %% ../nbs/course/08_model.ipynb #de33da00
+import math
 import re
 import warnings
 from collections.abc import Callable, Iterator
@@ -28,9 +29,9 @@ from torch import Tensor, nn
 
 from .core import (Fields, Maps, as_stack, atomic_path, best_device,
                             check_counts, check_fetched, check_finite, check_format,
-                            evaluating, maps_at_once, noise_source, pieces, read_json,
-                            to_tensor, write_json)
-from .data import Normalizer
+                            check_rates, evaluating, maps_at_once, noise_source,
+                            pieces, read_json, to_tensor, write_json)
+from .data import MapData, Normalizer
 from .encoder import SCALE, Encoder, WaveEncoder, summary, unfold
 from .flow import SOLVERS, Timetable, integrate
 from .releases import find_released, released
@@ -116,6 +117,7 @@ class CosmoFlow(Pretrained):
         solver: str = "midpoint",  # or `heun`, `dopri5`; `euler`: `distill` taught it
         waves: bool = False,       # a field sorted by scale, as `WaveEncoder` makes it
         timetable: str = "fading",  # of live channels; or waking, nested, open, bands
+        pixel: float | None = None,  # its side in training, Mpc/h; None: not known
     ):
         sizes = dict(channels=channels, encoder_width=encoder_width, width=width,
                      depth=depth, steps=steps)
@@ -124,11 +126,12 @@ class CosmoFlow(Pretrained):
             raise ValueError(f"solver={solver!r}: expected one of {', '.join(SOLVERS)}")
         if not isinstance(waves, bool):
             raise ValueError(f"waves={waves!r}: expected True or False")
+        if pixel is not None: check_rates(pixel=pixel)
         times = Timetable(timetable, channels)
         sizes["steps"] = times.whole_steps(steps)
         times.check_sampling(sizes["steps"], solver)
         super().__init__(normalizer, **sizes, solver=solver, waves=waves,
-                         timetable=timetable)
+                         timetable=timetable, pixel=pixel)
         self.timetable = times
         self.encoder = (WaveEncoder if waves else Encoder)(channels, encoder_width)
         self.unet = UNet(channels, width, depth, spread_waves if waves else None)
@@ -227,6 +230,22 @@ def summarise(self: CosmoFlow,
     Raises `ValueError` as `encode`.
     """
     return torch.cat([summary(f) for f in self._fields(maps, batch_size, check)])
+
+# %% ../nbs/course/08_model.ipynb #ebe43c0b
+@patch
+def note_pixel(self: CosmoFlow,
+    data: MapData,  # maps that the model is to compress
+) -> None:
+    "Warns if their pixels are not as large as those that the model learned from."
+    known, found = self.config["pixel"], data.box / data.pixels
+    if known is None or math.isclose(known, found, rel_tol=1e-3): return
+    pixels = round(data.box / known)
+    fits = data.pixels % pixels == 0 and math.isclose(known, data.box / pixels)
+    advice = f"open_maps(..., pixels={pixels}), or --pixels {pixels}, averages them"
+    if not fits: advice = "train a model on such maps"
+    warnings.warn(f"{data.suite} {data.set}: pixels are {found:.3g} Mpc/h wide, but "
+                  f"the model learned from {known:.3g} Mpc/h and knows no others: "
+                  f"{advice}", stacklevel=3)
 
 # %% ../nbs/course/08_model.ipynb #4419ca6f
 @patch

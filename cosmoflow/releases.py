@@ -16,8 +16,7 @@ from hashlib import file_digest
 from importlib.resources import files
 from pathlib import Path
 
-from .core import alone, check_counts, read_json
-from .data import check_output
+from .core import alone, check_counts, check_output, read_json
 from .fetch import check_address, fetch_file
 
 # %% ../nbs/tools/releases.ipynb #5f0a2d30

@@ -610,7 +610,8 @@ def identify(
     others = {"teacher": teacher, "init": init}
     weights = {name: {"weights": digest(other.state_dict().values())} if other else {}
                for name, other in others.items()}
-    return {"settings": dict(settings), "model": model.config, "data": maps,
+    sizes = {k: v for k, v in model.config.items() if k != "pixel"}  # data tells it
+    return {"settings": dict(settings), "model": sizes, "data": maps,
             "normalizer": asdict(model.normalizer), **weights}
 
 # %% ../nbs/course/09_train.ipynb #54c314fb
@@ -657,6 +658,7 @@ class Run:
                              "does not share its work, start it without a launcher")
         self.out, self.main = Path(out), main is not False
         self.identity = identify(settings, data, model, teacher, init, some)
+        if "pixel" in model.config: model.config["pixel"] = data.box / data.pixels
         self.checkpoint = self.out / "checkpoint.safetensors"
         self.history: list[dict] = []  # a row for each check
         self.held = ExitStack()        # what is let go at the end

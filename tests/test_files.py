@@ -74,3 +74,11 @@ def test_two_processes_write_one_file(tmp_path):
         _, said = writer.communicate(timeout=300)
         assert writer.returncode == 0, said.decode()
     assert_whole(tmp_path, path, "ab")
+
+
+@pytest.mark.parametrize("name", ["m" * 251 + ".npy", "ä" * 125 + ".npy"])
+def test_a_name_may_be_as_long_as_the_disk_allows(tmp_path, name):
+    with atomic_path(tmp_path / name) as tmp:
+        tmp.write_text("whole", encoding="utf-8")
+        assert tmp.name == name
+    assert [path.name for path in tmp_path.iterdir()] == [name]
