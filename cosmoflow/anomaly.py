@@ -240,7 +240,6 @@ class Detector:
     model: CosmoFlow          # whose summaries say which universe a map is from
     expected: Expectation     # of fingerprints, given summaries
     cold: tuple[Tensor, Tensor]  # scores of cold maps, and of simulations, in order
-    each: int = MAPS_PER_SIMULATION  # maps of one simulation
     box: float = BOX          # side of the maps, Mpc/h
     pixels: int = 64          # along that side
     if TYPE_CHECKING:         # methods come below, by @patch
@@ -264,7 +263,7 @@ class Detector:
         measured = summary, fingerprint(data.maps, data.box)
         cold = [scores.sort().values for scores in held_out_surprise(*measured, each)]
         expected = Expectation.fit(*measured, each)
-        return cls(model, expected, (cold[0], cold[1]), each, data.box, data.pixels)
+        return cls(model, expected, (cold[0], cold[1]), data.box, data.pixels)
 
 # %% ../nbs/course/15_anomaly.ipynb #a16c0041
 @patch
@@ -275,12 +274,13 @@ def score(self: Detector,
 ) -> Tensor:                 # (n,), or (simulations,)
     "Chi-square of each map or simulation. Raises `ValueError` for a part of one."
     maps = as_stack(maps, f"n, {self.pixels}, {self.pixels}")
-    if together and len(maps) % self.each:
-        raise ValueError(f"maps: expected {self.each} of each simulation, "
+    each = self.expected.each
+    if together and len(maps) % each:
+        raise ValueError(f"maps: expected {each} of each simulation, "
                          f"found {len(maps)}; leave out together=True")
     summary = self.model.summarise(maps, check=check).cpu()
     measured = summary, fingerprint(maps, self.box).cpu()
-    return self.expected.surprise(*measured, self.each if together else 1)
+    return self.expected.surprise(*measured, each if together else 1)
 
 # %% ../nbs/course/15_anomaly.ipynb #a16c0042
 @patch

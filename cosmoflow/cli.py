@@ -25,8 +25,7 @@ from contextlib import suppress
 from functools import cache
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
-from zipfile import BadZipFile
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastcore.script import anno_parser
 
@@ -407,12 +406,9 @@ def _check_folder(
 # %% ../nbs/tools/cli.ipynb #6413a76d
 def _try_sampling(steps: int | None = None, solver: str = "euler") -> None:
     "Raises `ValueError` for steps and solvers that there are not, before any load."
-    import torch
+    from cosmoflow.flow import check_solver
 
-    from cosmoflow.flow import integrate
-
-    few = 1 if steps is None else min(steps, 1)
-    integrate(lambda t, x: x, torch.zeros(1), few, solver)
+    check_solver(1 if steps is None else steps, solver)
     if steps is not None and solver == "dopri5":
         raise ValueError(f"steps={steps}: expected none beside the solver dopri5, "
                          "which chooses its own; leave one of them out")
@@ -458,7 +454,7 @@ def _train(
     else:
         unknown = Normalizer(0.0, 1.0, 1.0)  # until we have read the maps
         make = lambda: CosmoFlow.from_preset(preset, unknown, **size)
-        model = cast(CosmoFlow, seeded(make, config.seed))
+        model = seeded(make, config.seed)
     data = open_maps(**_only(open_maps, options))
     check_training(config, data)  # before any map is read
     if not init: model.normalizer = Normalizer.fit(data.split()[0].maps)
@@ -524,12 +520,12 @@ def _distill(
 
     Every finished epoch is kept, and the same command goes on from there.
     """
-    from cosmoflow.core import check_amounts, check_counts
+    from cosmoflow.core import check_counts, check_rates
     from cosmoflow.data import open_maps
     from cosmoflow.distill import distill
 
     check_counts(**{k: options[k] for k in ("steps", "epochs") if k in options})
-    if "lr" in options: check_amounts(lr=options["lr"])
+    if "lr" in options: check_rates(lr=options["lr"])
     _check_folder(options["out"], *_RUN)
     teacher = _load_model(model)
     teacher.require_flow()
@@ -539,21 +535,9 @@ def _distill(
 # %% ../nbs/tools/cli.ipynb #abaa9537
 def _load_array(path: Path, ndim: int, what: str) -> "np.ndarray":
     "Reads an array from a .npy file, never unpickling."
-    import numpy as np
+    from cosmoflow.core import open_npy
 
-    from cosmoflow.core import check_fetched
-
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; expected {what}")
-    check_fetched(path)
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, BadZipFile) as e:
-        why = "it holds no numbers" if "pickle" in str(e) else e
-        raise ValueError(f"{path}: expected a .npy file with {what} ({why})") from e
-    if not isinstance(array, np.ndarray):
-        raise ValueError(f"{path}: expected a .npy file with {what}, found an archive "
-                         "of arrays (.npz); save the one you mean with np.save")
+    array = open_npy(path, what)
     if array.ndim != ndim:
         raise ValueError(f"{path}: expected {what}, found shape {array.shape}")
     return array

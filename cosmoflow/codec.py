@@ -362,7 +362,7 @@ def _unpacked(
 def from_bytes(cls: Codec,
     content: bytes,                # of `to_bytes`
     shape: tuple[int, int, int],   # h, w, C
-    zone: str = "0.5",
+    zone: str = "0.5",             # as the codec had it
 ) -> Codec:
     "Reads the tables back. Raises `ValueError` for tables that cannot be right."
     h, w, c = shape
@@ -387,7 +387,7 @@ FEWEST = 256  # maps to measure a prior on
 
 # %% ../nbs/course/17_codec.ipynb #c17a005w
 def make_codec(
-    model: CosmoFlow,
+    model: CosmoFlow,  # whose prior is used, if it is one of such maps
     maps: Maps,        # to be compressed, (n, H, W) surface density
     check: bool = True,  # refuse maps that cannot be surface density
     **options: Any,    # as `Codec.from_prior` takes them

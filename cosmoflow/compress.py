@@ -139,7 +139,7 @@ def compress(
     seed: int = 0,              # of the noise that decompressing will start from
     box: float | None = None,   # side of the maps, Mpc/h; None: not known
     check: bool = True,         # refuse maps that cannot be surface density
-    **options: float,           # of `make_codec`: step, tilt, means
+    **options: Any,             # of `make_codec`: step, tilt, means, zone, rotate
 ) -> dict:                      # the header
     """Writes maps as a .cflow file, block by block.
 
@@ -191,7 +191,7 @@ def _read_start(file: BinaryIO, path: Path) -> dict:
 
 # %% ../nbs/tools/compress.ipynb #c17a0058
 def read_header(
-    path: str | Path,
+    path: str | Path,  # a .cflow file
 ) -> dict:  # format, cosmoflow, model, digest, shape, block, seed, box, zone
     "What a .cflow file says of itself. Raises `ValueError` for any other file."
     with Path(path).open("rb") as file: return _read_start(file, Path(path))

@@ -9,7 +9,7 @@ __all__ = ['BOX', 'SLABS', 'MAPS_PER_SIMULATION', 'Maps', 'Fields', 'free_memory
            'check_counts', 'check_amounts', 'check_rates', 'check_flags', 'check_box', 'check_seed', 'check_kind',
            'check_finite', 'new_generator', 'noise_source', 'best_device', 'maps_at_once', 'pieces', 'in_pieces',
            'atomic_path', 'check_folder', 'check_output', 'as_json', 'write_json', 'read_json', 'check_fetched',
-           'check_format', 'bars_move', 'progress', 'alone', 'digest', 'weights_digest', 'differences',
+           'open_npy', 'check_format', 'bars_move', 'progress', 'alone', 'digest', 'weights_digest', 'differences',
            'require_same_run', 'standard_error', 'evaluating', 'seeded', 'needs_extra']
 
 # %% ../nbs/tools/core.ipynb #a3c818e9
@@ -30,7 +30,8 @@ from itertools import count
 from numbers import Integral, Real
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any, Self
+from typing import Any, Self, TypeVar
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -178,11 +179,13 @@ def _finite(value: Any) -> bool: return isinstance(value, Real) and math.isfinit
 
 # %% ../nbs/tools/core.ipynb #5f7bcfbf
 def check_counts(
-    **counts: int,  # arguments by name, for example batch_size=32
+    most: float = math.inf,  # the largest that can be
+    **counts: int,           # arguments by name, for example batch_size=32
 ) -> None:
-    "Raises `ValueError` unless each is a whole number of 1 or more."
+    "Raises `ValueError` unless each is a whole number from 1 to `most`."
+    words = f"from 1 to {most}" if most < math.inf else "of 1 or more"
     whole = lambda n: isinstance(n, Integral) and not isinstance(n, bool)
-    _require(counts, lambda n: whole(n) and n >= 1, "a whole number of 1 or more")
+    _require(counts, lambda n: whole(n) and 1 <= n <= most, f"a whole number {words}")
 
 # %% ../nbs/tools/core.ipynb #f96ee2c5
 def check_amounts(
@@ -494,6 +497,33 @@ def check_fetched(
         f"{path}: this is a pointer of Git LFS, not the file itself; fetch it in the "
         "folder of the clone: git lfs pull")
 
+# %% ../nbs/tools/core.ipynb #ef051b8d
+def open_npy(
+    path: str | Path,  # a .npy file
+    what: str,         # that it should hold, for the message
+) -> np.memmap:        # mapped into memory: nothing is read yet
+    """Opens an array of numbers in a file, and never unpickles.
+
+    Raises `FileNotFoundError`, and `ValueError` that names the file if it holds none.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"{path}: no such file; expected {what}")
+    check_fetched(path)
+    expected = f"{path}: expected a .npy file with {what}"
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError, BadZipFile) as e:
+        with open(path, "rb") as f: is_npy = f.read(6) == b"\x93NUMPY"
+        found = "is no such file"
+        if is_npy: found = "is truncated: download or make it again"
+        if is_npy and "pickle" in str(e): found = "holds objects, not numbers"
+        raise ValueError(f"{expected}, but it {found} ({e})") from e
+    if not isinstance(array, np.memmap):
+        array.close()
+        raise ValueError(f"{expected}, found an archive of arrays (.npz); save the one "
+                         "you mean with np.save")
+    return array
+
 # %% ../nbs/tools/core.ipynb #2732046d
 def check_format(
     path: str | Path,  # the file, for the message
@@ -668,12 +698,15 @@ def evaluating(
     finally:
         for module, mode in modes: module.training = mode
 
+# %% ../nbs/tools/core.ipynb #9268838b
+_Network = TypeVar("_Network", bound=nn.Module)  # as it goes in, so it comes out
+
 # %% ../nbs/tools/core.ipynb #6b3a9c01
 @torch.inference_mode(False)  # weights that can learn, whatever the caller set
 def seeded(
-    make: Callable[[], nn.Module],  # makes the network
-    seed: int,                      # of its weights
-) -> nn.Module:                     # what `make` gives
+    make: Callable[[], _Network],  # makes the network
+    seed: int,                     # of its weights
+) -> _Network:                     # what `make` gives
     """Makes a network with weights from a seed; torch's generators stay as they were.
 
     Raises `ValueError` for what is no seed.

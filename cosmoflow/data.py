@@ -28,8 +28,8 @@ from torch import Tensor
 
 from .core import (BOX, MAPS_PER_SIMULATION, Fields, Maps, MapView, alone,
                             as_stack, atomic_path, check_box, check_counts,
-                            check_fetched, check_folder, check_output, check_seed,
-                            in_pieces, maps_at_once, pieces, to_tensor)
+                            check_folder, check_output, check_seed, in_pieces,
+                            maps_at_once, open_npy, pieces, to_tensor)
 from .fetch import check_address, fetch_file
 
 # %% ../nbs/course/02_data.ipynb #a7a789c7
@@ -115,14 +115,7 @@ def _load_maps(path: Path) -> np.ndarray:
     "Opens CMD maps memory-mapped, or says what is wrong with the file."
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; {_instead(path.parent)}")
-    check_fetched(path)
-    try:
-        maps = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as e:
-        with path.open("rb") as f: is_npy = f.read(6) == b"\x93NUMPY"
-        what = "is not a .npy file"
-        if is_npy: what = "is truncated: download or make it again"
-        raise ValueError(f"{path} {what} ({e})") from e
+    maps = open_npy(path, "maps of shape (n, H, H)")
     extra = path.stat().st_size - maps.offset - maps.nbytes
     if extra:
         raise ValueError(

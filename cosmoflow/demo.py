@@ -12,7 +12,6 @@ import html
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import cast
 
 from .core import atomic_path, check_output, seeded, write_json
 from .data import MapData, Normalizer, open_maps
@@ -30,7 +29,7 @@ def train_briefly(
     "Trains `mini` from nothing."
     normalizer = Normalizer.fit(data.split()[0].maps)
     make = lambda: CosmoFlow.from_preset("mini", normalizer)
-    model = cast(CosmoFlow, seeded(make, config.seed))
+    model = seeded(make, config.seed)
     (out / "checkpoint.safetensors").unlink(missing_ok=True)  # from nothing
     return train(model, data, out, config)
 

@@ -54,7 +54,7 @@ def flow_path(
 ) -> Tensor:        # (steps + 1, B, 1, H, W)
     """The states of the flow after each step; gradients go through all of them.
 
-    It works on a few large maps at a time, so that memory holds what they think.
+    Without gradients, it works on a few large maps at a time, to spare memory.
     """
     paths, size = [], maps_at_once(x0.shape[1:])
     for x, some in zip(x0.split(size), field.split(size)):

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 import cosmoflow
 from .core import (as_stack, atomic_path, check_counts, check_kind,
-                            check_output, check_seed, needs_extra, noise_source,
+                            check_output, check_seed, needs_extra, new_generator,
                             write_json)
 from .data import MapData, deal_simulations, open_maps, split_simulations
 from .encoder import SCALE, summary, unfold
@@ -221,9 +221,7 @@ def graphs(
 
     Raises `ValueError` for what cannot be exported.
     """
-    if not isinstance(model, CosmoFlow):
-        raise ValueError(f"model: expected a CosmoFlow, found {type(model).__name__}; "
-                         "only that has an encoder, a flow and a normalisation")
+    check_kind("model", model, CosmoFlow)
     plain, channels = _prepared(model, side), model.config["channels"]
     x = torch.zeros(2, 1, *side)
     field = torch.zeros(2, channels, side[0] // SCALE, side[1] // SCALE)
@@ -281,7 +279,7 @@ def halved_safely(
     seed: int = 0,  # of the noise
 ) -> tuple[dict[str, "ModelProto"], dict]:  # with weights in float16; their error
     "Stores weights in float16, but for small tensors, until the error is small."
-    noise = torch.randn(x.shape, generator=noise_source(None, seed))
+    noise = torch.randn(x.shape, generator=new_generator(seed))
     run = lambda graphs: {name: runner(graph) for name, graph in graphs.items()}
     true = _decoded(run(full), x, noise)
     for least in (2**10, 2**14, 2**17, math.inf):
@@ -420,8 +418,8 @@ def _shown(
             steps, offset, scale = (part[i] for part in quantised)
             names = dict(zip(data.param_names, data.params[sim].tolist()))
             rows.append({
-                "set": data.set, "simulation": int(sim), "parameters": names,
-                "byte": len(binary),
+                "set": data.set, "simulation": int(data.numbers[sim]),
+                "parameters": names, "byte": len(binary),
                 "offset": float(offset), "scale": float(scale),
                 "summary": summaries[i], "power": power[i]})
             binary += steps.tobytes()

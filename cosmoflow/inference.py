@@ -89,19 +89,25 @@ class Scaler:
 
     @classmethod
     def fit(cls, x: Tensor) -> Self:
+        "Learns the mean and the standard deviation of each column."
         varies = cls.varies(x)
         return cls(x.mean(0), torch.where(varies, x.std(0).clamp_min(1e-12), 1))
 
     @staticmethod
-    def varies(x: Tensor) -> Tensor:  # of each column, (F,); float32 rounds to 6e-8
+    def varies(x: Tensor) -> Tensor:  # of each column, (F,)
+        "Whether a column varies by more than rounding, which is 6e-8 in float32."
         return x.std(0) > 1e-6 * x.abs().amax(0)
 
     @classmethod
-    def none(cls, x: Tensor) -> Self: return cls(x.new_zeros(1), x.new_ones(1))
+    def none(cls, x: Tensor) -> Self:
+        "Leaves numbers as they are."
+        return cls(x.new_zeros(1), x.new_ones(1))
 
     def __call__(self, x: Tensor) -> Tensor: return (x - self.mean) / self.std
 
-    def inverse(self, x: Tensor) -> Tensor: return x * self.std + self.mean
+    def inverse(self, x: Tensor) -> Tensor:
+        "Undoes the scaling, then the shift."
+        return x * self.std + self.mean
 
 # %% ../nbs/course/10_inference.ipynb #e3585b40
 Inputs = Tensor | MapLoader  # features or maps in memory, or maps read batch by batch
@@ -234,7 +240,7 @@ def keep_best(
     train: Callable[[], Tensor],  # one epoch; the loss of its last batch
     held_out: Callable[[], float],  # loss on the validation part, which decides
     schedule: torch.optim.lr_scheduler.CosineAnnealingLR,  # a step per epoch
-    epochs: int,
+    epochs: int,                  # how many there are
     desc: str,                     # name on the progress bar
 ) -> float:                        # loss of the epoch that is kept, validation part
     """Trains for some epochs, and keeps the one that does best on the validation part.

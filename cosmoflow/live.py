@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .core import as_json, check_kind, needs_extra, noise_source
+from .core import as_json, check_kind, needs_extra, new_generator
 from .data import open_maps, split_simulations
 from .encoder import summary
 from .export import as_lists, fit_regressors
@@ -82,7 +82,7 @@ def _starts(model: CosmoFlow) -> dict[str, list[dict]]:
     "The universes with which each figure starts: field, noise, true parameters."
     test = open_maps("PM", "LH").split()[2]
     side = test.maps.shape[1:]
-    noise = torch.randn(1, 1, *side, generator=noise_source(None, 0)).numpy()
+    noise = torch.randn(1, 1, *side, generator=new_generator(0)).numpy()
     which = sorted({i for some in STARTS.values() for i in some})
     fields = dict(zip(which, model.encode(test.maps[which]).cpu()))
     start = lambda i: {"field": fields[i].flatten(), "noise": _base64(noise),

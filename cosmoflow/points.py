@@ -33,9 +33,9 @@ from .core import (BOX, alone, atomic_path, check_box, check_counts,
                             progress, require_same_run, seeded, to_tensor)
 from .data import deal_simulations
 from .flow import channel_mask, integrate
-from .model import Pretrained, check_sizes
+from .model import Pretrained
 from .train import (epoch_generator, fill, learning, read_checkpoint,
-                             save_checkpoint, write_log)
+                             require_finite, save_checkpoint, write_log)
 
 # %% ../nbs/course/18_points.ipynb #c18a0009
 Points = np.ndarray | Tensor  # what a user may bring: (n, N, 3), Mpc/h
@@ -114,6 +114,7 @@ def split(self: PointData) -> tuple[PointData, PointData]:
     "Training and held-out universes, as `deal_simulations` deals all 1000 of LH."
     train, _, held_out = deal_simulations(1000)
     def part(numbers: np.ndarray) -> PointData:
+        # beyond LH, your own numbers are dealt like their last three digits
         mine = torch.isin(self.sims % 1000, torch.from_numpy(numbers))
         return PointData(**{key: value[mine] for key, value in vars(self).items()})
 
@@ -175,7 +176,7 @@ def pair_counts(
                          f"the box, one above the other, found {radii.tolist()}")
     for one in inside:
         tree = cKDTree(one, boxsize=box)
-        within = tree.count_neighbors(tree, radii) - len(one)  # a point meets itself
+        within = tree.count_neighbors(tree, radii)
         random = len(one) * (len(one) - 1) * np.diff(radii**3) * 4 / 3 * np.pi
         found.append(np.diff(within) * box**3 / random)
     return torch.from_numpy(np.stack(found))
@@ -417,12 +418,11 @@ class PointFlow(Pretrained):
         reach: int = 5,     # longest wavevector, in wavelengths across the box
         box: float = BOX,   # side of the periodic cube, Mpc/h
     ):
-        sizes = dict(channels=channels, width=width, charges=charges, layers=layers,
-                     reach=reach)
-        check_sizes(**sizes)
+        sizes = dict(channels=channels, width=width, charges=charges, layers=layers)
+        check_counts(1024, **sizes)
+        check_counts(32, reach=reach)
         check_box(box)
-        if reach > 32: raise ValueError(f"reach={reach}: expected 1 to 32")
-        super().__init__(None, **sizes, box=box)
+        super().__init__(None, **sizes, reach=reach, box=box)
         shared = reach, box
         self.encoder = PointNet(width, charges, 1, (layers + 1) // 2, *shared)
         self.head = nn.Sequential(nn.Linear(width, 64), nn.SiLU(),
@@ -632,15 +632,10 @@ def _several(
         dice = epoch_generator(settings["seed"], step, 0, torch.device("cpu"))
         losses.append(train_step(model, data, optimizer, dice, count=settings["count"],
                                  particles=particles))
-    loss, still = np.mean(losses, 0).tolist()
-    weights = all(weight.isfinite().all() for weight in model.parameters())
-    if not (math.isfinite(loss) and weights):
-        raise FloatingPointError(f"step {steps.stop}: the loss is {loss}, or a weight "
-                                 "is not finite. The folder keeps what it held "
-                                 "before; try a lower lr")
-    seconds = round(time.process_time() - start, 1)
-    return {"step": steps.stop, "loss": round(loss, 4), "still": round(still, 4),
-            "seconds": seconds}
+    loss, still = np.mean(losses, 0).round(4).tolist()
+    row = {"step": steps.stop, "loss": loss, "still": still}
+    require_finite(row, model, "step")
+    return row | {"seconds": round(time.process_time() - start, 1)}
 
 # %% ../nbs/course/18_points.ipynb #c18a0088
 def _resume(
@@ -704,7 +699,7 @@ def train_points(
     run: dict[str, dict] = {"settings": settings, "data": universes}
     out = Path(out)
     path = out / "checkpoint.safetensors"
-    model = cast(PointFlow, seeded(partial(PointFlow, box=float(box)), seed))
+    model = seeded(partial(PointFlow, box=float(box)), seed)
     optimizer = torch.optim.AdamW(_groups(model), weight_decay=1e-4)
     check_folder(out)
     out.mkdir(parents=True, exist_ok=True)

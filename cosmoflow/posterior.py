@@ -41,7 +41,7 @@ PRIOR = ((0.1, 0.5), (0.6, 1.0))  # Omega_m and sigma_8, uniform: the rectangle 
 def stretch(
     theta: Tensor,  # Omega_m and sigma_8 within the prior, (..., 2)
 ) -> Tensor:        # as theta, any real numbers
-    "Parameters on the whole plane. Raises `ValueError` for what the prior excludes."
+    "Maps the prior's rectangle to the whole plane. Raises `ValueError` outside of it."
     if theta.shape[-1:] != (2,): raise ValueError(
         f"theta: expected shape (..., 2), found {tuple(theta.shape)}; give two columns")
     low, high = torch.tensor(PRIOR, dtype=theta.dtype).T
@@ -90,7 +90,7 @@ def pool(
     count: Tensor,  # how many maps of each to use, 1 to m, (B,)
     generator: torch.Generator | None = None,  # chooses them; None: the first ones
 ) -> Tensor:        # their mean, and the logarithm of the count, (B, F + 1)
-    "What the flow is told about some maps of one simulation."
+    "Averages some maps of each simulation, and tells how many they were."
     order = torch.arange(x.shape[1], device=x.device).expand(x.shape[:2])
     if generator:
         dice = torch.rand(x.shape[:2], generator=generator, dtype=x.dtype,
@@ -201,9 +201,7 @@ class Posterior(nn.Module):
         self.encoder: str | None = None  # digest of the one whose summaries it reads
         self.settings = {"features": features, "bins": bins, "pixels": pixels,
                          "hidden": hidden, "transforms": transforms}
-        check_counts(**self.settings)
-        if max(self.settings.values()) > 4096: raise ValueError(
-            f"{self.settings}: expected no number above 4096")
+        check_counts(4096, **self.settings)
         self.flow = build_flow(features + 1, hidden, transforms)
         self.check = MapCheck(features, bins)
         starts = {"mean": torch.zeros(features), "std": torch.ones(features),
@@ -298,6 +296,7 @@ def noise(self: Posterior,
 # %% ../nbs/course/16_posterior.ipynb #5b150028
 @patch
 def scaled(self: Posterior, x: Tensor) -> Tensor:
+    "Numbers of maps, each shifted and scaled as in training."
     return Scaler(self.mean, self.std)(x)
 
 # %% ../nbs/course/16_posterior.ipynb #5b1500b1

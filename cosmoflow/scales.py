@@ -84,7 +84,7 @@ def mixture_cost(
 
 # %% ../nbs/course/14_scales.ipynb #dee111ab
 def swap_changes(
-    model: CosmoFlow,
+    model: CosmoFlow,  # that compresses and decodes
     maps: Maps,        # A: (n, H, H) surface density
     others: Maps,      # B: as many, of other simulations
     groups: Sequence[Sequence[int]] | None = None,  # of channels; None: each alone
@@ -128,7 +128,6 @@ def swap_changes(
 @dataclass(frozen=True, eq=False)  # arrays have no one answer to ==
 class ChannelScales:
     "Where in wavenumber each channel acts."
-    effect: Tensor  # mean change over wavenumbers, (C,)
     centre: Tensor  # wavenumber around which a channel acts, h/Mpc, (C,)
     width: Tensor   # standard deviation around it, in ln k, (C,)
 
@@ -141,7 +140,7 @@ class ChannelScales:
         share = changes / changes.sum(1, keepdim=True)
         mean = (share * k.log()).sum(1)
         spread = (share * (k.log() - mean[:, None]).square()).sum(1).sqrt()
-        return cls(changes.mean(1), mean.exp(), spread)
+        return cls(mean.exp(), spread)
 
 # %% ../nbs/course/14_scales.ipynb #d46071c7
 def spearman(

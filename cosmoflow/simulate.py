@@ -227,12 +227,11 @@ def particle_mesh(
     Raises `ImportError` without the extra `sim`, `ValueError` for more devices than
     there are, and for an odd number of particles.
     """
-    check_counts(particles=particles, pixels=pixels, steps=steps)
+    check_counts(steps=steps)
+    # along larger sides numbers of cells would not fit, and JAX would end us
+    check_counts(2**14, particles=particles, pixels=pixels)
     if particles % 2:
         raise ValueError(f"particles={particles}: expected an even number")
-    for name, side in (("particles", particles), ("pixels", pixels)):
-        if side > 2**14:  # numbers of cells would not fit, and JAX would end us
-            raise ValueError(f"{name}={side}: expected at most {2**14} along a side")
     check_box(box)
     _need_pmpp()
     import jax
@@ -435,10 +434,8 @@ def simulate(
     if not wanted:
         raise ValueError(
             f"sims={sims} selects none of the {len(table)} simulations of {set}")
-    check_counts(particles=particles, pixels=pixels, steps=steps, devices=devices,
-                 keep_bits=keep_bits)
-    if keep_bits > 23:
-        raise ValueError(f"keep_bits={keep_bits}: expected 1 to 23 mantissa bits")
+    check_counts(particles=particles, pixels=pixels, steps=steps, devices=devices)
+    check_counts(23, keep_bits=keep_bits)
     check_folder(out)
     run = _identify(set, table, {"box": BOX, "particles": particles, "pixels": pixels,
                                  "steps": steps, "keep_bits": keep_bits})

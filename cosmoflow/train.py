@@ -202,6 +202,7 @@ class Objective(nn.Module):
     ):
         super().__init__()
         self.model, self.siblings = model, siblings
+        # a function: the encoder itself would be registered a second time
         self.encode: Callable[..., Tensor] = lambda x: model.encoder(x)
         self.velocity: Callable[..., Tensor] = model.velocity
         if not compiled: return
@@ -685,7 +686,7 @@ def as_known(
     state: dict,                  # what a file holds, with its `run`
     here: Mapping[str, Mapping],  # what this run is, as from `identify`
 ) -> dict:                        # the state
-    "Takes what older versions did not say of a run for what it is here."
+    "Fills in, in place, what older versions did not record, as it is in this run."
     there = state.get("run", {})
     if "init" in here: there.setdefault("init", here["init"])
     for name in {"maps", "brightest"} & here.get("data", {}).keys():
@@ -731,8 +732,9 @@ def write_log(
 
 # %% ../nbs/course/09_train.ipynb #5e404001
 def require_finite(
-    row: Mapping[str, float],  # of the log, with its `epoch`
+    row: Mapping[str, float],  # of the log, with its `epoch`, or another unit
     weights: nn.Module,        # what the epoch came to; the last step shows only here
+    unit: str = "epoch",       # which the row counts
 ) -> None:
     "Raises `FloatingPointError` if a loss or a weight is not a finite number."
     bad = [f"{name} is {v}" for name, v in row.items() if not math.isfinite(v)]
@@ -740,7 +742,7 @@ def require_finite(
     if not all(finite): bad.append("a weight is not finite")
     if not bad: return
     raise FloatingPointError(
-        f"epoch {row['epoch']}: {', '.join(bad)}. The folder keeps what it held "
+        f"{unit} {row[unit]}: {', '.join(bad)}. The folder keeps what it held "
         "before; try a lower lr, or full precision, and look for NaN in the maps")
 
 # %% ../nbs/course/09_train.ipynb #81932a5b
@@ -792,7 +794,7 @@ def train(
     model: CosmoFlow,          # its normaliser must be fitted on the training part
     data: MapData,             # all maps; every run splits simulations the same way
     out: str | Path,           # folder for checkpoint, log and weights
-    config: TrainConfig = TrainConfig(),
+    config: TrainConfig = TrainConfig(),  # epochs, rates, losses, precision
     resume: bool = False,      # go on from the checkpoint in `out`
     pretrained: bool = False,  # weights are trained; to go on, a run wants them again
 ) -> CosmoFlow:  # the model, or its average if `ema` > 0, with a fitted prior

@@ -23,7 +23,7 @@ from .core import (Maps, as_stack, check_amounts, check_counts, check_flags,
 from .data import MapData, Normalizer, augment
 from .encoder import SCALE
 from .layers import PeriodicConv, PeriodicUp
-from .model import Pretrained, check_sizes
+from .model import Pretrained
 from .train import MapLoader, Run, epoch_generator, epoch_order, learning
 
 # %% ../nbs/course/12_vae.ipynb #aaee2614
@@ -57,7 +57,7 @@ class VAE(Pretrained):
         channels: int = 8,       # channels of the latent field
         width: int = 128,        # channels of the convolutions
     ):
-        check_sizes(pixels=pixels, channels=channels, width=width)
+        check_counts(1024, pixels=pixels, channels=channels, width=width)
         if pixels % SCALE:
             raise ValueError(f"pixels={pixels}: expected a multiple of {SCALE}")
         pixels, channels, width = map(int, (pixels, channels, width))  # or NumPy's

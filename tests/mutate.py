@@ -149,7 +149,7 @@ MUTANTS = [  # module, old text, new text, tests of which one must fail
      "maps.unflatten(1, (samples, n)).mT.mT.transpose(1, 2)", "pairing: samples"),
     ("model", "modes.conj()) / n", "modes.conj()) / (4 * n)", "values: prior"),
     ("model", "\"nchw,ndhw->hwcd\"", "\"nchw,ndhw->hwdc\"", "values: prior"),
-    ("model", "double(piece) - mean[:, None, None]", "double(piece)", "values: prior"),
+    ("model", "double(part) - mean[:, None, None]", "double(piece)", "values: prior"),
     ("model", "\"hwcd,ndhw->nchw\"", "\"hwdc,ndhw->nchw\"", "values: prior"),
     ("model", "norm=\"ortho\").real + mean[:, None, None]",
      "norm=\"ortho\").real", "values: prior"),
@@ -330,7 +330,7 @@ MUTANTS = [  # module, old text, new text, tests of which one must fail
     ("anomaly", "self.score(maps, together, check))",
      "self.score(maps, together, check), right=True)", "anomaly: as_large"),
     ("anomaly", "scores.sort().values for", "scores for", "anomaly: promise"),
-    ("anomaly", "if together and len(maps) % self.each:", "if False:",
+    ("anomaly", "if together and len(maps) % each:", "if False:",
      "anomaly: cannot_be_judged"),
 
     ("compress", "local_files_only=True", "local_files_only=False",

@@ -22,8 +22,9 @@ import numpy as np
 from jaxpm.pm import linear_field, lpt, make_diffrax_ode
 from scipy.stats import qmc
 
-from cosmoflow.core import BOX, atomic_path, progress, write_json
-from cosmoflow.data import map_path, param_path
+from cosmoflow.core import (BOX, MAPS_PER_SIMULATION, atomic_path, progress,
+                            write_json)
+from cosmoflow.data import map_path, param_path, write_maps
 from cosmoflow.simulate import (HUBBLE, N_S, OMEGA_B, RHO_CRIT, paint_slabs,
                                 round_mantissa)
 
@@ -91,9 +92,9 @@ def assemble(out: Path, keep_bits: int) -> None:
     n = 0
     while (out / "parts" / f"{n:04d}.npy").exists(): n += 1
     if not n: return  # the first ones are made elsewhere, or later
-    joined = [np.load(out / "parts" / f"{i:04d}.npy") for i in range(n)]
-    with atomic_path(map_path(out, "JaxPM", "LH")) as tmp:
-        with tmp.open("wb") as f: np.save(f, np.concatenate(joined))
+    parts = (np.load(out / "parts" / f"{i:04d}.npy") for i in range(n))
+    shape = n * MAPS_PER_SIMULATION, PIXELS, PIXELS
+    write_maps(map_path(out, "JaxPM", "LH"), shape, parts)
     with atomic_path(param_path(out, "JaxPM", "LH")) as tmp:
         np.savetxt(tmp, table(n), fmt="%.5f", header="Omega_m sigma_8")
     names = "jaxpm", "jax_cosmo", "diffrax", "jax", "numpy"

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from cosmoflow import CosmoFlow
-from cosmoflow.core import write_json
+from cosmoflow.core import atomic_path, write_json
 from cosmoflow.data import MapData, augment, open_maps
 from cosmoflow.encoder import summary
 from cosmoflow.evaluate import compare
@@ -146,8 +146,7 @@ class Study:
             model = None if name == "spectrum" else self.load(name)
             seen = (spectrum_features(part.maps, part.box) if model is None
                     else model.summarise(part.maps))
-            path.parent.mkdir(parents=True, exist_ok=True)
-            np.save(path, seen.numpy())
+            with atomic_path(path) as tmp: np.save(tmp, seen.numpy())
         return torch.from_numpy(np.load(path))
 
     def old_reader(self, name: str) -> Regressor:
