@@ -69,9 +69,10 @@ def choose_steps(
     means: float = 0.25,    # step of the channels' means, in their rms scatter
 ) -> Tensor:                # step of each number, (h, w, C)
     "Steps by water-filling, which a tilt makes finer for weak waves."
-    if not (0 < step < 1e3 and 0 < means < 1e3 and 0 <= tilt <= 1):
+    finest = 2.0**-12  # for smaller ones there is no table
+    if not (finest <= step < 1e3 and finest <= means < 1e3 and 0 <= tilt <= 1):
         raise ValueError(f"step={step}, tilt={tilt}, means={means}: expected steps "
-                         "above 0, below 1000, and a tilt from 0 to 1")
+                         f"from {finest:.5f}, below 1000, and a tilt from 0 to 1")
     waves = scatter.flatten(0, 1)[1:]
     largest = waves.max() if len(waves) else scatter.max()  # one cell has a mean alone
     steps = step * largest ** (1 - tilt) * scatter**tilt

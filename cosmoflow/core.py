@@ -514,10 +514,10 @@ def open_npy(
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, EOFError, BadZipFile) as e:
         with open(path, "rb") as f: is_npy = f.read(6) == b"\x93NUMPY"
-        found = "is no such file"
-        if is_npy: found = "is truncated: download or make it again"
-        if is_npy and "pickle" in str(e): found = "holds objects, not numbers"
-        raise ValueError(f"{expected}, but it {found} ({e})") from e
+        found = "another kind of file"
+        if is_npy: found = f"one that is truncated ({e}): download or make it again"
+        if is_npy and "objects" in str(e): found = "objects, not numbers"
+        raise ValueError(f"{expected}, found {found}") from e
     if not isinstance(array, np.memmap):
         array.close()
         raise ValueError(f"{expected}, found an archive of arrays (.npz); save the one "

@@ -168,7 +168,12 @@ def shipped(
     model: CosmoFlow,
     name: str,  # of a set in `MAPS`
 ) -> dict:      # numbers, lists and text
-    "Maps of a set, log10 in 256 steps, with parameters and the model's fields of them."
+    """Maps of a set, log10 in 256 steps, with parameters and the model's fields.
+
+    Raises `ValueError` for another set.
+    """
+    if name not in MAPS:
+        raise ValueError(f"name={name!r}: expected one of {', '.join(MAPS)}")
     data = open_maps("PM", name).simulations(maps=MAPS[name])
     maps = data.maps[:]
     log = np.log10(maps)

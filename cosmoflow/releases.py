@@ -120,7 +120,7 @@ def fetch_weights(
 ) -> Path:                                # the folder that holds the files
     """Downloads a model of a release, once; then its name loads it.
 
-    Raises `ValueError` for an unknown name, and the errors of `data.download`.
+    Raises `ValueError` for an unknown name, and the errors of `fetch_file`.
     """
     wanted = _told(name)["files"]
     check_address(base)

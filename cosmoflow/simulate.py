@@ -42,7 +42,7 @@ def _need_pmpp() -> None:
 
 # %% ../nbs/course/01_simulate.ipynb #8d1c1bfe
 RHO_CRIT = 2.77536627e11  # critical density today, (Msun/h) / (Mpc/h)^3
-HUBBLE, N_S, OMEGA_B = 0.6711, 0.9624, 0.049  # what every CAMELS simulation shares
+HUBBLE, N_S, OMEGA_B = 0.6711, 0.9624, 0.049  # as in all of CAMELS's set LH
 STEPS = 24                # time steps of the particle-mesh run
 RECIPE = 1                # goes up when the same settings would give other maps
 

@@ -90,6 +90,15 @@ def web_page(root):
     maps_file(root).write_text("<html>not found</html>", encoding="utf-8")
 
 
+def archive(root):
+    with maps_file(root).open("wb") as file: np.savez(file, maps=np.ones((60, 16, 16)))
+
+
+def cut_archive(root):
+    archive(root)
+    maps_file(root).write_bytes(maps_file(root).read_bytes()[:5000])
+
+
 def one_pixel_missing(root):
     number = np.arange(60 * 256).reshape(60, 16, 16)
     write_cmd(root, maps=np.where(number == 10_000, np.nan, 1).astype(np.float32))
@@ -115,8 +124,8 @@ BAD = {
     "truncated": (cut_off, ValueError, "truncated"),
     "empty": (
         lambda root: maps_file(root).write_bytes(b""),
-        ValueError, "not a .npy"),
-    "not npy": (web_page, ValueError, "not a .npy"),
+        ValueError, "found another kind of file"),
+    "not npy": (web_page, ValueError, "found another kind of file"),
     "shape": (
         lambda root: write_cmd(root, maps=np.ones((60, 16, 8), np.float32)),
         ValueError, r"shape \(n, H, H\)"),
@@ -126,7 +135,9 @@ BAD = {
     "double, not finite": (full_of(np.nan, float), ValueError, "map 0, pixel"),
     "pickle": (
         lambda root: np.save(maps_file(root), np.array([{}] * 60)),
-        ValueError, "npy|truncated"),
+        ValueError, "found objects, not numbers"),
+    "archive": (archive, ValueError, "found an archive of arrays"),
+    "cut archive": (cut_archive, ValueError, "found another kind of file"),
     "nan": (one_pixel_missing, ValueError, "map 39, pixel"),
     "infinite": (full_of(np.inf), ValueError, "not finite"),
     "negative": (full_of(-1), ValueError, "negative"),
