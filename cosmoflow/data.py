@@ -27,10 +27,10 @@ from fastcore.basics import patch
 from torch import Tensor
 
 from .core import (BOX, MAPS_PER_SIMULATION, Fields, Maps, MapView, alone,
-                            as_stack, atomic_path, check_box, check_counts,
-                            check_folder, check_output, check_seed, in_pieces,
-                            maps_at_once, open_npy, pieces, to_tensor)
-from .fetch import check_address, fetch_file
+                            as_stack, atomic_path, check_amounts, check_box,
+                            check_counts, check_folder, check_output, check_seed,
+                            in_pieces, maps_at_once, open_npy, pieces, to_tensor)
+from .fetch import check_address, fetch_file, npy_header
 
 # %% ../nbs/course/02_data.ipynb #a7a789c7
 HYDRO_SUITES = ("IllustrisTNG", "SIMBA", "Astrid", "EAGLE")
@@ -110,6 +110,18 @@ def _instead(root: Path) -> str:
     return (f"there are {', '.join(there[:5])}{more}: choose by suite=, set=, field= "
             "and root=, or by --suite, --set, --field and --data")
 
+# %% ../nbs/course/02_data.ipynb #199930a9
+def _unlike_maps(
+    shape: tuple[int, ...], dtype: np.dtype,  # of an array
+) -> str:                                     # "": it can be maps
+    "Says why an array of this shape and type cannot be maps."
+    if len(shape) != 3 or shape[1] != shape[2]:
+        return f"expected maps of shape (n, H, H), found {shape}"
+    if dtype.kind != "f":
+        return (f"expected real numbers, found {dtype}; convert them with "
+                ".astype(np.float32)")
+    return ""
+
 # %% ../nbs/course/02_data.ipynb #4134d244
 def _load_maps(path: Path) -> np.ndarray:
     "Opens CMD maps memory-mapped, or says what is wrong with the file."
@@ -121,12 +133,8 @@ def _load_maps(path: Path) -> np.ndarray:
         raise ValueError(
             f"{path} has {extra} bytes after its maps, perhaps of another version: "
             "download or make it again")
-    if maps.ndim != 3 or maps.shape[1] != maps.shape[2]:
-        raise ValueError(
-            f"{path}: expected maps of shape (n, H, H), found {maps.shape}")
-    if maps.dtype.kind != "f":
-        raise ValueError(f"{path}: expected real numbers, found {maps.dtype}; "
-                         "convert them with .astype(np.float32)")
+    wrong = _unlike_maps(maps.shape, maps.dtype)
+    if wrong: raise ValueError(f"{path}: {wrong}")
     return maps
 
 # %% ../nbs/course/02_data.ipynb #47269e80
@@ -653,18 +661,29 @@ def augment(
 CMD_URL = ("https://users.flatironinstitute.org/~fvillaescusa/priv/"
            "DEPnzxoWlaTQ6CjrXqsm0vYi8L7Jy/CMD/2D_maps/data")
 
+# %% ../nbs/course/02_data.ipynb #65188e45
+def _wrong_start(
+    start: bytes,  # of a file
+) -> str:          # "": maps may begin like this
+    "Says why a file that begins like this holds no maps, however the rest may be."
+    if start.startswith(b"PK\x03\x04"):
+        return "expected a .npy file with maps, found an archive (.npz)"
+    header = npy_header(start)
+    return _unlike_maps(*header) if header else ""
+
 # %% ../nbs/course/02_data.ipynb #025d6e78
 def _fetch_any(
     places: dict[str, Path],          # addresses, and where their files go
     check: Callable[[Path], object],  # raises `ValueError` for a bad file
     tries: int,                       # attempts a file
     wait: float,                      # seconds before the second attempt; doubles
+    wrong_start: Callable[[bytes], str] = lambda start: "",  # as `fetch_file` takes it
 ) -> None:
     "Downloads the first file that the server has, if there is none here yet."
     with alone(next(iter(places.values())), "download"):
         if any(path.exists() for path in places.values()): return
         for url, path in places.items():
-            if fetch_file(url, path, check, tries, wait): return
+            if fetch_file(url, path, check, tries, wait, wrong_start): return
     raise FileNotFoundError(
         f"{', '.join(places)}: the server has no such file (404); CMD's documentation "
         "says which suites, sets and fields there are")
@@ -691,7 +710,8 @@ def _check_table(
 
 # %% ../nbs/course/02_data.ipynb #0ec29fb4
 def _check_request(
-    suite: str, set: str, field: str | None, base: str, tries: int,  # as `download`
+    suite: str, set: str, field: str | None, base: str,  # as `download`
+    tries: int, wait: float,
 ) -> None:
     "Raises `ValueError` for what cannot be downloaded, before anything is made."
     _check_names(suite, set, field)
@@ -703,6 +723,7 @@ def _check_request(
             f"expected one of {', '.join(SUITES[2:])}")
     check_address(base)
     check_counts(tries=tries)
+    check_amounts(wait=wait)
 
 # %% ../nbs/course/02_data.ipynb #3ffcc9ff
 def download(
@@ -722,7 +743,7 @@ def download(
     download of the same file, and `ValueError` as `open_maps`. CMD calls this address
     slow and unstable, and recommends Globus. Source: CMD's documentation.
     """
-    _check_request(suite, set, field, base, tries)
+    _check_request(suite, set, field, base, tries, wait)
     check_folder(root)
     root = Path(root)
     root.mkdir(parents=True, exist_ok=True)
@@ -731,11 +752,12 @@ def download(
     maps = map_path(root, suite, set, field)
     for path in (maps, *tables): check_output(path)
 
-    def fetch(paths: list[Path], check: Callable[[Path], object]) -> None:
+    def fetch(paths: list[Path], check: Callable[[Path], object],
+              *start: Callable[[bytes], str]) -> None:
         places = {f"{base}/{at}{path.name}": path for path in paths for at in folders}
-        _fetch_any(places, check, tries, wait)
+        _fetch_any(places, check, tries, wait, *start)
 
-    fetch([maps], _load_maps)
+    fetch([maps], _load_maps, _wrong_start)
     _load_maps(maps)  # they may have been there, and the table must fit them
     fetch(tables, partial(_check_table, suite=suite, set=set, maps=maps))
     return open_maps(suite, set, root, field)

@@ -16,7 +16,7 @@ from hashlib import file_digest
 from importlib.resources import files
 from pathlib import Path
 
-from .core import alone, check_counts, check_output, read_json
+from .core import alone, check_amounts, check_counts, check_output, read_json
 from .fetch import check_address, fetch_file
 
 # %% ../nbs/tools/releases.ipynb #5f0a2d30
@@ -125,6 +125,7 @@ def fetch_weights(
     wanted = _told(name)["files"]
     check_address(base)
     check_counts(tries=tries)
+    check_amounts(wait=wait)
     with suppress(OSError, ValueError): return find_released(name, cache_dir)
     folder = released_folder(name, cache_dir)
     for file in wanted: check_output(folder / file)

@@ -1,12 +1,18 @@
 """Odd servers, damaged remains: the file comes, or nothing takes its name."""
+import errno
+import http.client
 import http.server
+import io
 import json
+import math
 import os
 import threading
 
+import numpy as np
 import pytest
-from test_data import Server, address, half
+from test_data import MAPS, Server, address, asked, half, named, npy
 
+from cosmoflow.data import download
 from cosmoflow.fetch import fetch_file
 
 NAME, BODY = "/x.bin", bytes(range(256)) * 80
@@ -18,6 +24,7 @@ TAG = {"ETag": '"1"'}
 def server():
     httpd = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server)
     httpd.bodies, httpd.asked, httpd.script = {NAME: BODY}, [], {}
+    httpd.handle_error = lambda *_: None  # we hang up on purpose
     threading.Thread(target=httpd.serve_forever, args=(0.01,), daemon=True).start()
     yield httpd
     httpd.shutdown()
@@ -133,3 +140,74 @@ def test_a_link_stays_a_link_to_what_comes(server, tmp_path, there):
     assert fetch(1) and link.is_symlink() and store.read_bytes() == BODY
     assert sorted(os.listdir(tmp_path)) == ["store", "x.bin"]
     assert os.listdir(store.parent) == ["0f3a"]
+
+
+LINE = {  # where a line can break
+    "before an answer": (http.client.HTTPConnection, "getresponse"),
+    "in an answer": (http.client.HTTPResponse, "read"),
+}
+
+
+@pytest.mark.parametrize("times", (1, 2))
+@pytest.mark.parametrize("code", (errno.EHOSTUNREACH, errno.ECONNRESET, errno.ENETDOWN))
+@pytest.mark.parametrize("where", LINE)
+def test_a_line_that_breaks_is_tried_again_and_then_named(
+        server, tmp_path, monkeypatch, where, code, times):
+    kind, name = LINE[where]
+    works, broken = getattr(kind, name), times * [OSError(code, os.strerror(code))]
+
+    def breaks(self, *args):
+        if broken: raise broken.pop()
+        return works(self, *args)
+
+    monkeypatch.setattr(kind, name, breaks)
+    if times == 1:
+        assert get(server, tmp_path, tries=2)[0] == BODY
+        return
+    message = f"^{address(server)}{NAME}: .*{os.strerror(code)}.*; run the same command"
+    with pytest.raises(ConnectionError, match=message):
+        get(server, tmp_path, tries=2)
+    assert not broken and not list(tmp_path.iterdir())
+
+
+def archive(maps):
+    np.savez(file := io.BytesIO(), maps=maps)
+    return file.getvalue()
+
+
+KINDS = {  # what a server can have in the place of maps
+    "whole numbers": (lambda: npy(np.ones((60, 8, 8), np.int32)),
+                      "expected real numbers, found int32"),
+    "another shape": (lambda: npy(np.ones((15, 4, 5), np.float32)),
+                      r"shape .n, H, H., found \(15, 4, 5\)"),
+    "objects": (lambda: npy(np.full((60, 8, 8), None)), "real numbers, found object"),
+    "an archive": (lambda: archive(np.ones((60, 8, 8))), "an archive"),
+}
+
+
+@pytest.mark.parametrize("more", (0, 1 << 32))
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_file_of_another_kind_is_refused_by_its_first_bytes_and_at_once(
+        server, tmp_path, kind, more):
+    "Neither the rest is waited for, though gigabytes are announced, nor another try."
+    make, message = KINDS[kind]
+    body = make()
+    server.script = {MAPS: [(200, {"Content-Length": len(body) + more}, body)]}
+    message = f"^{address(server)}{MAPS}: .*{message}.*; another try would bring the"
+    with pytest.raises(ValueError, match=message):
+        download("Astrid", "LH", tmp_path / "CMD", base=address(server), wait=0)
+    assert asked(server) == [None] and named(tmp_path) == []
+
+
+@pytest.mark.parametrize("wrong", (
+    {"wait": -1}, {"wait": math.nan}, {"wait": math.inf}, {"wait": "2"}, {"tries": 0}))
+@pytest.mark.parametrize("fetch", (
+    lambda root, **how: fetch_file("http://127.0.0.1:9/x", root / "x", print, **how),
+    lambda root, **how: download(
+        "Astrid", "LH", root / "CMD", base="http://127.0.0.1:9", **how)))
+def test_tries_and_pauses_that_cannot_be_are_refused_before_anything_is_asked(
+        tmp_path, fetch, wrong):
+    [(name, value)] = wrong.items()
+    with pytest.raises(ValueError, match=f"^{name}={value!r}: expected .* or more"):
+        fetch(tmp_path, **{"tries": 2, "wait": 0} | wrong)
+    assert not list(tmp_path.iterdir())

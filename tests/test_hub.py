@@ -369,6 +369,7 @@ def test_trouble_on_the_way_is_one_line_that_names_the_address(release, kind):
     ({"name": "mini"}, "'mini': no release has a model of this name; expected mine"),
     ({"base": "ftp://x"}, "expected an address with https://"),
     ({"tries": 0}, "1 or more"),
+    ({"wait": -1}, "wait=-1: expected 0 or more"),
 ])
 def test_what_cannot_be_fetched_is_refused_before_anything_is_made(
         release, tmp_path, wrong, message):
