@@ -17,7 +17,7 @@ from fastcore.basics import patch
 from torch import Tensor, nn
 
 from .core import (BOX, MAPS_PER_SIMULATION, Maps, as_stack, check_counts,
-                            check_finite, check_kind, in_pieces, to_tensor)
+                            check_finite, check_flags, check_kind, in_pieces, to_tensor)
 from .data import MapData
 from .inference import Scaler, parabola, spectrum_features
 from .model import CosmoFlow
@@ -290,6 +290,7 @@ def p_value(self: Detector,
     check: bool = True,      # refuse maps that cannot be surface density
 ) -> Tensor:                 # (n,), or (simulations,); small: strange
     "Share of cold maps, or simulations, that are as strange, this one counted in."
+    check_flags(together=together)
     cold = self.cold[int(together)]
     below = torch.searchsorted(cold, self.score(maps, together, check))
     return (1 + len(cold) - below).double() / (1 + len(cold))

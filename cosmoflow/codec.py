@@ -256,6 +256,7 @@ def to_symbols(
 ) -> np.ndarray:         # int32, (n, h w C + 1)
     "All whole numbers of maps: those of their fields, and the mean of their logs."
     check_kind("model", model, CosmoFlow)
+    check_kind("codec", codec, Codec)
     field = codec.quantise(model.encode(maps, check=check))
     mean = _to_whole((_mean_log(model, maps) / BRIGHT[0]).round())
     return np.concatenate([field, mean[:, None]], 1)

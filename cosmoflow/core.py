@@ -78,9 +78,15 @@ class MapView:
         which: int | slice | np.ndarray | Sequence[int],  # numbers of maps in the view
     ) -> np.ndarray:  # a copy, (H, W) or (..., H, W)
         indices = self.indices[which]
-        maps = np.asarray(self.base[np.atleast_1d(indices)], self.dtype, order="C")
+        maps = self._read(np.atleast_1d(indices))
         free_memory(self.base)
         return maps.reshape(*indices.shape, *self.shape[1:])
+
+    def _read(self, numbers: np.ndarray) -> np.ndarray:
+        place: Any = ...
+        if not isinstance(self.base, np.ndarray):  # HDF5 reads in order, each once
+            numbers, place = np.unique(numbers, return_inverse=True)
+        return np.asarray(self.base[numbers], self.dtype, order="C")[place]
 
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
         if copy is False:

@@ -202,11 +202,12 @@ def _numbered(
     "The numbers, or those from 0. Raises `ValueError` unless there is one for each."
     if numbers is None: return np.arange(n)
     numbers = np.asarray(numbers)
-    if numbers.shape == (n,) and numbers.dtype.kind in "iu" and (numbers >= 0).all():
-        return numbers
-    raise ValueError(f"numbers={numbers}: expected a whole number of 0 or more for "
-                     f"each of {n} simulations; data.simulations(...) picks them with "
-                     "all that is theirs")
+    whole = numbers.shape == (n,) and numbers.dtype.kind in "iu"
+    if whole and ((numbers >= 0) & (numbers <= 10**6)).all(): return numbers
+    some = ", ".join(map(str, numbers.ravel()[:3]))
+    raise ValueError("numbers: expected a whole number from 0 to a million for each of "
+                     f"{n} simulations, found {some}, ...; data.simulations(...) picks "
+                     "them with all that is theirs")
 
 # %% ../nbs/course/02_data.ipynb #2ff0038f
 @dataclass(frozen=True, eq=False)  # arrays have no one answer to ==
@@ -351,7 +352,8 @@ def write_maps(
     Raises `ValueError` for more or fewer pixels than `shape` has, `OSError` that names
     the file, say on a full disk.
     """
-    header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+    n, h, w = map(int, shape)  # or NumPy's, which a header cannot hold
+    header = {"descr": "<f4", "fortran_order": False, "shape": (n, h, w)}
     # No memory map: on a full disk, writing to one ends the process by a bus error.
     with atomic_path(path) as tmp, tmp.open("wb") as f:
         np.lib.format.write_array_header_1_0(f, header)
@@ -481,8 +483,8 @@ def deal_simulations(
     """Deals simulations to training, validation and test.
 
     Where the fractions are tenths, and whole tens are dealt (0 to 400, or 60 to 120),
-    a simulation is in the same part whatever others are there. Raises `ValueError`
-    for an empty part.
+    a simulation is in the same part whatever others are there. One that is there
+    several times is dealt once. Raises `ValueError` for an empty part.
     """
     check_seed(seed)
     if not isinstance(n, np.ndarray):
@@ -491,14 +493,15 @@ def deal_simulations(
     if not _are_shares(fractions):
         raise ValueError(f"fractions={fractions}: expected three numbers of 0 or more "
                          "that sum to 1")
-    cuts = np.round(np.cumsum(fractions)[:2] * len(n)).astype(int)
-    parts = np.split(_deal(n, seed), cuts)
+    own, which = np.unique(n, return_inverse=True)
+    cuts = np.round(np.cumsum(fractions)[:2] * len(own)).astype(int)
+    parts = np.split(_deal(own, seed), cuts)
     named = zip(("training", "validation", "test"), parts, fractions)
     empty = " and ".join(name for name, part, f in named if f > 0 and not len(part))
     if empty:
-        raise ValueError(f"fractions={fractions} leave no simulation of {len(n)} for "
+        raise ValueError(f"fractions={fractions} leave no simulation of {len(own)} for "
                          f"{empty}: open more simulations")
-    train, val, test = map(np.sort, parts)
+    train, val, test = (np.isin(which, part).nonzero()[0] for part in parts)
     return train, val, test
 
 # %% ../nbs/course/02_data.ipynb #3e63fb93

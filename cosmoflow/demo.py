@@ -30,7 +30,8 @@ def train_briefly(
     normalizer = Normalizer.fit(data.split()[0].maps)
     make = lambda: CosmoFlow.from_preset("mini", normalizer)
     model = seeded(make, config.seed)
-    (out / "checkpoint.safetensors").unlink(missing_ok=True)  # from nothing
+    for name in ("checkpoint", "model"):  # of an earlier demo
+        (out / f"{name}.safetensors").unlink(missing_ok=True)
     return train(model, data, out, config)
 
 # %% ../nbs/00_demo.ipynb #6ec8fcc0

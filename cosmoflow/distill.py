@@ -25,9 +25,9 @@ from .data import MapData, augment
 from .flow import Timetable, integrate
 from .model import CosmoFlow
 from .spectra import modes, ring_mean
-from cosmoflow.train import (
+from .train import (
     MapLoader, Run, ema_decay, ema_update, epoch_generator, learning, lr_factor,
-    partly_pooled)
+    part_of, partly_pooled)
 
 # %% ../nbs/course/13_distill.ipynb #5a1e0202
 def _check_student(
@@ -93,7 +93,7 @@ def lesson(
     with torch.no_grad():
         parts = x1.split(maps_at_once(x1.shape[1:]))
         field = torch.cat([teacher.encoder(part) for part in parts])
-        field = partly_pooled(field, round(pooled * len(x1)))
+        field = partly_pooled(field, part_of(pooled, len(x1)))
         path = flow_path(teacher, x0, field, fine * steps, "midpoint")
     return x0, field, path[::fine]
 

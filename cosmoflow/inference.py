@@ -482,7 +482,7 @@ def _go_on(
     complete = [library.trial.TrialState.COMPLETE]
     done = len(study.get_trials(states=complete))
     # A search that goes on does not draw the same settings again.
-    study.sampler = library.samplers.TPESampler(seed=seed + done)
+    study.sampler = library.samplers.TPESampler(seed=(seed + done) % 2**32)
     study.optimize(loss, n_trials=max(0, trials - done), show_progress_bar=bars_move(),
                    catch=(FloatingPointError,))  # a learning rate may be too high
     if not study.get_trials(states=complete): raise FloatingPointError(

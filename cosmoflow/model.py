@@ -28,8 +28,9 @@ from torch import Tensor, nn
 
 from .core import (Fields, Maps, as_stack, atomic_path, best_device,
                             check_counts, check_fetched, check_finite, check_format,
-                            check_rates, evaluating, maps_at_once, noise_source,
-                            pieces, read_json, seeded, to_tensor, write_json)
+                            check_kind, check_rates, evaluating, maps_at_once,
+                            noise_source, pieces, read_json, seeded, to_tensor,
+                            write_json)
 from .data import MapData, Normalizer
 from .encoder import SCALE, Encoder, WaveEncoder, summary, unfold
 from .flow import Timetable, integrate
@@ -108,6 +109,7 @@ class CosmoFlow(Pretrained):
         timetable: str = "fading",  # of live channels; or waking, nested, open, bands
         pixel: float | None = None,  # its side in training, Mpc/h; None: not known
     ):
+        check_kind("normalizer", normalizer, Normalizer)
         sizes = dict(channels=channels, encoder_width=encoder_width, width=width,
                      depth=depth, steps=steps)
         check_counts(1024, **sizes)  # one from a file may be absurd
@@ -242,12 +244,19 @@ def sampling(self: CosmoFlow,
 ) -> dict:                      # both, as `integrate` takes them
     """How `decode` samples: as told, or in the steps that the model was made for.
 
-    Raises `ValueError` for steps or a solver that it cannot use.
+    Raises `ValueError` for steps or a solver that it cannot use. Warns of others than
+    those that a distilled model was taught.
     """
-    if steps is None: steps = self.config["steps"]
-    if solver is None: solver = self.config["solver"]
+    known = {name: self.config[name] for name in ("steps", "solver")}
+    if steps is None: steps = known["steps"]
+    if solver is None: solver = known["solver"]
     self.timetable.check_sampling(steps, solver)
-    return {"steps": steps, "solver": solver}
+    told = {"steps": steps, "solver": solver}
+    if known["solver"] == "euler" and told != known: warnings.warn(
+        f"steps={steps}, solver={solver!r}: this model was distilled to "
+        f"{known['steps']} step(s) of euler, and draws worse maps in any other way",
+        stacklevel=3)
+    return told
 
 # %% ../nbs/course/08_model.ipynb #db1bebfd
 def _noise(
@@ -339,7 +348,8 @@ def field_prior(
     for part in parts:
         modes = torch.fft.fft2(double(part) - mean[:, None, None], norm="ortho")
         spectrum += torch.einsum("nchw,ndhw->hwcd", modes, modes.conj()) / n
-    floor = 1e-8 * torch.eye(len(mean), dtype=torch.float32, device="cpu")
+    mean_power = spectrum.diagonal(dim1=2, dim2=3).real.mean().clamp_min(1e-30)
+    floor = 1e-8 * mean_power * torch.eye(c, dtype=torch.float64, device="cpu")
     factor = torch.linalg.cholesky(spectrum + floor)
     row = torch.complex(mean, torch.zeros_like(mean)).expand(*factor.shape[:2], 1, -1)
     return torch.view_as_real(torch.cat([row, factor], 2)).float().to(field.device)
@@ -515,7 +525,11 @@ def find_model(
         raise ValueError(f"name: expected a name or a folder, found {name!r}")
     weights = Path(str(files("cosmoflow"))) / "weights"
     shipped = sorted(path.name for path in weights.glob("*/"))
-    if name in shipped or name in released(): _note_other(str(name), weights / name)
+    ours, revision = name in shipped or name in released(), hub.get("revision")
+    if ours and revision: raise ValueError(
+        f"revision={revision!r}: expected None for {name!r}, one of cosmoflow's own "
+        "models, which have none; give hub:user/model for one from the Hub")
+    if ours: _note_other(str(name), weights / name)
     if name in shipped: return weights / name
     if name in released(): return find_released(str(name), hub.get("cache_dir"))
     if Path(name).is_dir(): return Path(name)

@@ -104,10 +104,12 @@ def swap_changes(
     check_box(box)
     check_seed(seed)
     channels = range(model.config["channels"])
-    groups = [[c] for c in channels] if groups is None else [list(g) for g in groups]
-    for group in groups:
-        if group and set(group) <= set(channels): continue
-        raise ValueError(f"groups: {group}; expected channels from 0 to {channels[-1]}")
+    chosen = [[c] for c in channels] if groups is None else list(groups)
+    for group in chosen:
+        some = set(group) if hasattr(group, "__iter__") else set()
+        if some and some <= set(channels): continue
+        raise ValueError(f"groups: {group}; expected lists of channels from 0 to "
+                         f"{channels[-1]}")
     generator = new_generator(seed)
 
     def alike(maps: Tensor, others: Tensor) -> Tensor:  # r(k), (n, groups, K)
@@ -115,7 +117,7 @@ def swap_changes(
         noise = generator.get_state()  # the same for every decoding of these maps
         decode = lambda f: model.decode(f, steps, solver, generator.set_state(noise))
         plain, found = decode(field), []
-        for group in groups:
+        for group in map(list, chosen):
             mixed = field.clone()
             mixed[:, group] = other[:, group]
             found.append(cross_correlation(decode(mixed), plain, box, "log"))

@@ -152,7 +152,13 @@ def stacked_ratio(
     reference: Tensor,       # those of as many reference maps, (n, K)
     each: int = MAPS_PER_SIMULATION,  # maps of one simulation
 ) -> tuple[Tensor, Tensor]:  # ratio of the mean spectra (K,), its standard error (K,)
-    "Stacked spectrum over that of the reference; the delta method gives its error."
+    """Stacked spectrum over that of the reference; the delta method gives its error.
+
+    Raises `ValueError` for unlike stacks, and for a part of a simulation.
+    """
+    if power.shape != reference.shape: raise ValueError(
+        f"reference: expected the spectra of as many maps, {tuple(power.shape)}, found "
+        f"{tuple(reference.shape)}")
     ratio = power.mean(0) / reference.mean(0)
     off = (power - ratio * reference) / reference.mean(0)
     return ratio, standard_error(off, each)

@@ -6,10 +6,10 @@ Docs: https://cosmoflow.github.io/cosmoflow/course/train.html"""
 
 # %% auto #0
 __all__ = ['TRAIN_PRESETS', 'epoch_generator', 'MapLoader', 'draw_batch', 'validation_loss', 'lr_factor', 'ema_update',
-           'ema_decay', 'partly_pooled', 'sibling_loss', 'epoch_order', 'Objective', 'fast_bf16', 'best_precision',
-           'TrainConfig', 'check_settings', 'batch_share', 'share_statistics', 'check_training', 'Learner',
-           'save_checkpoint', 'read_checkpoint', 'fill', 'identify', 'Run', 'as_known', 'write_log', 'require_finite',
-           'require_new', 'learning', 'train']
+           'ema_decay', 'partly_pooled', 'part_of', 'sibling_loss', 'epoch_order', 'Objective', 'fast_bf16',
+           'best_precision', 'TrainConfig', 'check_settings', 'batch_share', 'share_statistics', 'check_training',
+           'Learner', 'save_checkpoint', 'read_checkpoint', 'fill', 'identify', 'Run', 'as_known', 'require_new',
+           'write_log', 'require_finite', 'learning', 'train']
 
 # %% ../nbs/course/09_train.ipynb #da65566e
 import csv
@@ -17,6 +17,7 @@ import json
 import math
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from copy import deepcopy
@@ -155,6 +156,14 @@ def partly_pooled(
     pooled = summary(field[:n])[:, :, None, None].expand_as(field[:n])
     return torch.cat([pooled, field[n:]])
 
+# %% ../nbs/course/09_train.ipynb #b9901d3b
+def part_of(
+    share: float,  # from 0 to 1
+    n: int,        # maps of a batch
+) -> int:
+    "How many of n maps a share is: the nearest number, but 0 for no share alone."
+    return max(1, round(share * n)) if share else 0
+
 # %% ../nbs/course/09_train.ipynb #51b11a91
 def sibling_loss(
     summaries: Tensor,  # (2 n, C), rows 2 i and 2 i + 1 of two maps of one simulation
@@ -284,9 +293,9 @@ def check_settings(
     check_amounts(1, **some("norm_epochs", "pooled", "ema"))
     check_flags(**some("freeze_encoder", "compile"))
     check_seed(config.seed)
-    if config.siblings and config.batch_size % 2:
+    if config.siblings and (config.batch_size % 2 or config.batch_size < 4):
         raise ValueError(f"batch_size={config.batch_size}: expected an even number of "
-                         "maps, for pairs of siblings")
+                         "maps, and two pairs of siblings at least")
 
 # %% ../nbs/course/09_train.ipynb #2c91b506
 TRAIN_PRESETS: dict[str, dict[str, Any]] = {
@@ -445,7 +454,7 @@ def step(self: Learner,
     if config.schedule == "cosine":
         lr = config.lr * lr_factor(number, config.epochs * self.steps)
         for group in self.adamw.param_groups: group["lr"] = lr
-    pooled = range(round(config.pooled * len(x1)))[share]  # the first rows
+    pooled = range(part_of(config.pooled, len(x1)))[share]  # the first rows
     if live is not None: live = live[share]
     batch = x1[share], t[share], x0[share], len(pooled), live
     with accelerator.autocast(): flow, sibling = self.objective(*batch)
@@ -502,12 +511,17 @@ def judge(self: Learner,
 def finish(self: Learner,
     training: MapData,  # the maps that it learned from
 ) -> CosmoFlow:         # the weights to keep, with their prior
-    "Ends a training: what it froze is free again, and fields have a prior."
+    "Ends a training: fields get their prior."
+    # whatever maps could be learned are good enough for the prior
+    return self.trained.eval().fit_prior(training.maps, check=False)
+
+# %% ../nbs/course/09_train.ipynb #4bdf1633
+@patch
+def release(self: Learner) -> None:
+    "Frees what this training froze; what you had frozen before stays so."
     for network in self.models.values():
         for weight, free in zip(network.parameters(), self.free):
             weight.requires_grad_(free)
-    # whatever maps could be learned are good enough for the prior
-    return self.trained.eval().fit_prior(training.maps, check=False)
 
 # %% ../nbs/course/09_train.ipynb #e7172d58
 def _named(models: Mapping[str, nn.Module]) -> dict[str, Tensor]:
@@ -603,7 +617,8 @@ def identify(
     "What a run is: a checkpoint with another identity belongs to another run."
     names = "suite", "set", "field", "pixels", "box"
     maps = {name: getattr(data, name) for name in names}
-    maps |= {"simulations": data.n_sims, "parameters": digest([data.params])}
+    maps |= {"simulations": data.n_sims, "parameters": digest([data.params]),
+             "numbers": digest([data.numbers])}  # they decide what is held out
     if some is None: some = _some_maps(data)
     brightest = some.max((1, 2), initial=1e-30)
     dex = np.log10(brightest, dtype=np.float64)
@@ -612,6 +627,8 @@ def identify(
     weights = {name: {"weights": digest(other.state_dict().values())} if other else {}
                for name, other in others.items()}
     sizes = {k: v for k, v in model.config.items() if k != "pixel"}  # data tells it
+    still = [k for k, w in model.named_parameters() if not w.requires_grad]
+    if still: sizes["frozen"] = dict(Counter(k.split(".")[0] for k in still))
     return {"settings": dict(settings), "model": sizes, "data": maps,
             "normalizer": asdict(model.normalizer), **weights}
 
@@ -689,9 +706,22 @@ def as_known(
     "Fills in, in place, what older versions did not record, as it is in this run."
     there = state.get("run", {})
     if "init" in here: there.setdefault("init", here["init"])
+    data = there.get("data", {})
     for name in {"maps", "brightest"} & here.get("data", {}).keys():
-        there.get("data", {}).setdefault(name, here["data"][name])
+        data.setdefault(name, here["data"][name])
+    if "simulations" in data:  # they were dealt as if their numbers began at 0
+        data.setdefault("numbers", digest([np.arange(data["simulations"])]))
     return state
+
+# %% ../nbs/course/09_train.ipynb #5103c6d4
+def require_new(
+    out: str | Path,  # folder of a training
+) -> None:
+    "Raises `FileExistsError` where a checkpoint, or weights, would be overwritten."
+    for name, advice in (("checkpoint", "resume that run"), ("model", "remove it")):
+        path = Path(out) / f"{name}.safetensors"
+        if path.exists(): raise FileExistsError(
+            f"{path} is there already: {advice}, or choose another folder")
 
 # %% ../nbs/course/09_train.ipynb #3c4ed506
 @patch
@@ -702,12 +732,15 @@ def resume(self: Run,
 ) -> None:
     """Notes what is to be kept, and fills it from this run's checkpoint, if any.
 
-    Raises `ValueError` for a checkpoint of another run, or one that is damaged.
+    Raises `ValueError` for a checkpoint of another run, or one that is damaged, and
+    `FileExistsError` for weights that no training here has left.
     """
     self.since = time.time()  # the seconds of a row count from here
     self.models, self.optimizer = models, optimizer
     self.parts = {name: part for name, part in parts.items() if part is not None}
-    if not self.checkpoint.exists(): return
+    if not self.checkpoint.exists():
+        if not (self.out / "log.csv").exists(): require_new(self.out)
+        return
     state, tensors = read_checkpoint(self.checkpoint)
     require_same_run(self.checkpoint, as_known(state, self.identity), self.identity)
     lost = {"lr", "parts", "history"} - state.keys()
@@ -767,16 +800,6 @@ def keep(self: Run,
     state = {"run": self.identity, "history": self.history, "lr": rates, "parts": parts}
     save_checkpoint(self.checkpoint, self.models, self.optimizer, state)
 
-# %% ../nbs/course/09_train.ipynb #5103c6d4
-def require_new(
-    out: str | Path,  # folder of a training
-) -> None:
-    "Raises `FileExistsError` where a checkpoint, or weights, would be overwritten."
-    for name, advice in (("checkpoint", "resume that run"), ("model", "remove it")):
-        path = Path(out) / f"{name}.safetensors"
-        if path.exists(): raise FileExistsError(
-            f"{path} is there already: {advice}, or choose another folder")
-
 # %% ../nbs/course/09_train.ipynb #930df990
 @contextmanager
 def learning() -> Iterator[None]:
@@ -788,6 +811,15 @@ def learning() -> Iterator[None]:
                 stack.enter_context(torch.autocast(kind, enabled=False))
         yield
 
+# %% ../nbs/course/09_train.ipynb #33327280
+def _require_same_epoch(run: Run, accelerator: Accelerator) -> None:
+    "Raises `ValueError` if another process did not find the same checkpoint."
+    here = torch.tensor([run.epoch], device=accelerator.device)
+    epochs = accelerator.gather(here).tolist()
+    if len(set(epochs)) > 1: raise ValueError(
+        f"{run.out}: expected one folder for all processes, but their checkpoints are "
+        f"of epochs {', '.join(map(str, epochs))}; choose a disk that all share")
+
 # %% ../nbs/course/09_train.ipynb #930df992
 @learning()
 def train(
@@ -795,7 +827,7 @@ def train(
     data: MapData,             # all maps; every run splits simulations the same way
     out: str | Path,           # folder for checkpoint, log and weights
     config: TrainConfig = TrainConfig(),  # epochs, rates, losses, precision
-    resume: bool = False,      # go on from the checkpoint in `out`
+    resume: bool = False,      # go on from the checkpoint in `out`, if there is one
     pretrained: bool = False,  # weights are trained; to go on, a run wants them again
 ) -> CosmoFlow:  # the model, or its average if `ema` > 0, with a fitted prior
     """Trains a model; every check leaves log, weights and a whole checkpoint in `out`.
@@ -807,6 +839,7 @@ def train(
     """
     check_kind("model", model, CosmoFlow)
     check_kind("data", data, MapData)
+    check_kind("config", config, TrainConfig)
     model.require_flow()
     check_training(config, data)
     training, validation, _ = data.split()  # what is held out once is held out always
@@ -815,8 +848,10 @@ def train(
               main=accelerator.is_main_process) as run):
         if not resume: require_new(out)
         learner = Learner(model, training, config, accelerator)
+        run.held.callback(learner.release)  # at the end, whatever ends it
         run.resume(learner.models, learner.adamw, plateau=learner.plateau,
                    scaler=accelerator.scaler)
+        _require_same_epoch(run, accelerator)
         loader, val = (MapLoader(part, model.normalizer, accelerator.device)
                        for part in (training, validation))
         steps = learner.steps

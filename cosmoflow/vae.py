@@ -57,6 +57,7 @@ class VAE(Pretrained):
         channels: int = 8,       # channels of the latent field
         width: int = 128,        # channels of the convolutions
     ):
+        check_kind("normalizer", normalizer, Normalizer)
         check_counts(1024, pixels=pixels, channels=channels, width=width)
         if pixels % SCALE:
             raise ValueError(f"pixels={pixels}: expected a multiple of {SCALE}")

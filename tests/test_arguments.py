@@ -13,7 +13,7 @@ from conftest import randomised
 
 from cosmoflow.anomaly import Detector, Expectation, held_out_surprise
 from cosmoflow.core import new_generator, noise_source, standard_error
-from cosmoflow.codec import train_for_rate
+from cosmoflow.codec import to_symbols, train_for_rate
 from cosmoflow.data import (MapData, deal_simulations, download, open_maps,
                             split_simulations)
 from cosmoflow.distill import distill
@@ -278,3 +278,15 @@ def test_every_rate_of_learning_is_asked_for():
     assert {name for name, found in public.items() if callable(found)
             and "lr" in inspect.signature(found).parameters} == LEARNERS.keys()
     assert "lr" in inspect.signature(Posterior.fit).parameters  # hands it to fit_flow
+
+
+@pytest.mark.parametrize("call, message", [
+    (lambda: DETECTOR.p_value(ODD.maps, together=15), "together=15: expected True or"),
+    (lambda: swap_changes(MODEL, ODD.maps[:1], ODD.maps[1:2], groups=[0, 1]),
+     "groups: 0; expected lists of channels from 0 to"),
+    (lambda: stacked_ratio(torch.ones(30, 4), torch.ones(1, 4)),
+     r"reference: expected the spectra of as many maps, \(30, 4\), found \(1, 4\)"),
+    (lambda: to_symbols(MODEL, "codec", ODD.maps),
+     "codec: expected a Codec, found str")])
+def test_an_argument_of_another_kind_is_named(call, message):
+    with pytest.raises(ValueError, match=f"^{message}"): call()

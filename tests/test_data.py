@@ -1001,9 +1001,10 @@ def test_a_range_of_a_suite_keeps_every_simulation_in_its_part(start, stop):
     np.testing.assert_array_equal(again.maps, some.split()[2].maps)
 
 
-@pytest.mark.parametrize("wrong", ([0, 1], [0.5] * 10, [-1] * 10, [[0] * 10]))
+@pytest.mark.parametrize("wrong", ([0, 1], [0.5] * 10, [-1] * 10, [[0] * 10],
+                                   [10**7] * 10))
 def test_numbers_of_simulations_are_one_for_each(wrong):
-    with pytest.raises(ValueError, match="numbers=.*for each of 10 simulations"):
+    with pytest.raises(ValueError, match="numbers: .*for each of 10 simulations"):
         MapData(np.ones((20, 4, 4), np.float32), np.ones((10, 2)), numbers=wrong)
 
 
@@ -1021,3 +1022,40 @@ def test_a_folder_in_a_file_s_place_is_said_before_anything_is_asked(
     (place.parent / Path(other).name).write_bytes(server.bodies[other])
     with pytest.raises(FileNotFoundError, match=f"{place.name}: no such file; "):
         open_maps("Astrid", "LH", tmp_path / "CMD")
+
+
+def test_a_simulation_that_is_drawn_several_times_is_in_one_part():
+    "As in a bootstrap: its copies must not tell training what the test holds."
+    data = open_maps("PM", "LH", sims=slice(0, 40))
+    for seed in range(20):
+        drawn = data.simulations(np.random.default_rng(seed).integers(0, 40, 40))
+        parts = drawn.split()
+        numbers = [set(part.numbers.tolist()) for part in parts]
+        assert not (numbers[0] & numbers[1] | numbers[0] & numbers[2]
+                    | numbers[1] & numbers[2])
+        assert sum(part.n_sims for part in parts) == 40
+
+
+class InOrder:
+    "Maps in a file that is read as HDF5 reads: in rising order, each once."
+    def __init__(self, maps):
+        self.maps, self.shape, self.dtype, self.ndim = maps, maps.shape, maps.dtype, 3
+    def __len__(self): return len(self.maps)
+    def __array__(self, dtype=None, copy=None): return np.array(self.maps, dtype)
+    def __getitem__(self, which):
+        if isinstance(which, np.ndarray): assert (np.diff(which) > 0).all()
+        return self.maps[which]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_view_reads_a_file_in_its_order_and_answers_in_yours(dtype):
+    maps = np.random.default_rng(0).lognormal(size=(30, 16, 16)).astype(dtype)
+    view = MapView(InOrder(maps), slice(None), np.float32)
+    for which in (3, [4, 2, 2, 9], slice(5, 2, -1), np.arange(6).reshape(2, 3)):
+        np.testing.assert_array_equal(view[which], maps[which].astype(np.float32))
+
+
+def test_a_shape_of_numpy_s_numbers_makes_a_file_that_can_be_read(tmp_path):
+    maps = np.ones((2, 16, 16), np.float32)
+    write_maps(tmp_path / "maps.npy", tuple(np.array(maps.shape)), [maps])
+    np.testing.assert_array_equal(np.load(tmp_path / "maps.npy"), maps)

@@ -25,7 +25,7 @@ from cosmoflow.data import Normalizer, open_maps
 from cosmoflow.encoder import SCALE, Encoder, fold, unfold, wavelengths
 from cosmoflow.flow import flow_matching_loss, integrate
 from cosmoflow.layers import PeriodicConv, between, periodic_pad
-from cosmoflow.model import find_model
+from cosmoflow.model import draw_fields, field_prior, find_model
 from cosmoflow.scales import spearman
 from cosmoflow.spectra import cross_correlation
 from cosmoflow.unet import SelfAttention, UNetBlock, time_embedding
@@ -591,6 +591,9 @@ def test_bad_arguments():
         model.decode(field, solver="rk")
     with pytest.raises(ValueError, match="steps=0"):
         model.decode(field, 0)
+    for steps, solver in ((-3, None), (0, "euler"), (2.5, None), (4, "foo")):
+        with pytest.raises(ValueError, match="^(steps|solver)="):
+            model.sampling(steps, solver)
     with pytest.raises(ValueError, match="preset 'huge'"):
         CosmoFlow.from_preset("huge", NORM)
 
@@ -725,3 +728,36 @@ def test_waves_are_saved_and_sorted(tmp_path):
     assert not CosmoFlow.from_pretrained("mini").config["waves"]
     with pytest.raises(ValueError, match="waves='no': expected True or False"):
         CosmoFlow(NORM, waves="no")
+
+
+@pytest.mark.parametrize("other", [{"steps": 2}, {"solver": "midpoint"}])
+def test_a_distilled_model_is_told_apart_from_a_flow(other):
+    model = randomised(steps=1, solver="euler")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert model.sampling(1, "euler") == model.sampling()
+        assert randomised(solver="midpoint").sampling(2, "euler")["steps"] == 2
+    with pytest.warns(UserWarning, match="was distilled to 1 step.s. of euler, and dr"):
+        model.sampling(**other)
+
+
+@pytest.mark.parametrize("size", (1e-6, 1.0, 1e6))
+def test_a_prior_has_the_scatter_of_its_fields_whatever_its_size(size):
+    generator = torch.Generator().manual_seed(0)
+    field = size * torch.randn((400, 8, 4, 4), generator=generator)
+    drawn = draw_fields(field_prior(field), 400, generator)
+    torch.testing.assert_close(drawn.std(), field.std(), rtol=0.02, atol=0)
+    one = field_prior(field[:1])  # fewer fields than channels: the floor alone helps
+    assert one.isfinite().all()
+
+
+def test_no_revision_of_a_shipped_model():
+    with pytest.raises(ValueError, match="revision='old': expected None for 'mini'"):
+        CosmoFlow.from_pretrained("mini", revision="old")
+
+
+@pytest.mark.parametrize("kind", [CosmoFlow, VAE])
+@pytest.mark.parametrize("none", [None, (11.0, 0.5, 1e8)])
+def test_a_model_of_maps_has_a_normaliser(kind, none):
+    with pytest.raises(ValueError, match="^normalizer: expected a Normalizer, found"):
+        kind(none)

@@ -627,3 +627,63 @@ def test_a_seed_means_the_same_weights_whatever_the_caller_set(around):
     expected = fit_mlp(*FLAT, *FLAT, 4, 1)
     for k, v in expected.state_dict().items():
         assert torch.equal(found.state_dict()[k], v)
+
+
+@pytest.mark.parametrize("name", TRAINERS)
+def test_weights_that_no_training_left_are_not_replaced(name, data, tmp_path):
+    "Weights beside a log are those of a run killed before its first checkpoint."
+    mine = CosmoFlow.from_preset("tiny", NORMALIZER)
+    mine.save_pretrained(tmp_path)
+    before = (tmp_path / "model.safetensors").read_bytes()
+    with pytest.raises(FileExistsError, match="model.safetensors is there already: re"):
+        work(name, data, tmp_path)
+    assert (tmp_path / "model.safetensors").read_bytes() == before
+    (tmp_path / "log.csv").touch()
+    work(name, data, tmp_path)
+    assert (tmp_path / "checkpoint.safetensors").exists()
+
+
+@pytest.mark.parametrize("name", TRAINERS)
+def test_a_run_goes_on_with_the_same_simulations_held_out(name, data, whole, tmp_path):
+    out = shutil.copytree(whole / name, tmp_path / "run")
+    moved = replace(data, numbers=data.numbers[::-1].copy())
+    with pytest.raises(ValueError, match="data numbers is '.*' there and '.*' here"):
+        work(name, moved, out)
+
+    def older(state):
+        del state["run"]["data"]["numbers"]
+        return state
+
+    edit(out / "checkpoint.safetensors", state=older)
+    work(name, data, out)  # they were dealt as if they began at 0
+    with pytest.raises(ValueError, match="data numbers is '.*' there and '.*' here"):
+        work(name, moved, out)
+
+
+def test_a_run_goes_on_with_the_same_weights_frozen(data, tmp_path):
+    config = TrainConfig(epochs=1, lr=1e-3, batch_size=60)
+    model = CosmoFlow.from_preset("tiny", NORMALIZER)
+    model.encoder.requires_grad_(False)
+    train(model, data, tmp_path, config)
+    assert not any(w.requires_grad for w in model.encoder.parameters())
+    train(model, data, tmp_path, config, resume=True)
+    with pytest.raises(ValueError, match="frozen is {'encoder': .*} there and No"):
+        train(model.requires_grad_(), data, tmp_path, config, resume=True)
+
+
+def test_a_stopped_training_leaves_no_weight_frozen(data, tmp_path):
+    model = CosmoFlow.from_preset("tiny", NORMALIZER)
+    config = TrainConfig(epochs=1, lr=1e-3, batch_size=60, freeze_encoder=True)
+    with killed_at(1): train(model, data, tmp_path, config)
+    assert all(weight.requires_grad for weight in model.parameters())
+
+
+@pytest.mark.parametrize("others", [[3, 3], [3, 0]])
+def test_all_processes_go_on_from_the_same_epoch(others, tmp_path):
+    "An accelerator that has gathered what two processes found."
+    run = SimpleNamespace(out=tmp_path, epoch=3)
+    gathered = SimpleNamespace(device="cpu", gather=lambda here: torch.tensor(others))
+    if others == [3, 3]: training._require_same_epoch(run, gathered)
+    else:
+        with pytest.raises(ValueError, match="one folder for all .* epochs 3, 0; choo"):
+            training._require_same_epoch(run, gathered)

@@ -19,11 +19,12 @@ from safetensors.torch import load_file, save_file
 from cosmoflow import CosmoFlow, demo
 from cosmoflow.cli import main
 from cosmoflow.data import Normalizer, open_maps
+from cosmoflow.demo import train_briefly
 from cosmoflow.flow import flow_matching_loss
 from cosmoflow.train import (Objective, TrainConfig, _check_environment, batch_share,
                              best_precision, ema_update, epoch_order, fast_bf16,
-                             lr_factor, share_statistics, sibling_loss, train,
-                             validation_loss)
+                             lr_factor, read_checkpoint, share_statistics,
+                             sibling_loss, train, validation_loss)
 
 TINY = ["train", "--preset", "tiny", "--pixels", "32"]
 ARGS = [*TINY, "--sims", "0:10", "--epochs", "4",
@@ -593,3 +594,19 @@ def test_a_setting_of_the_launcher_is_refused_by_name(
     for harmless in HARMLESS.get(name, ["false"]):
         monkeypatch.setenv(f"ACCELERATE_{name}", harmless)
         _check_environment("fp16")
+
+
+def test_a_second_demo_replaces_the_first(tmp_path, data):
+    config = TrainConfig(epochs=1, lr=1e-3, batch_size=60)
+    for seed in (0, 1):
+        train_briefly(data, tmp_path, replace(config, seed=seed))
+    state = read_checkpoint(tmp_path / "checkpoint.safetensors")[0]
+    assert state["run"]["settings"]["seed"] == 1
+
+
+def test_settings_are_a_config(tmp_path, data):
+    with pytest.raises(ValueError, match="^config: expected a TrainConfig, found dict"):
+        train(fresh(data), data, tmp_path / "new", {"epochs": 1})
+    assert not (tmp_path / "new").exists()
+    with pytest.raises(ValueError, match="batch_size=2: expected an even number of ma"):
+        TrainConfig(batch_size=2, siblings=0.1)  # one pair has no other to choose from
