@@ -238,7 +238,7 @@ def chain(n, folder):
 
 def short_chain(folder):
     "The chain at two sizes, with test parts that are larger than what is kept of them."
-    evaluate.KEPT = MAPS_PER_SIMULATION * SIDE**2
+    evaluate.KEPT_PIXELS = MAPS_PER_SIMULATION * SIDE**2
     MapData.split = partialmethod(MapData.split, (0.4, 0.2, 0.4))
     chain(75, folder)  # loads libraries
     return [chain(n, folder) for n in FILES]

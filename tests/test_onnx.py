@@ -12,7 +12,7 @@ from conftest import full_disk, randomised
 from cosmoflow import CosmoFlow, cli
 from cosmoflow.data import MapData, Normalizer, open_maps, split_simulations
 from cosmoflow.export import (
-    LIMIT, SHOWN_SETS, _Decode, _prepared, _trace, _write, export, fit_regressors,
+    HALF_LIMIT, SHOWN_SETS, _Decode, _prepared, _trace, _write, export, fit_regressors,
     graphs, halved, halved_safely, open_sets, runner)
 from cosmoflow.spectra import power_spectrum
 from cosmoflow.vae import VAE
@@ -89,8 +89,8 @@ def test_written_graphs_decode_fifty_maps_within_the_limit(fast, exported, drawn
     parts = [decode(noise=n, field=encode(x=one)[0])[0]
              for one, n in zip(x.split(10), NOISE.split(10))]
     error = dex(fast, np.concatenate(parts), drawn)
-    assert 1e-6 < error < LIMIT
-    assert 0 < said["float16"]["max_dex"] < LIMIT == said["float16"]["limit_dex"]
+    assert 1e-6 < error < HALF_LIMIT
+    assert 0 < said["float16"]["max_dex"] < HALF_LIMIT == said["float16"]["limit_dex"]
     assert said["float16"]["of"] == "decoded maps"
 
 
@@ -181,7 +181,7 @@ def test_a_decoder_holds_all_steps_of_euler():
 
 
 def test_weights_that_err_too_much_stay_float32(fast, found, monkeypatch):
-    monkeypatch.setattr("cosmoflow.export.LIMIT", 1e-9)
+    monkeypatch.setattr("cosmoflow.export.HALF_LIMIT", 1e-9)
     half, about = halved_safely(found, fast.normalizer(MAPS[:1]), fast.normalizer.std)
     assert about["max_dex"] == 0 and about["smallest_tensor"] == np.inf
     assert half["decoder"].ByteSize() > 1.9 * halved(found["decoder"]).ByteSize()

@@ -411,7 +411,7 @@ def test_an_evaluation_keeps_whole_simulations(monkeypatch):
     monkeypatch.setattr(evaluation, "infer_parameters", lambda *args: {})
     data = open_maps("PM", "LH", sims=slice(0, 20), pixels=16)
     whole = evaluate(lively(), data, raw_maps=False, steps=1)
-    monkeypatch.setattr(evaluation, "KEPT", 22 * 16**2)
+    monkeypatch.setattr(evaluation, "KEPT_PIXELS", 22 * 16**2)
     part = evaluate(lively(), data, raw_maps=False, steps=1)
     assert len(whole.true) == 30 and whole.metrics == part.metrics
     assert torch.equal(part.true, whole.true[:15])
