@@ -165,7 +165,8 @@ def pair_counts(
 ) -> Tensor:            # 1 + xi, (n, K), float64
     """Pairs in bins of distance, over those of as many random points.
 
-    Raises `ValueError` for edges that do not rise, or lie beyond half the box.
+    Raises `ValueError` for edges that do not rise, or lie beyond half the box, and for
+    points far outside the box.
     """
     from scipy.spatial import cKDTree
 
@@ -181,12 +182,26 @@ def pair_counts(
         found.append(np.diff(within) * box**3 / random)
     return torch.from_numpy(np.stack(found))
 
+# %% ../nbs/course/18_points.ipynb #c18a00f6
+def _points(
+    points: Any,      # hoped to be places, (n, N, 3), Mpc/h
+    box: float,       # side of the periodic cube, Mpc/h
+    name: str = "points",  # of the argument
+) -> Tensor:          # as points
+    "Points as a tensor. Raises `ValueError` for what are none, such as those in kpc/h."
+    found = to_tensor(points, "n, N, 3", name).detach()
+    check_finite(name, found)
+    low, high = (end.item() for end in found.aminmax())
+    if -box <= low and high < 2 * box: return found
+    raise ValueError(f"{name}: expected places from 0 to {box:g} Mpc/h, or at most one "
+                     f"box outside, found {low:.4g} to {high:.4g}; divide kpc/h, as in "
+                     "snapshots of CAMELS, by 1000, or say how large the box is")
+
 # %% ../nbs/course/18_points.ipynb #c18a0025
 def _inside(points: Points, box: float) -> np.ndarray:
     "Points in the box, from 0 to below `box`, in double precision."
     check_box(box)
-    found = to_tensor(points, "n, N, 3", "points").detach().cpu().double() % box
-    check_finite("points", found)
+    found = _points(points, box).cpu().double() % box
     if found.shape[1] < 2:
         raise ValueError("points: expected two of each universe or more, found one")
     return np.where(found == box, 0, found)  # by rounding
@@ -202,8 +217,10 @@ def couple(
 ) -> tuple[Tensor, Tensor]:  # noise and the way from there, as start
     """Noise for each particle near the place from which it came, and its way.
 
-    Raises `ValueError` for a seed beside a generator.
+    Raises `ValueError` for a seed beside a generator, and for places far outside the
+    box.
     """
+    for name, places in (("start", start), ("end", end)): _points(places, box, name)
     source = noise_source(generator, seed)
     where = start.device if source is None else source.device
     dice = torch.rand(start.shape, generator=source, device=where, dtype=torch.float32)
@@ -236,7 +253,7 @@ def neighbours(
 ) -> Tensor:            # number of each neighbour among the N, (B, N, 16)
     """The neighbours of each point whose ranks by distance are in `RANKS`.
 
-    Raises `ValueError` for fewer points than that.
+    Raises `ValueError` for fewer points than that, and for some far outside the box.
     """
     from scipy.spatial import cKDTree
 
@@ -277,7 +294,8 @@ def look_around(
 ) -> Surroundings:
     "Finds the neighbours of each point, and the waves where it is."
     n, count, _ = points.shape
-    index = neighbours(points, box).to(points.device)
+    inside = points.detach().cpu().double() % box  # a wild flow moves them far out
+    index = neighbours(inside, box).to(points.device)
     points = points * (BOX / box)  # the same network for boxes of all sizes
     index = index + count * torch.arange(n, device=points.device)[:, None, None]
     to = points.flatten(0, 1)[index.flatten()].view(*index.shape, 3)
@@ -444,7 +462,12 @@ class PointFlow(Pretrained):
 def encode(self: PointFlow,
     points: Tensor,  # (B, N, 3), Mpc/h
 ) -> Tensor:         # (B, C)
-    "Eight numbers of each universe: what its points think, on average."
+    """Eight numbers of each universe: what its points think, on average.
+
+    Raises `ValueError` for too few points, for what are none, and for some far outside
+    the box.
+    """
+    _points(points, self.config["box"])
     numbers, _ = self.encoder(points, points.new_zeros(len(points), 1))
     return self.head(numbers.mean(1))
 
@@ -492,6 +515,22 @@ def walk_on(self: PointFlow,
 
     return integrate(velocity, points, steps, solver, trajectory)
 
+# %% ../nbs/course/18_points.ipynb #c18a00f7
+def _walk_twice(
+    model: PointFlow,  # knows the way
+    noise: Tensor,     # where to set out, (B, N, 3), Mpc/h
+    summary: Tensor,   # (B, C)
+    steps: int, solver: str, trajectory: bool,  # as `walk_on` takes them
+    again: float | None,  # flow time to return to; None: walk once
+) -> Tensor:           # as `walk_on` gives it; steps of the second walk come last
+    "Walks from noise to the end, and once more from some time if asked."
+    path = model.walk_on(noise, 0, summary, steps, solver, trajectory)
+    if again is None: return path
+    back = noise + again**2 * ((path[-1] if trajectory else path) - noise)
+    steps = math.ceil(steps * (1 - again))
+    second = model.walk_on(back, again, summary, steps, solver, trajectory)
+    return torch.cat([path, second]) if trajectory else second
+
 # %% ../nbs/course/18_points.ipynb #c18a0069
 @patch
 def generate(self: PointFlow,
@@ -503,13 +542,15 @@ def generate(self: PointFlow,
     generator: torch.Generator | None = None,  # the same, as a generator
     trajectory: bool = False,  # all steps, those of a second walk at the end
     again: float | None = None,  # flow time to return to, as 0.6; None: walk once
+    batch_size: int = 16,      # universes at a time
 ) -> Tensor:                   # (n, count, 3), Mpc/h; or (steps of all, n, count, 3)
     """Draws universes as points that have such summaries.
 
     Raises `ValueError` for too few points, for a time that is none, and for summaries
-    of another length or not finite.
+    of another length or not finite. The steps of `dopri5` follow the error of a whole
+    batch, so there points depend a little on the universes beside theirs.
     """
-    check_counts(count=count, steps=steps)
+    check_counts(count=count, steps=steps, batch_size=batch_size)
     if again is not None and not 0 <= again < 1:
         raise ValueError(f"again={again}: expected a flow time from 0 to below 1")
     _enough("count", count)
@@ -521,15 +562,12 @@ def generate(self: PointFlow,
     source = noise_source(generator, seed)
     where = like.device if source is None else source.device
     noise = box * torch.rand(size, generator=source, device=where, dtype=torch.float32)
-    noise = noise.to(like.device)
+    parts = zip(*(rows.split(int(batch_size)) for rows in (noise, told)))
     with evaluating(self):
-        path = self.walk_on(noise, 0, told, steps, solver, trajectory=True)
-        if again is not None:
-            back = noise + again**2 * (path[-1] - noise)
-            steps = math.ceil(steps * (1 - again))
-            second = self.walk_on(back, again, told, steps, solver, trajectory=True)
-            path = torch.cat([path, second])
-    return (path if trajectory else path[-1]).remainder(box).to(there)
+        made = [_walk_twice(self, some.to(like.device), summary, steps, solver,
+                            trajectory, again).remainder(box).to(there)
+                for some, summary in parts]
+    return torch.cat(made, -3)
 
 # %% ../nbs/course/18_points.ipynb #c18a0070
 @patch
@@ -539,10 +577,11 @@ def summarise(self: PointFlow,
 ) -> Tensor:               # (n, C)
     """Eight numbers of each universe.
 
-    Raises `ValueError` for too few points, and for what are none.
+    Raises `ValueError` for too few points, for what are none, and for some far outside
+    the box.
     """
     check_counts(batch_size=batch_size)
-    points = to_tensor(points, "n, N, 3", "points")
+    points = _points(points, self.config["box"])
     like = next(self.parameters())
     with evaluating(self):
         return torch.cat([self.encode(part.to(like)).float().to(points.device)
@@ -557,13 +596,15 @@ def spread_summaries(
 ) -> None:
     """Makes summaries principal components of the encoder's features, strong ones of 1.
 
-    Raises `ValueError` for fewer universes than half the channels.
+    Raises `ValueError` for fewer universes than half the channels, and for particles
+    far outside the box.
     """
     every, seen = list(range(len(data))), []
     think, last = model.head[:2], cast(nn.Linear, model.head[2])
     if 2 * len(data) < len(last.bias): raise ValueError(
         f"data: expected at least half as many universes as the {len(last.bias)} "
         f"channels of a summary, found {len(data)}")
+    _points(data.end, model.config["box"], "end")
     for seed in (0, 1):
         for part in data.draw(every, count, seed=seed)[1].split(8):
             numbers, _ = model.encoder(part, part.new_zeros(len(part), 1))
@@ -665,6 +706,7 @@ def _training(
     if len(training) < 4: raise ValueError(
         f"data: expected four training universes or more, found {len(training)}")
     training.draw([0], count, seed=0)  # refuses more than are kept
+    for name in ("start", "end"): _points(getattr(training, name), box, name)
     low, high = (end.item() for end in training.start.aminmax())
     if not box / 2 < high - low <= 1.0001 * box: raise ValueError(
         f"box={box:g}: expected the side of the cube, in whose every part particles "

@@ -12,6 +12,7 @@ __all__ = ['PRIOR', 'BELL', 'stretch', 'squash', 'log_slope', 'build_flow', 'poo
 import math
 import warnings
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -37,6 +38,14 @@ from .train import learning
 # %% ../nbs/course/16_posterior.ipynb #5b15000a
 PRIOR = ((0.1, 0.5), (0.6, 1.0))  # Omega_m and sigma_8, uniform: the rectangle of LH
 
+# %% ../nbs/course/16_posterior.ipynb #5b1500c1
+def _prior(
+    like: Tensor,  # parameters, whose type and device are wanted
+) -> tuple[Tensor, Tensor]:  # lower and upper ends, each (2,)
+    "The edges of the prior's rectangle."
+    low, high = torch.tensor(PRIOR, dtype=like.dtype).to(like.device).T
+    return low, high
+
 # %% ../nbs/course/16_posterior.ipynb #5b15000c
 def stretch(
     theta: Tensor,  # Omega_m and sigma_8 within the prior, (..., 2)
@@ -44,7 +53,7 @@ def stretch(
     "Maps the prior's rectangle to the whole plane. Raises `ValueError` outside of it."
     if theta.shape[-1:] != (2,): raise ValueError(
         f"theta: expected shape (..., 2), found {tuple(theta.shape)}; give two columns")
-    low, high = torch.tensor(PRIOR, dtype=theta.dtype).T
+    low, high = _prior(theta)
     share = (theta - low) / (high - low)
     if not ((share >= -1e-4) & (share <= 1 + 1e-4)).all():  # NaN is not within
         raise ValueError("theta: expected Omega_m from 0.1 to 0.5, sigma_8 from 0.6 to "
@@ -56,7 +65,7 @@ def squash(
     u: Tensor,  # stretched parameters, (..., 2)
 ) -> Tensor:    # Omega_m and sigma_8, as u
     "Parameters from the plane, back within the prior."
-    low, high = torch.tensor(PRIOR, dtype=u.dtype).T
+    low, high = _prior(u)
     return low + (high - low) * torch.special.ndtr(u)
 
 # %% ../nbs/course/16_posterior.ipynb #5b15000f
@@ -64,7 +73,7 @@ def log_slope(
     theta: Tensor,  # Omega_m and sigma_8, (..., 2)
 ) -> Tensor:        # log |du / dtheta|, (...)
     "By how much `stretch` stretches areas, as a logarithm."
-    low, high = torch.tensor(PRIOR, dtype=theta.dtype).T
+    low, high = _prior(theta)
     bell = -stretch(theta).square() / 2 - math.log(2 * math.pi) / 2
     return -((high - low).log() + bell).sum(-1)
 
@@ -84,6 +93,16 @@ def build_flow(
         torch.zeros(2, 2), torch.zeros(2, features), z_score_x="none",
         z_score_y="none", hidden_features=(hidden, hidden), num_transforms=transforms)
 
+# %% ../nbs/course/16_posterior.ipynb #5b1500c2
+def _dice(
+    size: tuple[int, ...],       # of all of it
+    generator: torch.Generator,  # of the numbers
+    like: Tensor,                # whose type and device are wanted
+) -> Tensor:                     # from 0 to 1
+    "Uniform random numbers, the same ones on every device."
+    return torch.rand(size, generator=generator, dtype=like.dtype,
+                      device=generator.device).to(like.device)
+
 # %% ../nbs/course/16_posterior.ipynb #5b150015
 def pool(
     x: Tensor,      # numbers of the maps of some simulations, (B, m, F)
@@ -92,10 +111,8 @@ def pool(
 ) -> Tensor:        # their mean, and the logarithm of the count, (B, F + 1)
     "Averages some maps of each simulation, and tells how many they were."
     order = torch.arange(x.shape[1], device=x.device).expand(x.shape[:2])
-    if generator:
-        dice = torch.rand(x.shape[:2], generator=generator, dtype=x.dtype,
-                          device=x.device)
-        order = dice.argsort(1)
+    if generator: order = _dice(x.shape[:2], generator, x).argsort(1)
+    count = count.to(x.device)
     chosen = (order < count[:, None]).to(x) / count[:, None]
     mean = (chosen[..., None] * x).sum(1)
     return torch.column_stack([mean, count.to(x).log()])
@@ -107,7 +124,7 @@ def draw_some(
 ) -> Tensor:    # as `pool` gives it, (B, F + 1)
     "Pools a random number of maps of each simulation, small numbers more often."
     m = x.shape[1]
-    share = torch.rand(len(x), generator=generator, dtype=x.dtype)
+    share = _dice((len(x),), generator, x)
     count = (share * math.log(m + 1)).exp().int()
     return pool(x, count.clamp(1, m), generator)
 
@@ -164,8 +181,8 @@ def fit_flow(
     loss_of = lambda u, told: flow.loss(u, told).mean()  # type: ignore[operator]
 
     def train() -> Tensor:
-        batches = (torch.randperm(len(x), generator=draw).split(128) for _ in turns)
-        for i in chain.from_iterable(batches):
+        order = partial(torch.randperm, len(x), generator=draw, device=draw.device)
+        for i in chain.from_iterable(order().split(128) for _ in turns):
             loss = loss_of(u[i], draw_some(x[i], draw))
             optimizer.zero_grad()
             loss.backward()
@@ -247,11 +264,16 @@ def learn(self: MapCheck,
 ) -> MapCheck:                 # itself
     """Learns what training maps look like, and how far held-out ones are from that.
 
-    Maps of one simulation follow each other. Raises `ValueError` for a part of one.
+    Maps of one simulation follow each other. Raises `ValueError` for a part of one,
+    and for fewer training maps than twice its terms and bins.
     """
-    each = self.expected.each
-    self.usual = Expectation.fit(x[:, :0], x, each=1)
-    self.expected = Expectation.fit(x, power, each)
+    each, there = self.expected.each, self.limits.device
+    terms, bins = self.expected.weights.shape
+    if len(x) < 2 * (terms + bins): raise ValueError(
+        f"x: expected {2 * (terms + bins)} maps or more, twice the {terms} terms of a "
+        f"parabola and the {bins} bins of a spectrum, found {len(x)}")
+    self.usual = Expectation.fit(x[:, :0], x, each=1).to(there)
+    self.expected = Expectation.fit(x, power, each).to(there)
     one = self.distances(x_held, power_held).quantile(1 - rate / 2, dim=0)
     mean = self.expected.surprise(x_held, power_held, each).quantile(1 - rate)
     self.limits = torch.cat([one, mean[None]])
@@ -362,7 +384,7 @@ def draw_bell(
 ) -> Tensor:          # (draws, B, 2)
     "Draws noise from Student's t in two dimensions."
     size = 2, draws, len(width)
-    even, turn = torch.rand(size, generator=generator, dtype=width.dtype)
+    even, turn = _dice(size, generator, width)
     steps = torch.expm1(-2 / freedom * (1 - even).log())
     radius, angle = width * (freedom * steps).sqrt(), 2 * math.pi * turn
     return radius[..., None] * torch.stack([angle.cos(), angle.sin()], -1)
@@ -373,7 +395,8 @@ def fit_bell(
 ) -> tuple[Tensor, Tensor]:  # width and freedom, scalars
     "Width and freedom under which this noise is likeliest."
     square = z.double().square().sum(1)
-    freedom = torch.logspace(0.3, 3, 60, dtype=torch.float64)[:, None]  # 2 to 1000
+    freedom = torch.logspace(0.3, 3, 60, dtype=torch.float64)  # 2 to 1000
+    freedom = freedom[:, None].to(z.device)
     width = torch.ones_like(freedom)
     for _ in range(60):
         weight = (freedom + 2) / (freedom + square / width**2)
@@ -412,6 +435,13 @@ def widen(self: Posterior,
         self.width[n - 1:], self.freedom[n - 1:] = width, freedom
     return self
 
+# %% ../nbs/course/16_posterior.ipynb #5b1500c3
+def _home(
+    x: Any,          # an array
+) -> torch.device:   # the CPU's, unless it is a tensor
+    "Where an array lies."
+    return x.device if isinstance(x, Tensor) else torch.device("cpu")
+
 # %% ../nbs/course/16_posterior.ipynb #5b15002f
 @patch
 def tell(self: Posterior,
@@ -435,7 +465,10 @@ def log_prob(self: Posterior,
     theta = _truths(theta, told)
     u = stretch(theta)
     with torch.no_grad(): z, slope = self.transform(told).call_and_ladj(u)
-    return log_bell(z, *self.bell(told)) + slope + log_slope(theta)
+    return (log_bell(z, *self.bell(told)) + slope + log_slope(theta)).to(_home(x))
+
+# %% ../nbs/course/16_posterior.ipynb #5b1500c5
+_MOST_DRAWS = 10**6  # from each posterior: 8 MB
 
 # %% ../nbs/course/16_posterior.ipynb #5b150031
 @patch
@@ -448,9 +481,8 @@ def sample(self: Posterior,
 
     Raises `ValueError` for more maps than fifteen, and more draws than a million.
     """
-    check_counts(draws=draws)
+    check_counts(_MOST_DRAWS, draws=draws)
     check_seed(seed)
-    if draws > 10**6: raise ValueError(f"draws={draws}: expected 1 to 1,000,000")
     draws, told = int(draws), self.tell(x)  # it may be NumPy's
     generator = new_generator(seed)
     width, freedom = self.bell(told)
@@ -459,7 +491,7 @@ def sample(self: Posterior,
     drawn = []
     for part, start in zip(told.split(size), z.split(size, 1)):
         with torch.no_grad(): drawn.append(squash(self.transform(part).inv(start)))
-    return torch.cat(drawn, 1)
+    return torch.cat(drawn, 1).to(_home(x))
 
 # %% ../nbs/course/16_posterior.ipynb #5b150035
 @patch(cls_method=True)
@@ -584,7 +616,7 @@ def infer(
     draws: int = 2000,     # universes drawn from each posterior
     seed: int = 0,         # of these draws
     check: bool = True,    # refuse maps that cannot be surface density
-) -> Inferred:             # of n / together simulations
+) -> Inferred:             # of n / together simulations, where the maps lie
     """Which universes maps are from. Warns of maps that are not like the training maps.
 
     Raises `ValueError` for maps of another size than the posterior was trained for, and
@@ -593,10 +625,9 @@ def infer(
     check_kind("model", model, CosmoFlow)
     check_kind("posterior", posterior, Posterior)
     side, features = (posterior.settings[k] for k in ("pixels", "features"))
-    check_counts(together=together, draws=draws)
+    check_counts(MAPS_PER_SIMULATION, together=together)
+    check_counts(_MOST_DRAWS, draws=draws)
     check_seed(seed)
-    if together > MAPS_PER_SIMULATION:
-        raise ValueError(f"together={together}: expected 1 to {MAPS_PER_SIMULATION}")
     maps = as_stack(maps, f"n, {side}, {side}")
     if len(maps) % together:
         raise ValueError(f"together={together}: expected a divisor of the {len(maps)} "
@@ -606,14 +637,14 @@ def infer(
                          f"reads, found {model.config['channels']}; give the model "
                          "that the posterior lies beside")
     _require_encoder(posterior, model)
-    x = model.summarise(maps, check=check).cpu().float()
-    power = spectrum_features(maps, box=BOX).float().cpu()
-    unlike = posterior.check(x, power).reshape(-1, together)
-    if together == MAPS_PER_SIMULATION:
-        unlike |= posterior.check.whole(x, power)[:, None]
-    _say_unlike(unlike)
+    x = model.summarise(maps, check=check).float()
+    # first to the CPU: some devices lack the double precision of the check
+    both = x.cpu(), spectrum_features(maps, box=BOX).float().cpu()
+    unlike = posterior.check(*both).reshape(-1, together)
+    if together == MAPS_PER_SIMULATION: unlike |= posterior.check.whole(*both)[:, None]
+    _say_unlike(unlike.cpu())
     x = x.reshape(-1, together, features)
-    return Inferred(posterior.sample(x, draws, seed), unlike)
+    return Inferred(posterior.sample(x, draws, seed), unlike.to(x.device))
 
 # %% ../nbs/course/16_posterior.ipynb #5b150040
 def corner(
@@ -655,6 +686,7 @@ def ranks(
     """
     samples = to_tensor(samples, "draws, B, P", "samples")
     theta = to_tensor(theta, ", ".join(map(str, samples.shape[1:])), "theta")
+    theta = theta.to(samples.device)
     return (samples < theta).float().mean(0)
 
 # %% ../nbs/course/16_posterior.ipynb #5b150044
@@ -676,10 +708,9 @@ def tarp(
     Raises `ValueError` for other shapes. Source: Lemos et al. 2023, algorithm 2.
     """
     samples = to_tensor(samples, "draws, B, 2", "samples")
-    theta = to_tensor(theta, f"{samples.shape[1]}, 2", "theta")
-    low, high = torch.tensor(PRIOR, dtype=theta.dtype).T
-    generator = new_generator(seed)
-    point = torch.rand(theta.shape, generator=generator, dtype=theta.dtype)
+    theta = to_tensor(theta, f"{samples.shape[1]}, 2", "theta").to(samples.device)
+    low, high = _prior(theta)
+    point = _dice(theta.shape, new_generator(seed), theta)
     place = lambda value: (value - low) / (high - low)
     far = lambda value: (place(value) - point).norm(dim=-1)
     return (far(samples) < far(theta)).float().mean(0)

@@ -417,7 +417,7 @@ REFUSED = {  # what is wrong in a command that is right otherwise, and what is s
         "--together 16": "together=16",
         "--together 2": "expected a divisor of the 1 maps",
         "--draws 0": "draws=0",
-        "--draws 1000001": "expected 1 to 1,000,000",
+        "--draws 1000001": "whole number from 1 to 1000000",
         "--out x.txt": "ends in .csv",
         "--corner x.pdf": "ends in .png",
     },

@@ -119,6 +119,50 @@ def test_what_are_no_points_or_summaries_is_refused(function, path, name, kind, 
             name=name)): function(**given)
 
 
+SNAPSHOT = 1000 * POINTS  # in kpc/h, as CAMELS gives it
+FAR_OUT = {
+    "pair_counts": lambda m, d, far: pair_counts(far, [1.0, 2.0]),
+    "neighbours": lambda m, d, far: neighbours(far),
+    "summarise": lambda m, d, far: m.summarise(far.numpy()),
+    "encode": lambda m, d, far: m.encode(far),
+    "couple, start": lambda m, d, far: couple(far, POINTS),
+    "couple, end": lambda m, d, far: couple(POINTS, far),
+    "spread_summaries": lambda m, d, far: spread_summaries(m, d, 60),
+    "train_points": lambda m, d, far: train_points(d, "out", 1, count=60),
+}
+
+
+@pytest.mark.parametrize("far", (SNAPSHOT, -SNAPSHOT, POINTS + BOX * 1.5),
+                         ids=("kpc/h", "below", "beyond"))
+@pytest.mark.parametrize("name", FAR_OUT)
+def test_places_far_outside_the_box_are_refused(
+        name, far, model, data, tmp_path, monkeypatch):
+    "Brought back into the box, those in kpc/h are random points."
+    monkeypatch.chdir(tmp_path)
+    out = changed(data, end=data.end + (far.max() if far.max() > 30 else far.min()))
+    with pytest.raises(ValueError, match=r"^(points|start|end): expected places from 0 "
+                       "to 25 Mpc/h, or at most one box outside, found .*; divide kpc/h"
+                       ", as in snapshots of CAMELS, by 1000"):
+        FAR_OUT[name](model, out, far)
+    assert not list(tmp_path.iterdir())
+
+
+def test_places_up_to_one_box_outside_come_back(model):
+    for shift in (-BOX, 0.99 * BOX):
+        out = POINTS + shift * torch.tensor([1.0, 0, 0])
+        torch.testing.assert_close(model.summarise(out), model.summarise(out % BOX),
+                                   atol=1e-4, rtol=1e-4)
+    large = 4 * POINTS  # in a larger box they are at home
+    assert torch.equal(neighbours(large, 4 * BOX), neighbours(POINTS))
+
+
+def test_a_wild_flow_may_leave_the_box_by_far():
+    model = PointFlow(channels=4, width=12, charges=6, layers=2, reach=3)
+    with torch.no_grad(): model.gate.bias.fill_(1e5)
+    made = model.generate(torch.ones(1, 4), 60, steps=2, seed=0)
+    assert ((made >= 0) & (made < BOX)).all()
+
+
 def in_another_box(model, box):
     "The same weights for a cube of another size."
     other = PointFlow(**model.config | {"box": box})
@@ -494,6 +538,29 @@ def test_the_second_walk_begins_on_the_straight_way_to_the_first_end(model):
         on = model.walk_on(twice[0], 0.6, summary, 2)
     assert nearest_image(on - twice[-1]).abs().max() < 1e-4
     assert not torch.equal(twice[-1], once[-1])
+
+
+@pytest.mark.parametrize("trajectory", (False, True))
+@pytest.mark.parametrize("again", (None, 0.5))
+def test_universes_are_generated_in_batches_and_stay_the_same(
+        trajectory, again, model, monkeypatch):
+    summary = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
+    draw = lambda size: model.generate(summary, 60, steps=2, seed=3, again=again,
+                                       trajectory=trajectory, batch_size=size)
+    whole, walk_on, sizes = draw(5), PointFlow.walk_on, []
+
+    def watched(self, points, *rest):
+        sizes.append(len(points))
+        return walk_on(self, points, *rest)
+
+    monkeypatch.setattr(PointFlow, "walk_on", watched)
+    off = nearest_image(draw(np.int64(2)) - whole)
+    assert off.abs().max() < 1e-4
+    assert sizes == [n for n in (2, 2, 1) for _ in range(2 if again else 1)]
+    with pytest.raises(ValueError, match="^batch_size=0: expected"): draw(0)
+    sizes.clear()
+    model.generate(summary.repeat(7, 1), 60, steps=1)
+    assert sizes == [16, 16, 3]
 
 
 @pytest.mark.parametrize("wrong", (dict(count=0), dict(steps=0), dict(count=1.5)))

@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from far import FAR, far_device
 from safetensors.torch import load_file, save_file
 from scipy.stats import f as f_law
 from scipy.stats import kstest, multivariate_t
@@ -280,6 +281,22 @@ def test_a_check_from_disk_knows_how_many_maps_a_simulation_has(shipped, tmp_pat
             found.check.expected.surprise(torch.ones(20, 8), torch.ones(20, 34), 5)
 
 
+@pytest.mark.parametrize(("n", "refused"), [(9, True), (26, True), (28, False)])
+def test_limits_from_too_few_maps_are_refused(n, refused):
+    "Three simulations once gave limits of 2e11 and 3e9: nothing was unlike."
+    draw = torch.Generator().manual_seed(0)
+    numbers = [torch.randn(n, columns, generator=draw) for columns in (3, 4)]
+    check = MapCheck(3, 4, each=1)
+    before = {name: part.clone() for name, part in check.state_dict().items()}
+    if not refused:
+        assert (check.learn(*numbers, *numbers).limits < 1e3).all()
+        return
+    with pytest.raises(ValueError, match="^x: expected 28 maps or more, twice the 10 "
+                       f"terms of a parabola and the 4 bins .*, found {n}$"):
+        check.learn(*numbers, *numbers)
+    for name, part in check.state_dict().items(): assert torch.equal(part, before[name])
+
+
 def test_a_new_fit_forgets_the_check_of_other_summaries():
     "Else every one of its own training maps was unlike the training maps."
     (theta, x), (theta_val, x_val) = known(40, 3, 0), known(20, 3, 1)
@@ -464,9 +481,9 @@ def test_a_missing_extra_is_named(monkeypatch):
 
 @pytest.mark.parametrize("given, message", [
     (dict(together=4), "together=4: expected a divisor"),
-    (dict(together=16), "together=16: expected 1 to 15"),
+    (dict(together=16), "together=16: expected a whole number from 1 to 15"),
     (dict(draws=0), "draws=0"),
-    (dict(draws=10**9), "draws=1000000000: expected 1 to 1,000,000"),
+    (dict(draws=10**9), "draws=1000000000: .* whole number from 1 to 1000000"),
     (dict(maps=np.log10(CV.maps[:6])), "are they log10 maps"),
     (dict(maps=CV.maps[:1, :32, :32]), "expected shape"),
 ])
@@ -475,6 +492,95 @@ def test_what_cannot_be_inferred_is_refused(base, shipped, given, message):
         infer(base, shipped, **(dict(maps=CV.maps[:6]) | given))
     with pytest.raises(ValueError, match="1 to 15 maps"):
         shipped.sample(torch.zeros(1, 16, 8))
+
+
+def test_too_many_draws_are_refused_before_any_map_is_encoded(
+        base, shipped, monkeypatch):
+    encoded = []
+    monkeypatch.setattr(CosmoFlow, "summarise", lambda *a, **k: encoded.append(a))
+    for ask in (lambda: infer(base, shipped, CV.maps[:2], draws=1_000_001),
+                lambda: shipped.sample(torch.zeros(1, 1, 8), 1_000_001)):
+        with pytest.raises(ValueError, match="^draws=1000001: .* 1 to 1000000$"): ask()
+    assert not encoded
+
+
+@pytest.mark.parametrize(("posterior_at", "summaries_at"), [
+    ("cpu", FAR), (FAR, "cpu"), (FAR, FAR)], ids=str)
+def test_answers_lie_where_the_summaries_lay_and_do_not_depend_on_the_device(
+        shipped, posterior_at, summaries_at):
+    theta, x = known(6, 3, 0)
+    x = x.repeat(1, 1, 4)
+    expected = shipped.log_prob(theta, x), shipped.sample(x, 20, 3)
+    with far_device():
+        moved, x = deepcopy(shipped).to(posterior_at), x.to(summaries_at)
+        for at in ("cpu", FAR):
+            found = moved.log_prob(theta.to(at), x), moved.sample(x, 20, 3)
+            for one, other in zip(found, expected):
+                assert one.device == torch.device(summaries_at)
+                torch.testing.assert_close(one.cpu(), other, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("posterior_at", "maps_at"), [
+    ("cpu", FAR), (FAR, "cpu"), (FAR, FAR)], ids=str)
+def test_maps_and_posterior_may_be_apart(base, shipped, posterior_at, maps_at):
+    maps = torch.from_numpy(np.array(CV.maps[:15]))
+    expected = infer(base, shipped, maps, 15, draws=20)
+    with far_device():
+        found = infer(base, deepcopy(shipped).to(posterior_at), maps.to(maps_at), 15,
+                      draws=20)
+        assert found.samples.device == found.unlike.device == torch.device(maps_at)
+        torch.testing.assert_close(found.samples.cpu(), expected.samples, atol=1e-3,
+                                   rtol=1e-3)
+        assert torch.equal(found.unlike.cpu(), expected.unlike)
+
+
+def learned(posterior_at, parts_at):
+    "A small posterior that has learned all it can, there from what lies there."
+    (theta, x), (theta_val, x_val) = known(40, 3, 0), known(20, 3, 1)
+    x, theta, x_val, theta_val = (p.to(parts_at) for p in (x, theta, x_val, theta_val))
+    found = Posterior(**SMALL).to(posterior_at)
+    found.fit(x, theta, x_val, theta_val, epochs=1).widen(x_val, theta_val)
+    found.check = MapCheck(2, 1, each=3).double().to(posterior_at)
+    flat, held = x.flatten(0, 1), x_val.flatten(0, 1)
+    found.check.learn(flat, flat[:, :1] ** 2, held, held[:, :1] ** 2)
+    return found.state_dict()
+
+
+@pytest.mark.filterwarnings("ignore:.*to a meta parameter")  # of the emulation
+@pytest.mark.parametrize(("posterior_at", "parts_at"), [
+    ("cpu", FAR), (FAR, "cpu"), (FAR, FAR)], ids=str)
+def test_it_learns_the_same_on_every_device(posterior_at, parts_at):
+    expected = learned("cpu", "cpu")
+    with far_device():
+        for name, part in learned(posterior_at, parts_at).items():
+            assert part.device == torch.device(posterior_at), name
+            torch.testing.assert_close(part.cpu(), expected[name], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("ask", (ranks, tarp))
+def test_draws_and_truths_may_be_apart(ask):
+    samples = torch.tensor([0.1, 0.6]) + 0.4 * torch.rand(50, 4, 2)
+    theta = samples[0].clone()
+    expected = ask(samples, theta)
+    with far_device():
+        for at, truths_at in (("cpu", FAR), (FAR, "cpu"), (FAR, FAR)):
+            found = ask(samples.to(at), theta.to(truths_at))
+            assert found.device == torch.device(at)
+            torch.testing.assert_close(found.cpu(), expected)
+
+
+def test_parameters_are_stretched_where_they_are():
+    theta, x = known(5, 3, 0)
+    with far_device():
+        there = theta.to(FAR)
+        for found, expected in ((squash(stretch(there)), theta),
+                                (log_slope(there), log_slope(theta))):
+            assert found.device == FAR
+            torch.testing.assert_close(found.cpu(), expected, atol=1e-4, rtol=1e-4)
+        dice = lambda: torch.Generator().manual_seed(0)
+        count = torch.tensor([1, 2, 3, 2, 1])
+        torch.testing.assert_close(pool(x.to(FAR), count, dice()).cpu(),
+                                   pool(x, count, dice()))
 
 
 def test_the_command_says_what_the_package_says(
