@@ -228,7 +228,7 @@ def note_pixel(self: CosmoFlow,
     "Warns if their pixels are not as large as those that the model learned from."
     known, found = self.config["pixel"], data.box / data.pixels
     if known is None or math.isclose(known, found, rel_tol=1e-3): return
-    pixels = round(data.box / known)
+    pixels = max(1, round(data.box / known))
     fits = data.pixels % pixels == 0 and math.isclose(known, data.box / pixels)
     advice = f"open_maps(..., pixels={pixels}), or --pixels {pixels}, averages them"
     if not fits: advice = "train a model on such maps"

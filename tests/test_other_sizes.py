@@ -92,6 +92,8 @@ def test_pixels_are_compared_in_mpc():
         randomised(pixel=None).note_pixel(SMALL)  # trained by an older version
         with pytest.raises(UserWarning, match=r"pixels=8\), or --pixels 8, averages"):
             randomised(pixel=25 / 64).note_pixel(fine)
+        with pytest.raises(UserWarning, match="train a model on such maps"):
+            randomised(pixel=100.0).note_pixel(fine)  # larger than the whole map
 
 
 def test_a_training_notes_its_pixels_and_goes_on_with_them(tmp_path):
