@@ -642,7 +642,7 @@ def _infer(
     if corner: _check_output(corner, ".png", maps)
     from cosmoflow.core import check_counts
 
-    check_counts(**{k: v for k, v in options.items() if k != "seed"})
+    check_counts(10**6, **{k: v for k, v in options.items() if k != "seed"})
     if options.get("draws", _FEWEST) < _FEWEST:
         raise ValueError(f"draws={options['draws']}: expected {_FEWEST} or more; a "
                          "68 % interval leaves 16 % of them on either side")

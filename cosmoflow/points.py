@@ -35,7 +35,8 @@ from .data import deal_simulations
 from .flow import channel_mask, integrate
 from .model import Pretrained
 from .train import (epoch_generator, fill, learning, read_checkpoint,
-                             require_finite, save_checkpoint, write_log)
+                             require_finite, require_new, save_checkpoint,
+                             write_log)
 
 # %% ../nbs/course/18_points.ipynb #c18a0009
 Points = np.ndarray | Tensor  # what a user may bring: (n, N, 3), Mpc/h
@@ -729,6 +730,7 @@ def train_points(
     """Trains a flow of points; the same call goes on with a run that was stopped.
 
     Raises `ValueError` for what cannot be trained and for another run's folder,
+    `FileExistsError` for weights that no training there has left,
     `BlockingIOError` if another training is at work there, `FloatingPointError` if the
     loss is not a number any more.
     """
@@ -746,6 +748,7 @@ def train_points(
     check_folder(out)
     out.mkdir(parents=True, exist_ok=True)
     with alone(out, "training"):
+        if not (path.exists() or (out / "log.csv").exists()): require_new(out)
         log = _resume(path, model, optimizer, run) if path.exists() else []
         if not log: spread_summaries(model, training, count)
         starts = range(log[-1]["step"] if log else 0, steps, every)

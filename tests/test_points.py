@@ -815,3 +815,11 @@ def test_parts_come_back(tmp_path):
     torch.testing.assert_close(data.start[0], expected)
     off = nearest_image(data.end[0] - torch.from_numpy(end[kept]))
     assert off.abs().max() < 2e-4 and data.end.max() < BOX
+
+
+def test_weights_that_no_training_left_are_not_replaced(data, tmp_path):
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(b"mine")
+    with pytest.raises(FileExistsError, match="model.safetensors is there already"):
+        train_points(data, tmp_path, steps=1, count=64)
+    assert weights.read_bytes() == b"mine"
