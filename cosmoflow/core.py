@@ -30,6 +30,7 @@ from itertools import count
 from numbers import Integral, Real
 from pathlib import Path
 from tempfile import TemporaryFile
+from tokenize import TokenError
 from typing import Any, Self, TypeVar
 from zipfile import BadZipFile
 
@@ -518,7 +519,7 @@ def open_npy(
     expected = f"{path}: expected a .npy file with {what}"
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, BadZipFile) as e:
+    except (ValueError, EOFError, BadZipFile, TokenError) as e:
         with open(path, "rb") as f: is_npy = f.read(6) == b"\x93NUMPY"
         found = "another kind of file"
         if is_npy: found = f"one that is truncated ({e}): download or make it again"

@@ -126,7 +126,7 @@ def _check_parts(
 ) -> None:
     "Raises `ValueError` for a true value of 0, and maps that are no surface density."
     test = parts["test"]
-    model.note_pixel(test)
+    if maps: model.note_pixel(test)
     zero = (test.params[:, :2].astype(np.float32) == 0) & varies
     for row, column in np.argwhere(zero):
         raise ValueError(

@@ -137,6 +137,9 @@ BAD = {
         lambda root: np.save(maps_file(root), np.array([{}] * 60)),
         ValueError, "found objects, not numbers"),
     "archive": (archive, ValueError, "found an archive of arrays"),
+    "damaged header": (
+        lambda root: maps_file(root).write_bytes(b"\x93NUMPY\1\0\x08\0{'d': ( "),
+        ValueError, "found one that is truncated"),
     "cut archive": (cut_archive, ValueError, "found another kind of file"),
     "nan": (one_pixel_missing, ValueError, "map 39, pixel"),
     "infinite": (full_of(np.inf), ValueError, "not finite"),
