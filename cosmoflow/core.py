@@ -36,6 +36,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 import torch
+from fastcore.basics import patch
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from torch import Tensor, nn
@@ -79,20 +80,45 @@ class MapView:
         which: int | slice | np.ndarray | Sequence[int],  # numbers of maps in the view
     ) -> np.ndarray:  # a copy, (H, W) or (..., H, W)
         indices = self.indices[which]
-        maps = self._read(np.atleast_1d(indices))
+        maps = np.asarray(self._read(np.atleast_1d(indices)), self.dtype, order="C")
         free_memory(self.base)
         return maps.reshape(*indices.shape, *self.shape[1:])
 
     def _read(self, numbers: np.ndarray) -> np.ndarray:
-        place: Any = ...
-        if not isinstance(self.base, np.ndarray):  # HDF5 reads in order, each once
-            numbers, place = np.unique(numbers, return_inverse=True)
-        return np.asarray(self.base[numbers], self.dtype, order="C")[place]
+        if isinstance(self.base, np.ndarray): return self.base[numbers]
+        # HDF5 reads in order, each once
+        some, place = np.unique(numbers, return_inverse=True)
+        return self.base[some][place]
 
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
         if copy is False:
             raise ValueError("maps: a view becomes an array only by a copy")
         return self[:].astype(dtype or self.dtype, copy=False)
+
+# %% ../nbs/tools/core.ipynb #cee09f20
+def _place(
+    maps: np.ndarray,  # mapped or not
+) -> tuple | None:     # file, type, first byte and shape; None: they are in no file
+    "Where mapped maps lie in their file, as `np.memmap` takes it."
+    if not isinstance(maps, np.memmap) or maps.mode != "r": return None
+    mapped = getattr(maps, "_mmap", None)  # None: a result of computing with them
+    if mapped is None or not maps.flags.c_contiguous: return None
+    begin = maps.offset - maps.offset % mmap.ALLOCATIONGRANULARITY
+    skipped = maps.ctypes.data - np.frombuffer(mapped, np.uint8).ctypes.data
+    return maps.filename, maps.dtype, "r", begin + skipped, maps.shape
+
+# %% ../nbs/tools/core.ipynb #b03f3278
+def _view_of(place: tuple, which: np.ndarray, dtype: Any) -> MapView:
+    "Maps a part of a file again, as another process had it."
+    return MapView(np.memmap(*place), which, dtype)
+
+# %% ../nbs/tools/core.ipynb #e279c64e
+@patch
+def __reduce__(self: MapView) -> tuple:
+    "What makes the view again in another process."
+    place = _place(self.base)
+    if place is None: return MapView, (self.base, self.indices, self.dtype)
+    return _view_of, (place, self.indices, self.dtype)
 
 # %% ../nbs/tools/core.ipynb #bda77b44
 Maps = np.ndarray | Tensor | MapView  # what a user may bring

@@ -241,6 +241,14 @@ class MapData:
             view = MapView(self.maps, slice(None), np.float32)
             object.__setattr__(self, "maps", view)
 
+# %% ../nbs/course/02_data.ipynb #a60fcdb1
+@patch
+def __getstate__(self: MapData) -> dict:
+    "What a pickle holds: of maps in a file their place alone."
+    mapped = isinstance(self.maps, np.memmap)
+    maps = MapView(self.maps, slice(None)) if mapped else self.maps
+    return vars(self) | {"maps": maps}
+
 # %% ../nbs/course/02_data.ipynb #335adb09
 @patch
 def __len__(self: MapData) -> int: return len(self.maps)

@@ -1,11 +1,13 @@
 """CMD files, good and bad: reading, splitting, memory, downloading."""
 import base64
+import copy
 import email.message
 import hashlib
 import http.server
 import io
 import math
 import os
+import pickle
 import subprocess
 import sys
 import threading
@@ -1062,3 +1064,20 @@ def test_a_shape_of_numpy_s_numbers_makes_a_file_that_can_be_read(tmp_path):
     maps = np.ones((2, 16, 16), np.float32)
     write_maps(tmp_path / "maps.npy", tuple(np.array(maps.shape)), [maps])
     np.testing.assert_array_equal(np.load(tmp_path / "maps.npy"), maps)
+
+
+@pytest.mark.parametrize("dtype", (np.float32, ">f8"))
+@pytest.mark.filterwarnings("ignore:.*converted")
+def test_workers_get_the_place_of_maps_and_not_the_maps(tmp_path, dtype):
+    maps = np.arange(600 * 256.0).reshape(600, 16, 16).astype(dtype)
+    write_cmd(tmp_path, sims=40, maps=maps)
+    data = open_maps("Astrid", "LH", tmp_path, sims=slice(10, 40))
+    for part in (data, *data.split(), data.simulations([5, 2], maps=[1])):
+        sent = pickle.dumps(part)
+        assert len(sent) < 8000  # the file has 600 kB and more
+        for there in (pickle.loads(sent), copy.deepcopy(part)):
+            np.testing.assert_array_equal(there.maps[:], part.maps[:])
+            np.testing.assert_array_equal(there.numbers, part.numbers)
+            np.testing.assert_array_equal(there[0][0], part[0][0])
+    own = MapData(np.ones((20, 16, 16), np.float32), np.ones((10, 2)))
+    assert isinstance(pickle.loads(pickle.dumps(own)).maps, np.ndarray)
