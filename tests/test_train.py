@@ -23,8 +23,9 @@ from cosmoflow.demo import train_briefly
 from cosmoflow.flow import flow_matching_loss
 from cosmoflow.train import (Objective, TrainConfig, _check_environment, batch_share,
                              best_precision, ema_update, epoch_order, fast_bf16,
-                             lr_factor, read_checkpoint, share_statistics,
-                             sibling_loss, train, validation_loss)
+                             lr_factor, part_of, read_checkpoint,
+                             share_statistics, sibling_loss, train,
+                             validation_loss)
 
 TINY = ["train", "--preset", "tiny", "--pixels", "32"]
 ARGS = [*TINY, "--sims", "0:10", "--epochs", "4",
@@ -610,3 +611,8 @@ def test_settings_are_a_config(tmp_path, data):
     assert not (tmp_path / "new").exists()
     with pytest.raises(ValueError, match="batch_size=2: expected an even number of ma"):
         TrainConfig(batch_size=2, siblings=0.1)  # one pair has no other to choose from
+
+
+def test_part_of_a_batch_is_a_map_at_least():
+    assert [part_of(0.1, n) for n in (32, 20, 4, 1)] == [3, 2, 1, 1]
+    assert part_of(0, 32) == part_of(0.0, 1) == 0 and part_of(1, 7) == 7
