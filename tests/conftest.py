@@ -104,6 +104,19 @@ def randomised(preset="tiny", **changes):
     return model.eval()
 
 
+def lively(preset="tiny", **changes):
+    "As `randomised`, but fields depend on the maps, and maps on the fields."
+    import torch
+
+    from cosmoflow import CosmoFlow
+    from cosmoflow.data import Normalizer
+    torch.manual_seed(0)
+    model = CosmoFlow.from_preset(preset, Normalizer(11.0, 0.5, 1e8), **changes)
+    with torch.no_grad():
+        for p in model.parameters(): p += 0.1 * torch.randn_like(p)
+    return model.eval()
+
+
 @pytest.fixture(scope="module")
 def data():
     "The first ten of the shipped simulations."

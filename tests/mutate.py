@@ -324,7 +324,8 @@ MUTANTS = [  # module, old text, new text, tests of which one must fail
     ("scales", "k.log() - mean[:, None]", "k.log()", "values: moments"),
     ("scales", "(1 - weight.square().sum())", "1", "values: selectivity"),
     ("scales", "share(fine, ~low)", "share(fine, low)", "values: sorting_score"),
-    ("scales", "far >= far[which]", "far > far[which]", "values: halvings"),
+    ("scales", "far >= far[which] - 1e-6",
+     "far > far[which] + 1e-6", "values: halvings"),
 
     ("anomaly", "maps == F.max_pool2d", "maps <= F.max_pool2d", "anomaly: peaks"),
     ("inference", "z[:, i] * z[:, j]", "z[:, i] + z[:, j]", "anomaly: parabola"),

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import randomised
+from conftest import lively, randomised
 from safetensors import safe_open
 from safetensors.torch import save_file
 from scipy.stats import spearmanr
@@ -297,7 +297,7 @@ def test_steps_are_counted():
 
 
 def test_round_trip_of_shapes():
-    model = randomised()
+    model = lively()
     maps = open_maps("PM", "CV").maps[:3]
     field = model.encode(maps)
     assert field.shape == (3, 8, 4, 4) and model.summarise(maps).shape == (3, 8)

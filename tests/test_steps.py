@@ -309,6 +309,7 @@ def test_the_siblings_loss_counts_with_its_weight(data, tmp_path, watch):
 def test_the_encoder_learns_from_the_flow(data, tmp_path, watch):
     model = randomised()
     work("train", data, tmp_path, model)
+    assert len(watch.grads[0]) == len(list(model.parameters()))  # each has one
     encoder = watch.grads[0][:len(list(model.encoder.parameters()))]
     assert sum(g.abs().sum() for g in encoder) > 0
 
