@@ -92,29 +92,33 @@ def full_disk(room=20_000):
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def randomised(preset="tiny", **changes):
-    "A model whose every weight is random, so that no layer hides behind a zero."
+def first_weights(preset, **changes):
+    "An untrained model, the same one each time."
     import torch
 
     from cosmoflow import CosmoFlow
     from cosmoflow.data import Normalizer
     torch.manual_seed(0)
-    model = CosmoFlow.from_preset(preset, Normalizer(11.0, 0.5, 1e8), **changes)
+    return CosmoFlow.from_preset(preset, Normalizer(11.0, 0.5, 1e8), **changes).eval()
+
+
+def randomised(preset="tiny", **changes):
+    "A model whose every weight is random, so that no layer hides behind a zero."
+    import torch
+
+    model = first_weights(preset, **changes)
     for p in model.parameters(): torch.nn.init.normal_(p, std=0.1)
-    return model.eval()
+    return model
 
 
 def lively(preset="tiny", **changes):
     "As `randomised`, but fields depend on the maps, and maps on the fields."
     import torch
 
-    from cosmoflow import CosmoFlow
-    from cosmoflow.data import Normalizer
-    torch.manual_seed(0)
-    model = CosmoFlow.from_preset(preset, Normalizer(11.0, 0.5, 1e8), **changes)
+    model = first_weights(preset, **changes)
     with torch.no_grad():
         for p in model.parameters(): p += 0.1 * torch.randn_like(p)
-    return model.eval()
+    return model
 
 
 @pytest.fixture(scope="module")

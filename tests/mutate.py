@@ -165,7 +165,7 @@ MUTANTS = [  # module, old text, new text, tests of which one must fail
      "maps.unflatten(1, (samples, n)).mT.mT.transpose(1, 2)", "pairing: samples"),
     ("model", "modes.conj()) / n", "modes.conj()) / (4 * n)", "values: prior"),
     ("model", "\"nchw,ndhw->hwcd\"", "\"nchw,ndhw->hwdc\"", "values: prior"),
-    ("model", "double(part) - mean[:, None, None]", "double(piece)", "values: prior"),
+    ("model", "double(part) - mean[:, None, None]", "double(part)", "values: prior"),
     ("model", "\"hwcd,ndhw->nchw\"", "\"hwdc,ndhw->nchw\"", "values: prior"),
     ("model", "norm=\"ortho\").real + mean[:, None, None]",
      "norm=\"ortho\").real", "values: prior"),
