@@ -35,7 +35,7 @@ from .data import deal_simulations
 from .flow import channel_mask, integrate
 from .model import Pretrained
 from .train import (epoch_generator, fill, learning, read_checkpoint,
-                             require_finite, require_new, save_checkpoint,
+                             require_finite, require_own, save_checkpoint,
                              write_log)
 
 # %% ../nbs/course/18_points.ipynb #c18a0009
@@ -748,7 +748,7 @@ def train_points(
     check_folder(out)
     out.mkdir(parents=True, exist_ok=True)
     with alone(out, "training"):
-        if not (path.exists() or (out / "log.csv").exists()): require_new(out)
+        require_own(out)
         log = _resume(path, model, optimizer, run) if path.exists() else []
         if not log: spread_summaries(model, training, count)
         starts = range(log[-1]["step"] if log else 0, steps, every)

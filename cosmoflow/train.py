@@ -9,7 +9,7 @@ __all__ = ['TRAIN_PRESETS', 'epoch_generator', 'MapLoader', 'draw_batch', 'valid
            'ema_decay', 'partly_pooled', 'part_of', 'sibling_loss', 'epoch_order', 'Objective', 'fast_bf16',
            'best_precision', 'TrainConfig', 'check_settings', 'batch_share', 'share_statistics', 'check_training',
            'Learner', 'save_checkpoint', 'read_checkpoint', 'fill', 'identify', 'Run', 'as_known', 'require_new',
-           'write_log', 'require_finite', 'learning', 'train']
+           'require_own', 'write_log', 'require_finite', 'learning', 'train']
 
 # %% ../nbs/course/09_train.ipynb #da65566e
 import csv
@@ -723,6 +723,14 @@ def require_new(
         if path.exists(): raise FileExistsError(
             f"{path} is there already: {advice}, or choose another folder")
 
+# %% ../nbs/course/09_train.ipynb #54562d83
+def require_own(
+    out: str | Path,  # folder of a training that goes on by itself
+) -> None:
+    "Raises `FileExistsError` for weights that no training there has left."
+    known = "checkpoint.safetensors", "log.csv"
+    if not any((Path(out) / name).exists() for name in known): require_new(out)
+
 # %% ../nbs/course/09_train.ipynb #3c4ed506
 @patch
 def resume(self: Run,
@@ -738,9 +746,8 @@ def resume(self: Run,
     self.since = time.time()  # the seconds of a row count from here
     self.models, self.optimizer = models, optimizer
     self.parts = {name: part for name, part in parts.items() if part is not None}
-    if not self.checkpoint.exists():
-        if not (self.out / "log.csv").exists(): require_new(self.out)
-        return
+    require_own(self.out)
+    if not self.checkpoint.exists(): return
     state, tensors = read_checkpoint(self.checkpoint)
     require_same_run(self.checkpoint, as_known(state, self.identity), self.identity)
     lost = {"lr", "parts", "history"} - state.keys()

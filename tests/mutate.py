@@ -44,8 +44,8 @@ MUTANTS = [  # module, old text, new text, tests of which one must fail
 
     ("data", "own, which = np.unique(n, return_inverse=True)",
      "own, which = n, np.arange(len(n))", "data: drawn_several"),
-    ("train", "if not (self.out / \"log.csv\").exists(): require_new(self.out)",
-     "pass", "run: weights_that_no"),
+    ("train", "for name in known): require_new(out)",
+     "for name in known): pass", "run: weights_that_no"),
     ("train", "digest([np.arange(data[\"simulations\"])])",
      "here[\"data\"][\"numbers\"]", "run: same_simulations"),
     ("train", "run.held.callback(learner.release)", "pass", "run: leaves_no_weight"),
