@@ -23,7 +23,10 @@ from .layers import PeriodicConv
 
 # %% ../nbs/course/05_encoder.ipynb #094aaec8
 class EncoderBlock(nn.Module):
-    "A residual block of two periodic 3x3 convolutions. Source: paper, A.1.1."
+    """A residual block of two periodic 3x3 convolutions. Source: paper, A.1.1.
+
+    (B, c_in, h, w) -> (B, c_out, h / stride, w / stride)
+    """
     def __init__(self,
         c_in: int,        # channels in
         c_out: int,       # channels out
@@ -97,7 +100,7 @@ def _cosines_and_sines(
     return parts
 
 # %% ../nbs/course/05_encoder.ipynb #9dd41b7e
-@lru_cache(None, typed=True)  # 2.0 is not taken for 2, which has been checked
+@lru_cache(None, typed=True)  # else 2.0, which is no count, would find the table of 2
 def wave_table(
     h: int,         # cells along a column of the field
     w: int,         # cells along a row
@@ -110,9 +113,8 @@ def wave_table(
     Raises `ValueError` for what is no count, and for more channels than a class of
     aliases has waves.
     """
-    check_counts(h=h, w=w, channels=channels)
-    if not 1 <= channels < SCALE**2 / 2:
-        raise ValueError(f"channels={channels}: expected 1 to {SCALE**2 // 2 - 1}")
+    check_counts(h=h, w=w)
+    check_counts(SCALE**2 // 2 - 1, channels=channels)
     field, image = (h, w), (SCALE * h, SCALE * w)
     index, factor, alone = (np.zeros((channels, h * w), kind)
                             for kind in (int, complex, bool))

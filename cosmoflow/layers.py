@@ -55,7 +55,10 @@ def periodic_pad(
     x: Tensor,   # periodic image, (B, C, h, w)
     width: int,  # pixels to add at each edge, at most h and w
 ) -> Tensor:     # (B, C, h + 2 width, w + 2 width)
-    "Continues a periodic image over its edges. `ValueError`: the ring is too wide."
+    """Continues a periodic image over its edges.
+
+    Raises `ValueError` for a ring that is wider than the image.
+    """
     side = min(x.shape[-2:])
     if width > side:
         raise ValueError(f"width={width}: expected at most the image's side, {side}")
@@ -78,7 +81,10 @@ class PeriodicConv(nn.Conv2d):
         if kernel % 2 == 0: raise ValueError(f"kernel={kernel}: expected an odd number")
         super().__init__(c_in, c_out, kernel, stride, bias=bias)
 
-    def forward(self, x: Tensor, padded: bool = False) -> Tensor:
+    def forward(self,
+        x: Tensor,             # image, (B, c_in, h, w)
+        padded: bool = False,  # `x` has its ring already
+    ) -> Tensor:               # (B, c_out, h / stride, w / stride)
         ring, stride = self.kernel_size[0] // 2, self.stride[0]
         if ring == 0 and stride > 1 and self.in_channels < 16:
             # oneDNN's gradient of this one writes past its memory on CPUs. So we pick
@@ -111,7 +117,10 @@ def upsample(
 
 # %% ../nbs/course/04_layers.ipynb #207e8aa8
 class PeriodicUp(nn.ConvTranspose2d):
-    "A 5x5 transposed convolution that doubles the size of a periodic image."
+    """A 5x5 transposed convolution that doubles the size of a periodic image.
+
+    (B, c_in, h, w) -> (B, c_out, 2 h, 2 w)
+    """
     def __init__(self,
         c_in: int,   # channels in
         c_out: int,  # channels out
@@ -121,6 +130,7 @@ class PeriodicUp(nn.ConvTranspose2d):
 
     def forward(self, x: Tensor) -> Tensor:
         h, w = 2 * x.shape[-2], 2 * x.shape[-1]
+        # at 4 lies the middle of the patch that the first pixel spreads over
         return super().forward(periodic_pad(x, 1))[..., 4:4 + h, 4:4 + w]
 
 # %% ../nbs/course/04_layers.ipynb #7d20be02

@@ -241,12 +241,13 @@ class LiveFigure(anywidget.AnyWidget):
 
 # %% ../nbs/tools/live.ipynb #1f000029
 def needs(
-    figure: str,  # its name
-    when: str = "needs|maps",  # or "later": what only some readers ask for
-) -> list[str]:   # of networks and sets of maps
+    figure: str,          # its name
+    later: bool = False,  # what only some readers ask for; else what all do
+) -> list[str]:           # of networks and sets of maps
     "What a live figure asks for, as its own file states it."
     text = (WEB / f"{figure}.js").read_text(encoding="utf-8")
-    lists = re.findall(rf"^  (?:{when}): (\[.*\]),$", text, re.M)
+    entries = "later" if later else "needs|maps"
+    lists = re.findall(rf"^  (?:{entries}): (\[.*\]),$", text, re.M)
     return [name for names in lists for name in json.loads(names)]
 
 # %% ../nbs/tools/live.ipynb #1f000032
@@ -271,7 +272,7 @@ def live(
     if figure not in FIGURES:
         raise ValueError(f"figure={figure!r}: expected one of {', '.join(FIGURES)}")
     if model is not None: check_kind("model", model, CosmoFlow)
-    asked = needs(figure) if model else needs(figure) + needs(figure, "later")
+    asked = needs(figure) if model else needs(figure) + needs(figure, later=True)
     fast = model or _site_model("mini-fast")
     flows = {} if model else {
         name: _site_model(of) for name, of in FLOWS.items() if name in asked}

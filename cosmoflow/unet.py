@@ -48,7 +48,8 @@ def group_norm(
 class AdaGN(nn.Module):
     """Group normalisation whose scale and bias follow time t and summary z.
 
-    z_s (t_s GN(h) + t_b) + z_b. Source: paper, A.1.2; Hudson et al. 2023, eq. 3.
+    z_s (t_s GN(h) + t_b) + z_b, with h of shape (B, width, H, W), which it keeps.
+    Source: paper, A.1.2; Hudson et al. 2023, eq. 3.
     """
     def __init__(self,
         width: int,    # channels of h
@@ -63,7 +64,11 @@ class AdaGN(nn.Module):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
 
-    def steer(self, t: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+    def steer(self,
+        t: Tensor,  # embedding of the time, (B, emb_dim), or (1, emb_dim) for all
+        z: Tensor,  # embedding of the summary, (B, emb_dim)
+    ) -> tuple[Tensor, Tensor]:  # scale and bias of each channel, (B, width, 1, 1)
+        "Multiplies out the brackets: what all pixels of a channel share."
         t_s, t_b = self.from_t(t)[:, :, None, None].chunk(2, 1)
         z_s, z_b = self.from_z(z)[:, :, None, None].chunk(2, 1)
         return (1 + z_s) * (1 + t_s), (1 + z_s) * t_b + z_b
@@ -74,7 +79,10 @@ class AdaGN(nn.Module):
 
 # %% ../nbs/course/06_unet.ipynb #3e7cb4bd
 class UNetBlock(nn.Module):
-    "A residual block of two 3x3 convolutions, steered by time and summary."
+    """A residual block of two 3x3 convolutions, steered by time and summary.
+
+    (B, c_in, H, W) -> (B, c_out, H, W); t and z as `AdaGN.steer` takes them.
+    """
     def __init__(self,
         c_in: int,     # channels in
         c_out: int,    # channels out
@@ -95,7 +103,10 @@ class UNetBlock(nn.Module):
 
 # %% ../nbs/course/06_unet.ipynb #814dfdec
 class Stage(nn.Module):
-    "Blocks at one resolution; two of them are the paper's four convolutions."
+    """Blocks at one resolution; two of them are the paper's four convolutions.
+
+    (B, c_in, H, W) -> (B, c_out, H, W); t and z as `AdaGN.steer` takes them.
+    """
     def __init__(self,
         c_in: int,       # channels in
         c_out: int,      # channels out
@@ -114,7 +125,10 @@ class Stage(nn.Module):
 
 # %% ../nbs/course/06_unet.ipynb #921ed5e0
 class SelfAttention(nn.Module):
-    "Every pixel looks at every other one; residual, and blind to position."
+    """Every pixel looks at every other one; residual, and blind to position.
+
+    (B, width, H, W) -> (B, width, H, W)
+    """
     def __init__(self,
         width: int,      # channels
         heads: int = 4,  # questions that each pixel asks
@@ -162,7 +176,7 @@ class UNet(nn.Module):
         attention = {str(i): SelfAttention(down[i + 1]) for i in (1, 2)}
         self.attend_down = nn.ModuleDict(attention)
         self.attend_up = nn.ModuleDict({"1": SelfAttention(up[2])})
-        self.head = nn.Sequential(
+        self.head = nn.Sequential(  # `forward` takes it apart: `between` pads, too
             group_norm(width), nn.GELU(), PeriodicConv(width, 1))
 
 # %% ../nbs/course/06_unet.ipynb #126083b9

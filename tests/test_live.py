@@ -408,6 +408,13 @@ def test_the_widget_answers_what_its_figure_asks():
     with pytest.raises(ValueError, match="expected one of .*universe"): live("nothing")
 
 
+def test_a_file_says_what_only_some_readers_ask_for():
+    from cosmoflow.live import FIGURES, needs
+    asked = {figure: needs(figure, later=True) for figure in FIGURES}
+    assert {f: names for f, names in asked.items() if names} == {"scales": ["sorted"]}
+    assert needs("scales") == ["decoder"]
+
+
 def test_lives_without_a_network_after_the_first_visit(live, built_site, browser):
     "One figure for each kind of file: decoder, flow, maps."
     context = browser.new_context()
