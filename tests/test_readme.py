@@ -2,6 +2,7 @@
 import ast
 import json
 import re
+import shlex
 import subprocess
 import sys
 
@@ -132,6 +133,30 @@ def test_commands_take_every_preset(command):
     done = subprocess.run([sys.executable, "-m", "cosmoflow", command, "--help"],
                           capture_output=True, text=True, check=True)
     assert f"--preset {{{','.join(PRESETS)}}}" in done.stdout
+
+
+START = r"^(?:accelerate launch .* -m |timeout \w+ )?cosmoflow (?=\w)"
+
+
+def commands(name):
+    "What a page's blocks of code ask of the program, each without the program's name."
+    blocks = re.findall(r"^ *```\w*\n(.*?)^ *```", page(name), re.S | re.M)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    told = [re.subn(START, "", line.strip()) for line in lines]
+    return [rest for rest, found in told if found]
+
+
+TELLING = [path.relative_to(ROOT) for path in [
+    *PAGES, *(ROOT / ".github/release").glob("*/README.md"), *NOTEBOOKS,
+    *(ROOT / "nbs").glob("*/*.md")]]
+TELLING = [name for name in TELLING if name.parent.name != "experiments"
+           and commands(name)]  # those of lab reports: test_reports
+
+
+@pytest.mark.parametrize("name", TELLING, ids=str)
+def test_the_program_takes_the_commands_of_a_page(name):
+    from cosmoflow.cli import _parser
+    for rest in commands(name): _parser().parse_args(shlex.split(rest, comments=True))
 
 
 def test_list_of_presets_is_whole():
