@@ -612,6 +612,7 @@ def _save_table(path: Path, rows: list[tuple]) -> None:
 
 # %% ../nbs/tools/cli.ipynb #1f15000a
 _FEWEST = 7  # draws: of fewer, not one lies outside a 68 % interval on either side
+_MOST = _value("posterior", ast.Name("_MOST_DRAWS"))
 
 
 def _say_universes(rows: list[tuple]) -> None:
@@ -640,12 +641,14 @@ def _infer(
     """
     if out: _check_output(out, ".csv", maps)
     if corner: _check_output(corner, ".png", maps)
-    from cosmoflow.core import check_counts
+    from cosmoflow.core import MAPS_PER_SIMULATION, check_counts
 
-    check_counts(10**6, **{k: v for k, v in options.items() if k != "seed"})
-    if options.get("draws", _FEWEST) < _FEWEST:
-        raise ValueError(f"draws={options['draws']}: expected {_FEWEST} or more; a "
-                         "68 % interval leaves 16 % of them on either side")
+    draws = options.get("draws", _FEWEST)
+    check_counts(_MOST, draws=draws)
+    check_counts(MAPS_PER_SIMULATION, together=options.get("together", 1))
+    if draws < _FEWEST:
+        raise ValueError(f"draws={draws}: expected {_FEWEST} or more; a 68 % interval "
+                         "leaves 16 % of them on either side")
     array = _load_array(maps, 3, "maps of surface density, (n, 64, 64)")
     from cosmoflow import posterior
 
@@ -703,8 +706,6 @@ def _decompress(
     """
     _check_output(out, source=file)
     _try_sampling(**options)
-    if not file.is_file():
-        raise FileNotFoundError(f"{file}: no such file; expected a .cflow file")
     from cosmoflow.compress import decompress, read_header
 
     read_header(file)  # before a model is loaded

@@ -24,9 +24,9 @@ import torch
 import cosmoflow
 from .codec import (Codec, decode_symbols, encode_symbols, entropy_coders,
                              from_symbols, make_codec, to_symbols)
-from .core import (Maps, as_json, as_stack, atomic_path, check_box,
+from .core import (Maps, as_json, as_path, as_stack, atomic_path, check_box,
                             check_format, check_kind, check_output, check_seed,
-                            maps_at_once, pieces, weights_digest)
+                            maps_at_once, no_file, pieces, weights_digest)
 from .data import write_maps
 from .encoder import SCALE
 from .model import CosmoFlow
@@ -183,18 +183,26 @@ def _read_start(file: BinaryIO, path: Path) -> dict:
     try:
         header = json.loads(content)
         later = header["format"] > CFLOW_FORMAT
-    except (ValueError, KeyError, TypeError) as e:
+    except (ValueError, KeyError, TypeError, RecursionError) as e:
         raise ValueError(f"{path}: its header is not that of a .cflow file") from e
     if later: check_format(path, header["format"], CFLOW_FORMAT)
     _check_says(header, path)
     return header
+
+# %% ../nbs/tools/compress.ipynb #02d7fc7d
+def _opened(path: Path) -> BinaryIO:
+    "Opens a .cflow file to read. Raises `FileNotFoundError` if it is no file."
+    if not path.is_file():
+        raise FileNotFoundError(f"{no_file(path)}; expected a .cflow file")
+    return path.open("rb")
 
 # %% ../nbs/tools/compress.ipynb #c17a0058
 def read_header(
     path: str | Path,  # a .cflow file
 ) -> dict:  # format, cosmoflow, model, digest, shape, block, seed, box, zone
     "What a .cflow file says of itself. Raises `ValueError` for any other file."
-    with Path(path).open("rb") as file: return _read_start(file, Path(path))
+    path = as_path(path)
+    with _opened(path) as file: return _read_start(file, path)
 
 # %% ../nbs/tools/compress.ipynb #c17a0061
 def _block(
@@ -263,9 +271,9 @@ def decompress(
     the file itself, `FileNotFoundError` if the model that it names is not here,
     `OSError` where no file can be written.
     """
-    path = Path(path)
+    path = as_path(path)
     check_output(out, path)
-    with path.open("rb") as file:
+    with _opened(path) as file:
         header = _read_start(file, path)
         model = _fitting(path, header, model)
         (n, *side), block = header["shape"], header["block"]

@@ -8,9 +8,9 @@ Docs: https://cosmoflow.github.io/cosmoflow/tools/core.html"""
 __all__ = ['BOX', 'SLABS', 'MAPS_PER_SIMULATION', 'Maps', 'Fields', 'free_memory', 'MapView', 'as_stack', 'to_tensor',
            'check_counts', 'check_amounts', 'check_rates', 'check_flags', 'check_box', 'check_seed', 'check_kind',
            'check_finite', 'new_generator', 'noise_source', 'best_device', 'maps_at_once', 'pieces', 'in_pieces',
-           'atomic_path', 'check_folder', 'check_output', 'as_json', 'write_json', 'read_json', 'check_fetched',
-           'open_npy', 'check_format', 'bars_move', 'progress', 'alone', 'digest', 'weights_digest', 'differences',
-           'require_same_run', 'standard_error', 'evaluating', 'seeded', 'needs_extra']
+           'as_path', 'atomic_path', 'check_folder', 'check_output', 'as_json', 'write_json', 'read_json',
+           'check_fetched', 'no_file', 'open_npy', 'check_format', 'bars_move', 'progress', 'alone', 'digest',
+           'weights_digest', 'differences', 'require_same_run', 'standard_error', 'evaluating', 'seeded', 'needs_extra']
 
 # %% ../nbs/tools/core.ipynb #a3c818e9
 import glob
@@ -30,9 +30,7 @@ from itertools import count
 from numbers import Integral, Real
 from pathlib import Path
 from tempfile import TemporaryFile
-from tokenize import TokenError
 from typing import Any, Self, TypeVar
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -366,6 +364,15 @@ def in_pieces(
         rows.append(function(first, *(other.to(first.device) for other in others)))
     return torch.cat(rows)
 
+# %% ../nbs/tools/core.ipynb #f021291d
+def as_path(
+    path: str | Path,  # as you would write it in a shell
+) -> Path:
+    "A path where `~` in front is your home. Raises `ValueError` for what is none."
+    if not isinstance(path, str | os.PathLike):
+        raise ValueError(f"{path!r}: expected a path, as text or as a pathlib.Path")
+    return Path(os.path.expanduser(path))
+
 # %% ../nbs/tools/core.ipynb #6d66d6e8
 _HOST = re.sub(r"\W", "-", platform.node())
 _WRITING: set[Path] = set()  # folders of this process: its threads may write one file
@@ -418,8 +425,8 @@ def _sync(path: Path, flags: int) -> None:
 # %% ../nbs/tools/core.ipynb #0cc30c92
 def _take_name(tmp: Path, path: Path) -> None:
     "Gives a finished file its place, with the mode and owner that belong there."
+    _sync(tmp, os.O_RDWR)  # before it may become read-only
     _keep_mode(tmp, path)
-    _sync(tmp, os.O_RDWR)
     os.replace(tmp, path)
     with suppress(OSError): _sync(path.parent, os.O_RDONLY)  # some systems cannot
 
@@ -433,7 +440,7 @@ def atomic_path(
     A link stays a link. Of several threads or processes that write it at once, the
     last one wins. Raises `OSError` that names the file, say on a full disk.
     """
-    real = Path(os.path.realpath(path))
+    real = Path(os.path.realpath(as_path(path)))
     owner = f"{os.getpid()}-{next(_NUMBERS)}"
     short = real.name[:40]  # with the rest, a long name would be too long
     folder = real.with_name(f".{short}.{_HOST}.{owner}.tmp")
@@ -459,10 +466,11 @@ def check_folder(
     folder: str | Path,  # where files are to be written; it need not exist yet
 ) -> None:
     "Checks that files can be made in a folder. Raises `OSError`; leaves nothing."
-    there = Path(folder).absolute()
+    there = as_path(folder).absolute()
     while not os.path.lexists(there): there = there.parent
     if not there.is_dir():
-        raise NotADirectoryError(f"{folder}: expected a folder, but {there} is a file; "
+        what = "a file" if there.exists() else "a link that leads nowhere"
+        raise NotADirectoryError(f"{folder}: expected a folder, but {there} is {what}; "
                                  "choose another name")
     try:
         with TemporaryFile(dir=there): pass
@@ -480,7 +488,7 @@ def check_output(
     Raises `OSError` for a folder or a device and where no file can be made,
     `ValueError` for `source` itself, through a link, too: it would be lost.
     """
-    path = Path(path)
+    path = as_path(path)
     if path.exists() and not path.is_file():
         what = "folder" if path.is_dir() else "pipe or a device"
         raise IsADirectoryError(f"{path}: expected a file, but it is a {what}; "
@@ -515,8 +523,8 @@ def read_json(
 ) -> Any:              # what it holds
     "Reads a JSON file. Raises `ValueError` that names the file if it is damaged."
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except ValueError as e:
+        return json.loads(as_path(path).read_text(encoding="utf-8-sig"))
+    except (ValueError, RecursionError) as e:
         raise ValueError(f"{path}: expected JSON ({e}); make the file again") from e
 
 # %% ../nbs/tools/core.ipynb #1f5c0a02
@@ -525,10 +533,22 @@ def check_fetched(
 ) -> None:
     "Raises `ValueError` where Git LFS left a pointer in the place of a file."
     start = b"version https://git-lfs.github.com/spec/"
-    with open(path, "rb") as f: is_pointer = f.read(len(start)) == start
+    with as_path(path).open("rb") as f: is_pointer = f.read(len(start)) == start
     if is_pointer: raise ValueError(
         f"{path}: this is a pointer of Git LFS, not the file itself; fetch it in the "
         "folder of the clone: git lfs pull")
+
+# %% ../nbs/tools/core.ipynb #49ff8d7a
+def no_file(
+    path: str | Path,  # where a file is expected, and none is
+) -> str:
+    "Says what is there in the place of a file, as the beginning of a message."
+    path = as_path(path)
+    if path.is_symlink() and not path.exists():
+        return f"{path}: no such file: a link to {os.readlink(path)}, which is gone"
+    if path.exists() and not path.is_dir():
+        return f"{path}: no file but a pipe or a device: save what comes out of it"
+    return f"{path}: no such file"
 
 # %% ../nbs/tools/core.ipynb #ef051b8d
 def open_npy(
@@ -539,14 +559,16 @@ def open_npy(
 
     Raises `FileNotFoundError`, and `ValueError` that names the file if it holds none.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{path}: no such file; expected {what}")
+    path = as_path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{no_file(path)}; expected {what}")
     check_fetched(path)
     expected = f"{path}: expected a .npy file with {what}"
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, BadZipFile, TokenError) as e:
-        with open(path, "rb") as f: is_npy = f.read(6) == b"\x93NUMPY"
+    except OSError: raise
+    except Exception as e:  # a damaged header makes NumPy raise many kinds
+        with path.open("rb") as f: is_npy = f.read(6) == b"\x93NUMPY"
         found = "another kind of file"
         if is_npy: found = f"one that is truncated ({e}): download or make it again"
         if is_npy and "objects" in str(e): found = "objects, not numbers"
@@ -635,6 +657,9 @@ def alone(
     except Timeout:
         raise BlockingIOError(f"{path}: another {work} is at work {where}; "
                               f"wait for its end, {then}") from None
+    except (OSError, NotImplementedError) as e:  # older filelock raises the second
+        raise OSError(f"{path}: it cannot be locked ({e}); choose a place on a disk "
+                      "that has locks, and where you may write") from e
     try:
         yield
     finally:

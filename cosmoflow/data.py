@@ -27,9 +27,10 @@ from fastcore.basics import patch
 from torch import Tensor
 
 from .core import (BOX, MAPS_PER_SIMULATION, Fields, Maps, MapView, alone,
-                            as_stack, atomic_path, check_amounts, check_box,
+                            as_path, as_stack, atomic_path, check_amounts, check_box,
                             check_counts, check_folder, check_output, check_seed,
-                            in_pieces, maps_at_once, open_npy, pieces, to_tensor)
+                            in_pieces, maps_at_once, no_file, open_npy, pieces,
+                            to_tensor)
 from .fetch import check_address, fetch_file, npy_header
 
 # %% ../nbs/course/02_data.ipynb #a7a789c7
@@ -57,14 +58,15 @@ def map_path(
     field: str | None = None,  # CMD field; None: that of `default_field`
 ) -> Path:
     "Says where CMD keeps the maps of one field, suite and set, at redshift 0."
-    return Path(root) / f"Maps_{field or default_field(suite)}_{suite}_{set}_z=0.00.npy"
+    name = f"Maps_{field or default_field(suite)}_{suite}_{set}_z=0.00.npy"
+    return as_path(root) / name
 
 # %% ../nbs/course/02_data.ipynb #b0dbdfec
 def _param_paths(root: str | Path, suite: str, set: str) -> list[Path]:
     "Lists the names that a parameter table may have."
     names = [f"params_{set}_{suite}.txt"]
     if suite.startswith("Nbody_"): names.append(f"params_{set}_Nbody.txt")
-    return [Path(root) / name for name in names]
+    return [as_path(root) / name for name in names]
 
 # %% ../nbs/course/02_data.ipynb #3088013e
 def param_path(
@@ -94,7 +96,8 @@ _MAPS = re.compile(r"Maps_([^_]+)_(.+)_([^_]+)_z=0\.00\.npy")  # field, suite, s
 def _available(root: Path) -> list[str]:
     "Which maps a folder holds, or else the folders in it."
     paths = sorted(root.glob("Maps_*.npy")) or sorted(root.glob("*/Maps_*.npy"))
-    found = [(match, path) for path in paths if (match := _MAPS.fullmatch(path.name))]
+    found = [(match, path) for path in paths
+             if path.is_file() and (match := _MAPS.fullmatch(path.name))]
     return [f"{suite} {set} {field} in {path.parent}"
             for match, path in found for field, suite, set in [match.groups()]]
 
@@ -126,7 +129,7 @@ def _unlike_maps(
 def _load_maps(path: Path) -> np.ndarray:
     "Opens CMD maps memory-mapped, or says what is wrong with the file."
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file; {_instead(path.parent)}")
+        raise FileNotFoundError(f"{no_file(path)}; {_instead(path.parent)}")
     maps = open_npy(path, "maps of shape (n, H, H)")
     extra = path.stat().st_size - maps.offset - maps.nbytes
     if extra:
@@ -159,15 +162,14 @@ def _load_params(path: Path, suite: str) -> tuple[np.ndarray, tuple[str, ...]]:
     "Reads a parameter table: rows, and the names of its columns."
     if not path.is_file():
         raise FileNotFoundError(
-            f"{path}: no such file; expected the parameter table of the maps "
-            "beside them")
+            f"{no_file(path)}; expected the parameter table of the maps beside them")
     try:
-        params = np.loadtxt(path, ndmin=2)
+        params = np.loadtxt(path, ndmin=2, encoding="utf-8-sig")
     except ValueError as e:
         raise ValueError(
             f"{path}: expected a table of numbers, one row a simulation ({e})") from e
     if suite.startswith("Nbody_"): params = params[:, :2]  # the others concern gas
-    n = params.shape[1]
+    n = params.shape[1] if params.size else 0
     if n < 2: raise ValueError(
         f"{path}: expected at least the columns Omega_m and sigma_8, found {n}")
     _check_params(params, path)
@@ -230,6 +232,8 @@ class MapData:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "params", np.asarray(self.params))  # a list, perhaps
+        if not hasattr(self.maps, "shape"):  # no array, or one of another library
+            object.__setattr__(self, "maps", as_stack(self.maps, "n, H, W"))
         if isinstance(self.maps, Tensor):  # on a GPU, with gradients, in half the bits
             array = to_tensor(self.maps).detach().cpu().numpy()
             object.__setattr__(self, "maps", array)
@@ -388,7 +392,7 @@ def _as_float32(
 # %% ../nbs/course/02_data.ipynb #a2bb7d16
 def _suite_folder(root: str | Path | None, suite: str) -> Path:
     "Finds the folder of a suite: yours, or the one that ships with the package."
-    if root is not None: return Path(root)
+    if root is not None: return as_path(root)
     if suite != "PM":
         raise ValueError(f"root is needed for {suite}: the folder of its CMD files "
                          "(only the PM suite ships with the package)")
@@ -441,8 +445,11 @@ def open_maps(
     selection. Warns about numbers that are not float32. Source: CMD's documentation.
     """
     _check_names(suite, set, field)
-    if not isinstance(sims, slice):
-        raise ValueError(f"sims={sims!r}: expected a slice, such as slice(0, 400)")
+    try: slice.indices(sims, 0)
+    except (TypeError, ValueError) as e:  # no slice, or not one of whole numbers
+        raise ValueError(
+            f"sims={sims!r}: expected a slice of whole numbers, such as slice(0, 400)"
+        ) from e
     each = MAPS_PER_SIMULATION if maps_per_simulation is None else maps_per_simulation
     check_counts(maps_per_simulation=each)
     box = BOX if box is None else box
@@ -684,17 +691,14 @@ def _wrong_start(
 
 # %% ../nbs/course/02_data.ipynb #025d6e78
 def _fetch_any(
-    places: dict[str, Path],          # addresses, and where their files go
-    check: Callable[[Path], object],  # raises `ValueError` for a bad file
-    tries: int,                       # attempts a file
-    wait: float,                      # seconds before the second attempt; doubles
-    wrong_start: Callable[[bytes], str] = lambda start: "",  # as `fetch_file` takes it
+    places: dict[str, Path],             # addresses, and where their files go
+    fetch: Callable[[str, Path], bool],  # downloads one file; False: it is not there
 ) -> None:
     "Downloads the first file that the server has, if there is none here yet."
     with alone(next(iter(places.values())), "download"):
         if any(path.exists() for path in places.values()): return
         for url, path in places.items():
-            if fetch_file(url, path, check, tries, wait, wrong_start): return
+            if fetch(url, path): return
     raise FileNotFoundError(
         f"{', '.join(places)}: the server has no such file (404); CMD's documentation "
         "says which suites, sets and fields there are")
@@ -756,19 +760,19 @@ def download(
     """
     _check_request(suite, set, field, base, tries, wait)
     check_folder(root)
-    root = Path(root)
+    root = as_path(root)
     root.mkdir(parents=True, exist_ok=True)
     folders = [f"{suite}/", *(["Nbody/"] if suite.startswith("Nbody_") else []), ""]
     tables = _param_paths(root, suite, set)
     maps = map_path(root, suite, set, field)
     for path in (maps, *tables): check_output(path)
 
-    def fetch(paths: list[Path], check: Callable[[Path], object],
-              *start: Callable[[bytes], str]) -> None:
-        places = {f"{base}/{at}{path.name}": path for path in paths for at in folders}
-        _fetch_any(places, check, tries, wait, *start)
+    def fetch(paths: list[Path], **how: Any) -> None:
+        places = {f"{base.rstrip('/')}/{at}{path.name}": path
+                  for path in paths for at in folders}
+        _fetch_any(places, partial(fetch_file, tries=tries, wait=wait, **how))
 
-    fetch([maps], _load_maps, _wrong_start)
+    fetch([maps], check=_load_maps, wrong_start=_wrong_start)
     _load_maps(maps)  # they may have been there, and the table must fit them
-    fetch(tables, partial(_check_table, suite=suite, set=set, maps=maps))
+    fetch(tables, check=partial(_check_table, suite=suite, set=set, maps=maps))
     return open_maps(suite, set, root, field)

@@ -16,7 +16,8 @@ from hashlib import file_digest
 from importlib.resources import files
 from pathlib import Path
 
-from .core import alone, check_amounts, check_counts, check_output, read_json
+from .core import (alone, as_path, check_amounts, check_counts, check_output,
+                            read_json)
 from .fetch import check_address, fetch_file
 
 # %% ../nbs/tools/releases.ipynb #5f0a2d30
@@ -52,7 +53,7 @@ def released_folder(
     tag = _told(name)["tag"]
     home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     cache = cache_dir or os.environ.get("COSMOFLOW_CACHE") or f"{home}/cosmoflow"
-    folder = Path(os.path.expanduser(cache))
+    folder = as_path(cache)
     if str(folder).startswith("~"):
         raise FileNotFoundError(f"{folder}: nobody knows where this home is; name a "
                                 "cache by COSMOFLOW_CACHE or cache_dir=")
@@ -131,6 +132,6 @@ def fetch_weights(
     for file in wanted: check_output(folder / file)
     folder.mkdir(parents=True, exist_ok=True)
     for file, told in wanted.items():
-        url = f"{base}/{folder.parent.name}/{name}.{file}"
+        url = f"{base.rstrip('/')}/{folder.parent.name}/{name}.{file}"
         _fetch_checked(url, folder / file, told, tries, wait)
     return folder

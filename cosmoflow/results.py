@@ -24,7 +24,7 @@ import torch
 from fastcore.basics import patch
 from matplotlib.figure import Figure
 
-from .core import read_json, write_json
+from .core import as_path, read_json, write_json
 from .data import MapData, open_maps
 from .evaluate import Reconstruction
 from .model import CosmoFlow
@@ -54,7 +54,7 @@ def shown(
     "A number for a table, with its error, to the digits that the error leaves."
     if value is None: return ""
     if isinstance(value, str): return value
-    if error is None or math.isnan(error): return f"{value:.3g}"
+    if error is None or not math.isfinite(error): return f"{value:.3g}"
     n = digits(error)
     return f"{value:.{n}f} ± {error:.{n}f}"
 
@@ -97,12 +97,20 @@ def record(
     folder: str | Path | None = None,  # of the JSON files; None: the package's own
 ) -> Path:                  # the file
     "Keeps the numbers of one experiment, with data, seed and hardware, as JSON."
-    path = Path(folder or records_folder()) / f"{name}.json"
+    path = as_path(folder or records_folder()) / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     about = {"experiment": name, "data": data, "pixels": pixels, "seed": seed}
     about |= {"hardware": hardware(), "torch": torch.__version__}
     write_json(path, about | {"results": [asdict(r) for r in results]})
     return path
+
+# %% ../nbs/tools/results.ipynb #ad5c3e77
+def _read(path: Path) -> dict:
+    "Reads a record. Raises `ValueError` for a file that holds something else."
+    kept = read_json(path)
+    if isinstance(kept, dict) and "results" in kept: return kept
+    raise ValueError(f"{path}: expected a record, as `record` writes it, found other "
+                     "JSON; keep records in a folder of their own")
 
 # %% ../nbs/tools/results.ipynb #c88aec5b
 def read_record(
@@ -110,8 +118,8 @@ def read_record(
     folder: str | Path | None = None,  # of the JSON files; None: the package's own
 ) -> dict:                             # what `record` wrote
     "Reads one record. Raises `FileNotFoundError` if there is none of this name."
-    path = Path(folder or records_folder()) / f"{name}.json"
-    if path.exists(): return read_json(path)
+    path = as_path(folder or records_folder()) / f"{name}.json"
+    if path.exists(): return _read(path)
     there = ", ".join(sorted(p.stem for p in path.parent.glob("*.json")))
     raise FileNotFoundError(f"{path}: no such record; there are: {there or 'none'}. "
                             "`make results` writes them")
@@ -130,12 +138,12 @@ def read_records(
     folder: str | Path | None = None,  # of the JSON files; None: the package's own
 ) -> list[dict]:                       # what `record` wrote, by name
     "Reads all records of a folder. Raises `FileNotFoundError` if there is none."
-    folder = Path(folder or records_folder())
+    folder = as_path(folder or records_folder())
     paths = sorted(folder.glob("*.json"))
     if not paths:
         raise FileNotFoundError(
             f"{folder}: no records (*.json); `make results` writes them")
-    return [read_json(path) for path in paths]
+    return [_read(path) for path in paths]
 
 # %% ../nbs/tools/results.ipynb #351447d7
 @dataclass(frozen=True)
@@ -176,7 +184,7 @@ def open_experiment(
 
     A missing folder is a `FileNotFoundError` that says where to read what makes it.
     """
-    if root is not None and not Path(root).is_dir():
+    if root is not None and not as_path(root).is_dir():
         raise FileNotFoundError(f"{root} is no folder: the top of the report {name} "
                                 "says which command makes what it reads")
     data = open_maps(suite, set, root, sims=sims, box=box)

@@ -8,6 +8,7 @@ import io
 import math
 import os
 import pickle
+import re
 import subprocess
 import sys
 import threading
@@ -161,10 +162,13 @@ BAD = {
     "one column": (
         lambda root: write_cmd(root, columns=1),
         ValueError, "at least the columns"),
+    "empty table": (
+        lambda root: table_file(root).write_bytes(b""),
+        ValueError, "at least the columns Omega_m and sigma_8, found 0"),
 }
 
 
-@pytest.mark.filterwarnings("ignore:.*converted")
+@pytest.mark.filterwarnings("ignore:.*(converted|contained no data)")
 @pytest.mark.parametrize("what", BAD)
 def test_bad_files_are_named(tmp_path, what):
     write_cmd(tmp_path)
@@ -177,8 +181,10 @@ def test_bad_files_are_named(tmp_path, what):
 
 def test_bad_arguments(tmp_path):
     write_cmd(tmp_path)
-    with pytest.raises(ValueError, match=r"sims=5: expected a slice"):
-        open_maps("Astrid", "LH", tmp_path, sims=5)
+    for sims in (5, slice(0, 0.8 * 400), slice("0", None), slice(0, 4, 0)):
+        message = f"^sims={re.escape(repr(sims))}: expected a slice of whole numbers"
+        with pytest.raises(ValueError, match=message):
+            open_maps("Astrid", "LH", tmp_path, sims=sims)
     with pytest.raises(ValueError, match="suite='Illustris' is unknown"):
         open_maps("Illustris", "LH", tmp_path)
     with pytest.raises(ValueError, match="set='lh' is unknown"):
@@ -338,6 +344,10 @@ NOT_A_SUITE = {
     "a list of maps": (
         lambda maps, params: (list(maps), params),
         "found list; stack them with np.stack"),
+    "no maps": (lambda maps, params: (None, params), "maps: .*found NoneType"),
+    "a path": (
+        lambda maps, params: (Path("maps.npy"), params),
+        "maps: .*found PosixPath; open the file first: np.load"),
     "a column too many": (
         lambda maps, params: (maps, np.ones((3, 3))),
         r"params: expected a row a simulation and a column for each of \('a', 'b'\), "
@@ -1081,3 +1091,28 @@ def test_workers_get_the_place_of_maps_and_not_the_maps(tmp_path, dtype):
             np.testing.assert_array_equal(there[0][0], part[0][0])
     own = MapData(np.ones((20, 16, 16), np.float32), np.ones((10, 2)))
     assert isinstance(pickle.loads(pickle.dumps(own)).maps, np.ndarray)
+
+
+def test_an_address_may_end_in_a_slash(tmp_path, server):
+    download("Astrid", "LH", tmp_path / "CMD", base=f"{address(server)}/", wait=0)
+    assert [path for path, _ in server.asked] == [MAPS, TABLE]
+
+
+TABLE_READ = """
+import sys
+from cosmoflow.data import open_maps
+print(open_maps("Astrid", "LH", sys.argv[1]).params[0, 0])
+"""
+
+
+@pytest.mark.parametrize("encoding", ("utf-8", "utf-8-sig"))
+def test_a_table_may_say_in_greek_what_its_columns_are(tmp_path, encoding):
+    "Whatever the locale; some editors begin a file with a mark of their own."
+    write_cmd(tmp_path)
+    rows = table_file(tmp_path).read_text(encoding="utf-8")
+    table_file(tmp_path).write_text(f"# \u03a9_m \u03c3_8\n{rows}", encoding=encoding)
+    assert open_maps("Astrid", "LH", tmp_path).params.shape == (4, 6)
+    plain = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = subprocess.run([sys.executable, "-c", TABLE_READ, tmp_path], text=True,
+                          env=os.environ | plain, capture_output=True)
+    assert float(done.stdout) == float(rows.split()[0]), done.stderr

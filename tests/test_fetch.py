@@ -6,7 +6,9 @@ import io
 import json
 import math
 import os
+import ssl
 import threading
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -210,4 +212,52 @@ def test_tries_and_pauses_that_cannot_be_are_refused_before_anything_is_asked(
     [(name, value)] = wrong.items()
     with pytest.raises(ValueError, match=f"^{name}={value!r}: expected .* or more"):
         fetch(tmp_path, **{"tries": 2, "wait": 0} | wrong)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_proxy_that_is_named_after_the_import_is_used(server, tmp_path, monkeypatch):
+    "As in a notebook, by os.environ."
+    for name in ("no_proxy", "NO_PROXY"): monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", address(server))
+    url = "http://cmd.invalid/x.bin"
+    server.bodies = {url: BODY}
+    assert fetch_file(url, tmp_path / "x.bin", lambda part: None, tries=1, wait=0)
+    assert (tmp_path / "x.bin").read_bytes() == BODY
+
+
+def test_a_server_that_is_not_trusted_is_said_once_and_what_to_do(
+        tmp_path, monkeypatch):
+    "On a Mac, Python from python.org knows no certificates until you install them."
+    asked = []
+
+    def connect(self):
+        asked.append(self.host)
+        raise ssl.SSLCertVerificationError(1, "unable to get local issuer certificate")
+
+    monkeypatch.setattr(http.client.HTTPSConnection, "connect", connect)
+    url = "https://cmd.org/x.bin"
+    message = f"^{url}: .*local issuer certificate.*export SSL_CERT_FILE="
+    with pytest.raises(PermissionError, match=message):
+        fetch_file(url, tmp_path / "x.bin", lambda part: None, tries=4, wait=60)
+    assert asked == ["cmd.org"] and not list(tmp_path.iterdir())
+
+
+def test_attempts_are_counted_since_something_new_has_come(server, tmp_path):
+    "On a line that breaks ten times, two attempts in a row are enough."
+    cuts = range(0, SIZE, SIZE // 10)
+    first = 200, TAG | {"Content-Length": SIZE}, BODY[:cuts[1]]
+    breaks = [first, *(part(a, b - 1, SIZE) for a, b in pairwise(cuts[1:]))]
+    body, ranges = get(server, tmp_path, breaks, tries=2)
+    assert body == BODY and ranges == [None, *(f"bytes={a}-" for a in cuts[1:])]
+    server.asked.clear()
+    again = [first, (503, {}, b""), (200, *first[1:]), *4 * [(503, {}, b"")]]
+    with pytest.raises(ConnectionError, match="keeps what has come"):
+        get(server, tmp_path / "other", again, tries=3)
+    assert len(server.asked) == 3, "what came a second time is nothing new"
+
+
+@pytest.mark.parametrize("url", ("www.cmd.org/x", "file:///etc/hosts", "ftp://cmd.org/x"))
+def test_what_is_no_address_is_refused_at_once(url, tmp_path):
+    with pytest.raises(ValueError, match=f"^'{url}': expected an address with https://"):
+        fetch_file(url, tmp_path / "x", print, tries=3, wait=60)
     assert not list(tmp_path.iterdir())

@@ -437,3 +437,8 @@ def test_a_folder_in_a_file_s_place_is_said_before_anything_is_fetched(
         with pytest.raises(IsADirectoryError, match=f"{file}: expected a file, but it"):
             fetch_weights("mini-128", cache)
         assert os.listdir(place.parent) == [file]
+
+
+def test_an_address_may_end_in_a_slash(release):
+    get(release, base=f"{address(release)}/")
+    assert [path for path, _ in release.asked] == [CONFIG, WEIGHTS]
