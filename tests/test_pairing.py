@@ -40,16 +40,8 @@ def close(a, b, atol=2e-3):
 def data(): return open_maps("PM", "LH", sims=slice(0, 10), pixels=16)
 
 
-def lively():
-    "A random model whose fields differ from map to map: its norms do not shrink them."
-    model = randomised()
-    for m in model.encoder.modules():
-        if isinstance(m, torch.nn.BatchNorm2d): torch.nn.init.ones_(m.weight)
-    return model
-
-
 @pytest.fixture(scope="module")
-def model(): return lively()
+def model(): return randomised()
 
 
 @pytest.fixture(scope="module")
@@ -209,7 +201,7 @@ def test_a_loader_gives_what_is_asked_for(data):
 
 @pytest.mark.parametrize("siblings", [0.0, 0.5])
 def test_an_epoch_meets_maps_once_and_siblings_in_pairs(data, tmp_path, siblings):
-    model, seen = lively(), []
+    model, seen = randomised(), []
     model.normalizer = NORM
     hook = lambda _, inputs: seen.append(inputs[0]) if torch.is_grad_enabled() else None
     model.encoder.register_forward_pre_hook(hook)
@@ -265,7 +257,7 @@ def test_inference_learns_from_one_part_and_is_judged_on_another(data, monkeypat
 
     monkeypatch.setattr(evaluation, "fit_mlp", watched)
     data = replace(data, box=50.0)
-    model, parts = lively(), data.split()
+    model, parts = randomised(), data.split()
     found = infer_parameters(model, *parts, methods=("summaries", "spectrum"))
     for name, ((x, y, x_val, y_val), regressor) in zip(found, fitted, strict=True):
         features = partial(spectrum_features, box=50.0)
@@ -287,7 +279,7 @@ def test_inference_learns_from_one_part_and_is_judged_on_another(data, monkeypat
 def test_test_maps_are_compared_with_their_own_reconstructions(data, monkeypatch):
     given = lambda *args: {"parts": args[1:4]}
     monkeypatch.setattr(evaluation, "infer_parameters", given)
-    model = lively()
+    model = randomised()
     found = evaluate(model, data, seed=3, raw_maps=False, steps=2)
     training, validation, test = data.split()
     parts = found.metrics["inference"]["parts"]
@@ -304,7 +296,7 @@ def test_test_maps_are_compared_with_their_own_reconstructions(data, monkeypatch
 def test_an_evaluation_takes_the_box_of_the_maps(data, monkeypatch, tmp_path, capsys):
     "Twice the side: half the k, four times the power, and the same ratios and r(k)."
     monkeypatch.setattr(evaluation, "infer_parameters", lambda *args: {})
-    model, sizes = lively(), (25.0, 50.0)
+    model, sizes = randomised(), (25.0, 50.0)
     found = [evaluate(model, replace(data, box=box), raw_maps=False, steps=1)
              for box in sizes]
     found = [evaluated.metrics["reconstruction"] for evaluated in found]
@@ -337,7 +329,7 @@ def test_an_evaluation_takes_the_box_of_the_maps(data, monkeypatch, tmp_path, ca
 def test_a_report_has_the_names_of_the_parameters(own, monkeypatch):
     error = {"summaries": {"mean": [0.1, 0.2], "standard_error": [0.01, 0.02]}}
     monkeypatch.setattr(evaluation, "infer_parameters", lambda *args: error)
-    found = evaluate(lively(), own, raw_maps=False, steps=1).metrics
+    found = evaluate(randomised(), own, raw_maps=False, steps=1).metrics
     assert found["parameters"] == ["a", "b"]
     heads = report(found).splitlines()[-2].split()
     assert heads == ["relative", "error,", "%", "a", "b"]
@@ -354,7 +346,7 @@ def own(data):
 
 
 def test_another_number_of_maps_a_simulation_pairs_siblings(own, tmp_path):
-    model, seen = lively(), []
+    model, seen = randomised(), []
     model.normalizer = NORM
     hook = lambda _, inputs: seen.append(inputs[0]) if torch.is_grad_enabled() else None
     model.encoder.register_forward_pre_hook(hook)
@@ -393,7 +385,7 @@ def test_another_number_of_maps_a_simulation_gives_error_bars(own, monkeypatch):
         return measure(predicted, true, each)
 
     monkeypatch.setattr(evaluation, "relative_error", noted)
-    found = evaluate(lively(), own, raw_maps=False, steps=1)
+    found = evaluate(randomised(), own, raw_maps=False, steps=1)
     assert found.metrics["simulations"] == {"training": 5, "validation": 3, "test": 2}
     np.testing.assert_array_equal(found.true, two[2].maps)
     expected = vars(compare(found.true, found.rec, each=4))
@@ -410,22 +402,22 @@ def test_an_evaluation_keeps_whole_simulations(monkeypatch):
     "Here the first of two, though a batch holds both and there is room for a half."
     monkeypatch.setattr(evaluation, "infer_parameters", lambda *args: {})
     data = open_maps("PM", "LH", sims=slice(0, 20), pixels=16)
-    whole = evaluate(lively(), data, raw_maps=False, steps=1)
+    whole = evaluate(randomised(), data, raw_maps=False, steps=1)
     monkeypatch.setattr(evaluation, "KEPT_PIXELS", 22 * 16**2)
-    part = evaluate(lively(), data, raw_maps=False, steps=1)
+    part = evaluate(randomised(), data, raw_maps=False, steps=1)
     assert len(whole.true) == 30 and whole.metrics == part.metrics
     assert torch.equal(part.true, whole.true[:15])
     assert torch.equal(part.rec, whole.rec[:15])
     by_ten = partial(batches, size=10)
     monkeypatch.setattr(evaluation, "batches", by_ten)  # they end in the second batch
-    again = evaluate(lively(), data, raw_maps=False, steps=1)
+    again = evaluate(randomised(), data, raw_maps=False, steps=1)
     assert torch.equal(again.true, part.true)
 
 
 def test_files_keep_the_order_of_their_maps(tmp_path, monkeypatch):
     "More maps than a batch; the seed and the steps that were asked for."
     monkeypatch.chdir(tmp_path)
-    model = lively()
+    model = randomised()
     model.save_pretrained("own")
     maps = 10 ** (11 + 0.5 * torch.randn(70, 16, 16, generator=seeded()))
     np.save("maps.npy", maps)

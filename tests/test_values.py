@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import ROOT, lively, randomised
+from conftest import ROOT, randomised
 
 from cosmoflow import bench, core, encoder, inference, layers, model, unet
 from cosmoflow.anomaly import Expectation
@@ -511,7 +511,7 @@ def test_idle_channels_have_no_rank_and_rings_count_as_their_width():
 
 
 def test_one_channel_or_a_group_is_swapped_at_a_time():
-    model = lively(channels=3)
+    model = randomised(channels=3)
     maps, others = (open_maps("PM", "CV", pixels=16).maps[i:i + 2] for i in (0, 30))
     k, changes = swap_changes(model, maps, others, seed=4)
     field, other = model.encode(maps), model.encode(others)
