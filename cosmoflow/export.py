@@ -11,7 +11,8 @@ __all__ = ['HALF_LIMIT', 'SHOWN_SETS', 'runner', 'graphs', 'halved', 'halved_saf
 # %% ../nbs/tools/export.ipynb #e0000005
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict
 from functools import partial
@@ -27,7 +28,7 @@ import torch
 from torch import Tensor, nn
 
 import cosmoflow
-from .core import (as_stack, atomic_path, check_counts, check_kind,
+from .core import (as_path, as_stack, atomic_path, check_counts, check_kind,
                             check_output, check_seed, needs_extra, new_generator,
                             write_json)
 from .data import MapData, deal_simulations, open_maps, split_simulations
@@ -212,7 +213,20 @@ def _simplified(
     simple.opset_import.extend(kept)
     return simple
 
+# %% ../nbs/tools/export.ipynb #feedcde4
+@contextmanager
+def _usual() -> Iterator[None]:
+    "With torch's own defaults, whatever the caller set: a decorator."
+    before = torch.get_default_dtype()
+    try:
+        with torch.inference_mode(False), torch.device("cpu"):
+            torch.set_default_dtype(torch.float32)
+            yield
+    finally:
+        torch.set_default_dtype(before)
+
 # %% ../nbs/tools/export.ipynb #e000002f
+@_usual()
 def graphs(
     model: CosmoFlow,                  # with its own number of steps
     side: tuple[int, int] = (64, 64),  # H and W of the maps, multiples of 16
@@ -508,7 +522,7 @@ def check_export(
     if not isinstance(maps, Integral) or maps: check_counts(maps=maps)
     check_seed(seed)
     names = "encoder.onnx", "decoder.onnx", "velocity.onnx", "maps.bin", "model.json"
-    for name in names: check_output(Path(out) / name)
+    for name in names: check_output(as_path(out) / name)
     _onnx()
 
 # %% ../nbs/tools/export.ipynb #fc848bf4
@@ -544,6 +558,7 @@ def _check_sets(
         model.normalizer.check(_chosen(one, maps)[0], what, _UNITS)
 
 # %% ../nbs/tools/export.ipynb #e0000054
+@_usual()
 def export(
     model: CosmoFlow,         # to be exported
     data: MapData,            # the suite that the regressors learn from
@@ -571,4 +586,4 @@ def export(
     about = _about(model, data, name) | {"float16": error}
     about = _with_regressors(about, model, data, seed)
     binary, about["maps"] = _shown(model, sets, maps)
-    return _write_all(Path(out), half, about, binary)
+    return _write_all(as_path(out), half, about, binary)

@@ -93,6 +93,14 @@ def flow_matching_loss(
     x, u = walk(x0, x1, t)
     return (model(x, t, x1).to(x1.dtype) - u).square().mean()
 
+# %% ../nbs/course/07_flow.ipynb #42cf6932
+def _parts_past(
+    t: Tensor,   # flow time, (B,)
+    parts: int,  # of the time, all equal
+) -> Tensor:     # (B,)
+    "How many parts are past: floor(parts t), a hair early, since t is rounded."
+    return (1.000001 * parts * t).floor()
+
 # %% ../nbs/course/07_flow.ipynb #88c81183
 def channel_mask(
     t: Tensor,      # flow time, (B,)
@@ -102,7 +110,7 @@ def channel_mask(
 
     They are the first max(1, C - floor(C t)) of the C channels.
     """
-    live = (channels - (channels * t).floor()).clamp_min(1)
+    live = (channels - _parts_past(t, channels)).clamp_min(1)
     order = torch.arange(channels, device=t.device)
     return (order < live[:, None]).to(t.dtype)[:, :, None, None]
 
@@ -158,8 +166,8 @@ def mask(self: Timetable,
     "Tells which channels are live at time t; without a generator, as in sampling."
     c = self.channels
     if self.name == "fading": return channel_mask(t, c)
-    order, live = torch.arange(c, device=t.device), torch.ones(len(t), c)
-    if self.name == "waking": live = order <= (c * t).floor()[:, None]
+    order, live = torch.arange(c, device=t.device), t.new_ones(len(t), c)
+    if self.name == "waking": live = order <= _parts_past(t, c)[:, None]
     if self.name == "nested" and generator is not None:
         shown = torch.randint(1, c + 1, (len(t), 1), generator=generator,
                               device=generator.device)
@@ -172,7 +180,9 @@ def wave_bands(
     channels: int,           # how many bands, one for each channel
 ) -> Tensor:                 # of each wave of `rfft2`, (H, W/2 + 1), 0 the coarsest
     "Sorts waves into bands. All but the last have one wave for each cell of the field."
-    down, across = torch.fft.fftfreq(shape[-2]), torch.fft.rfftfreq(shape[-1])
+    alike: Any = {"dtype": torch.float32, "device": "cpu"}  # whatever the defaults are
+    down = torch.fft.fftfreq(shape[-2], **alike)
+    across = torch.fft.rfftfreq(shape[-1], **alike)
     square = down[:, None].square() + across.square()  # in waves a pixel
     return (torch.pi * SCALE**2 * square).long().clamp_max(channels - 1)
 

@@ -26,11 +26,11 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from .core import (Fields, Maps, as_stack, atomic_path, best_device,
-                            check_counts, check_fetched, check_finite, check_format,
-                            check_kind, check_rates, evaluating, maps_at_once,
-                            noise_source, pieces, read_json, seeded, to_tensor,
-                            write_json)
+from .core import (Fields, Maps, as_path, as_stack, atomic_path, best_device,
+                            check_counts, check_fetched, check_finite, check_folder,
+                            check_format, check_kind, check_rates, evaluating,
+                            maps_at_once, noise_source, pieces, read_json, seeded,
+                            to_tensor, write_json)
 from .data import MapData, Normalizer
 from .encoder import SCALE, Encoder, WaveEncoder, summary, unfold
 from .flow import Timetable, integrate
@@ -389,6 +389,16 @@ def fit_prior(self: CosmoFlow,
     self.prior = field_prior(self.encode(maps, check=check)).to(self.device)
     return self
 
+# %% ../nbs/course/08_model.ipynb #b5706283
+@patch
+def _load_from_state_dict(self: CosmoFlow,
+    tensors: dict[str, Tensor], prefix: str, *more: Any,  # as torch calls it
+) -> None:
+    "Makes room for a fitted prior, whose shape is that of the maps it was fitted to."
+    prior = tensors.get(f"{prefix}prior")
+    if prior is not None: self.prior = prior.detach().clone().to(self.device)
+    super(CosmoFlow, self)._load_from_state_dict(tensors, prefix, *more)
+
 # %% ../nbs/course/08_model.ipynb #83af235b
 @patch
 def generate(self: CosmoFlow,
@@ -425,7 +435,7 @@ def _as_written(
     for name, value in tensors.items():
         kept = not value.is_floating_point() or name == "prior"
         written[name] = (value if kept else value.to(dtype)).contiguous().cpu()
-        if kept or written[name].isfinite().all(): continue
+        if written[name].isfinite().all(): continue
         if not value.isfinite().all():
             raise ValueError(f"{name} holds NaN or infinity: from_pretrained would "
                              "refuse it; train with a lower lr")
@@ -447,12 +457,14 @@ def save_pretrained(self: Pretrained,
     `push_to_hub` uploads what this writes. Give it `model_card_kwargs`:
     `{"template_path": "README.md"}` sends your model card, `{}` makes a short one.
     Raises `ValueError` for a `config`, for a `dtype` that holds no fractions, and for
-    weights that are not finite in it, before it writes.
+    weights that are not finite in it, `OSError` where no file can be made, before it
+    writes.
     """
     if config is not None:
         raise ValueError("config: expected None; a model saves its own arguments")
     tensors = _as_written(self.state_dict(), dtype)
-    folder = Path(folder)
+    folder = as_path(folder)
+    check_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
     about = {"format": str(FORMAT)}
     with atomic_path(folder / "model.safetensors") as tmp:
@@ -532,7 +544,8 @@ def find_model(
     if ours: _note_other(str(name), weights / name)
     if name in shipped: return weights / name
     if name in released(): return find_released(str(name), hub.get("cache_dir"))
-    if Path(name).is_dir(): return Path(name)
+    folder = as_path(name)
+    if folder.is_dir(): return folder
     on_hub = str(name).startswith("hub:")
     may_be = isinstance(name, str) and _HUB_NAME.fullmatch(name)
     if not on_hub and (not may_be or Path(name).parent.is_dir()):
@@ -589,8 +602,6 @@ def from_pretrained(cls: Pretrained,
         given = [Normalizer(**units)] if units else []
         # its first weights are of no use; the caller's generator stays as it was
         model = seeded(lambda: cls(*given, **config["model"]), 0)
-        unset = [key for key, buffer in model._buffers.items() if buffer is None]
-        for key in unset: setattr(model, key, tensors.get(key))  # a fitted prior
         model.load_state_dict(tensors)
     except Exception as e:  # safetensors and torch each raise their own kind
         raise ValueError(

@@ -23,7 +23,7 @@ from torch.overrides import TorchFunctionMode
 from cosmoflow import CosmoFlow
 from cosmoflow.data import Normalizer, open_maps
 from cosmoflow.encoder import SCALE, Encoder, fold, unfold, wavelengths
-from cosmoflow.flow import flow_matching_loss, integrate
+from cosmoflow.flow import Timetable, flow_matching_loss, integrate
 from cosmoflow.layers import PeriodicConv, between, periodic_pad
 from cosmoflow.model import draw_fields, field_prior, find_model
 from cosmoflow.scales import spearman
@@ -768,3 +768,43 @@ def test_no_revision_of_a_shipped_model():
 def test_a_model_of_maps_has_a_normaliser(kind, none):
     with pytest.raises(ValueError, match="^normalizer: expected a Normalizer, found"):
         kind(none)
+
+
+@pytest.mark.parametrize("each", [1, 2, 3])
+def test_a_channel_goes_and_comes_with_a_step_of_the_solver(each):
+    "Also where k / C is rounded down: 8 / 12 in float32 lies below two thirds."
+    for c in range(1, 65):
+        times = torch.linspace(0, 1, each * c + 1)[::each]
+        live = {name: Timetable(name, c).mask(times).sum((1, 2, 3)).int().tolist()
+                for name in ("fading", "waking")}
+        assert live == {"fading": [*range(c, 0, -1), 1],
+                        "waking": [*range(1, c + 1), c]}, c
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_prior_that_could_not_be_read_is_not_written(value, tmp_path):
+    model = randomised()
+    model.prior = torch.full((1, 1, 9, 8, 2), value)
+    with pytest.raises(ValueError, match="^prior holds NaN or infinity"):
+        model.save_pretrained(tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_fitted_prior_comes_with_the_weights(tmp_path):
+    "As PyTorch's users keep them, in a larger network too, and for other pixels."
+    maps = np.array(open_maps("PM", "LH", sims=slice(0, 1), pixels=32).maps)
+    fitted, new = randomised().fit_prior(maps), randomised()
+    torch.save(fitted.state_dict(), tmp_path / "weights.pt")
+    weights = torch.load(tmp_path / "weights.pt")
+    new.load_state_dict(weights)
+    assert torch.equal(new.generate(2, seed=0), fitted.generate(2, seed=0))
+    whole = nn.ModuleList([randomised().fit_prior(maps[:, :16, :16])])
+    whole.load_state_dict(nn.ModuleList([fitted]).state_dict())
+    assert torch.equal(whole[0].prior, fitted.prior)
+    assert whole[0].prior.data_ptr() != fitted.prior.data_ptr()
+
+
+def test_a_folder_that_cannot_be_is_named_as_elsewhere(tmp_path):
+    (tmp_path / "model").touch()
+    with pytest.raises(NotADirectoryError, match="model is a file; choose"):
+        randomised().save_pretrained(tmp_path / "model")
