@@ -135,6 +135,7 @@ class Student:
         self.teacher = deepcopy(teacher).eval()
         self.model, self.average = deepcopy(self.teacher), deepcopy(self.teacher)
         self.average.config = teacher.config | {"steps": steps, "solver": "euler"}
+        self.model.unet.requires_grad_(True)  # a copy: yours stays as you froze it
         self.models = {"model": self.model, "average": self.average}
         self.adamw = torch.optim.AdamW(self.model.unet.parameters(), settings["lr"])
         self.teach = partial(lesson, self.teacher, steps=steps, fine=settings["fine"],

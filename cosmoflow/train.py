@@ -17,6 +17,7 @@ import json
 import math
 import os
 import time
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -38,7 +39,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from .core import (MAPS_PER_SIMULATION, MapView, alone, atomic_path,
+from .core import (MAPS_PER_SIMULATION, MapView, alone, as_path, atomic_path,
                             best_device, check_amounts, check_counts, check_flags,
                             check_folder, check_kind, check_rates, check_seed, digest,
                             evaluating, maps_at_once, progress, require_same_run,
@@ -399,12 +400,21 @@ def check_training(
 ) -> None:
     "Raises `ValueError` for what a training would refuse later."
     _check_pixels(data)
-    precision = config.precision
-    if precision == "auto": precision = best_precision(best_device())
+    precision, device = config.precision, best_device()
+    if precision == "auto": precision = best_precision(device)
+    if precision == "fp16" and device.type == "cpu": raise ValueError(
+        "precision='fp16': expected no, bf16 or auto on a CPU, where `accelerate` "
+        "would train in float32")
     _check_environment(precision)
     n = len(_dealer(data.split()[0], config)(torch.Generator()))
     ranks = int(os.environ.get("WORLD_SIZE", "1"))
-    batch_share(config.batch_size, n, ranks, 0, config.siblings > 0)
+    share = batch_share(config.batch_size, n, ranks, 0, config.siblings > 0)
+    moving = config.norm_epochs > 0 and not config.freeze_encoder
+    values = len(range(n)[share]) * (data.pixels // SCALE) ** 2  # of a channel
+    if moving and values == 1: raise ValueError(
+        f"batch_size={config.batch_size}: expected two maps a process or more, found "
+        f"one in a step; BatchNorm has no scatter to divide by if a field of {SCALE} "
+        "pixels is one cell. Or set norm_epochs=0")
 
 # %% ../nbs/course/09_train.ipynb #c63b5fa0
 class Learner:
@@ -605,6 +615,11 @@ def _some_maps(data: MapData) -> np.ndarray:
     which = np.linspace(0, len(data) - 1, 16).astype(int)
     return MapView(data.maps, which)[:]
 
+# %% ../nbs/course/09_train.ipynb #512374e5
+def _nine_digits(normalizer: Mapping[str, float]) -> dict[str, float]:
+    "What is known of a normaliser on every computer: the last digits may differ."
+    return {name: float(f"{value:.9g}") for name, value in normalizer.items()}
+
 # %% ../nbs/course/09_train.ipynb #54c314f2
 def identify(
     settings: Mapping,                  # all that steers the training
@@ -630,7 +645,7 @@ def identify(
     still = [k for k, w in model.named_parameters() if not w.requires_grad]
     if still: sizes["frozen"] = dict(Counter(k.split(".")[0] for k in still))
     return {"settings": dict(settings), "model": sizes, "data": maps,
-            "normalizer": asdict(model.normalizer), **weights}
+            "normalizer": _nine_digits(asdict(model.normalizer)), **weights}
 
 # %% ../nbs/course/09_train.ipynb #54c314fb
 def _check_weights(model: nn.Module) -> None:
@@ -674,11 +689,12 @@ class Run:
         if main is None and (ranks := os.environ.get("WORLD_SIZE", "1")) != "1":
             raise ValueError(f"WORLD_SIZE={ranks}: expected one process; this training "
                              "does not share its work, start it without a launcher")
-        self.out, self.main = Path(out), main is not False
+        self.out, self.main = as_path(out), main is not False
         self.identity = identify(settings, data, model, teacher, init, some)
-        if "pixel" in model.config: model.config["pixel"] = data.box / data.pixels
+        self.pixel = data.box / data.pixels
         self.checkpoint = self.out / "checkpoint.safetensors"
         self.history: list[dict] = []  # a row for each check
+        self.found: tuple[dict, dict[str, Tensor]] | None = None  # its checkpoint
         self.held = ExitStack()        # what is let go at the end
 
     @property
@@ -688,22 +704,12 @@ class Run:
 
     def __exit__(self, *_: object) -> None: self.held.close()
 
-# %% ../nbs/course/09_train.ipynb #091ba2d3
-@patch
-def __enter__(self: Run) -> Run:
-    "Makes the folder and locks it; `BlockingIOError` if another training has it."
-    if not self.main: return self
-    check_folder(self.out)
-    self.out.mkdir(parents=True, exist_ok=True)
-    self.held.enter_context(alone(self.out, "training"))
-    return self
-
 # %% ../nbs/course/09_train.ipynb #3c4ed4e1
 def as_known(
     state: dict,                  # what a file holds, with its `run`
     here: Mapping[str, Mapping],  # what this run is, as from `identify`
 ) -> dict:                        # the state
-    "Fills in, in place, what older versions did not record, as it is in this run."
+    "Makes what older versions recorded, in place, what this one would have recorded."
     there = state.get("run", {})
     if "init" in here: there.setdefault("init", here["init"])
     data = there.get("data", {})
@@ -711,6 +717,7 @@ def as_known(
         data.setdefault(name, here["data"][name])
     if "simulations" in data:  # they were dealt as if their numbers began at 0
         data.setdefault("numbers", digest([np.arange(data["simulations"])]))
+    if "normalizer" in there: there["normalizer"] = _nine_digits(there["normalizer"])
     return state
 
 # %% ../nbs/course/09_train.ipynb #5103c6d4
@@ -719,7 +726,7 @@ def require_new(
 ) -> None:
     "Raises `FileExistsError` where a checkpoint, or weights, would be overwritten."
     for name, advice in (("checkpoint", "resume that run"), ("model", "remove it")):
-        path = Path(out) / f"{name}.safetensors"
+        path = as_path(out) / f"{name}.safetensors"
         if path.exists(): raise FileExistsError(
             f"{path} is there already: {advice}, or choose another folder")
 
@@ -727,9 +734,45 @@ def require_new(
 def require_own(
     out: str | Path,  # folder of a training that goes on by itself
 ) -> None:
-    "Raises `FileExistsError` for weights that no training there has left."
-    known = "checkpoint.safetensors", "log.csv"
-    if not any((Path(out) / name).exists() for name in known): require_new(out)
+    "Raises `FileExistsError` for weights that would be lost: no checkpoint has them."
+    folder = as_path(out)
+    if (folder / "checkpoint.safetensors").exists(): return
+    log = folder / "log.csv"
+    killed_early = log.exists() and log.read_bytes().count(b"\n") <= 2  # with a header
+    if not killed_early: require_new(out)
+
+# %% ../nbs/course/09_train.ipynb #bf972242
+@patch
+def look(self: Run) -> None:
+    """Reads this run's checkpoint, if there is one.
+
+    Raises `ValueError` for one of another run, or one that is damaged, and
+    `FileExistsError` for weights that no training here has left.
+    """
+    require_own(self.out)
+    if not self.checkpoint.exists(): return
+    state, tensors = read_checkpoint(self.checkpoint)
+    require_same_run(self.checkpoint, as_known(state, self.identity), self.identity)
+    lost = {"lr", "parts", "history"} - state.keys()
+    if lost: raise ValueError(f"{self.checkpoint} lacks {min(lost)}; remove it to "
+                              "start again, or choose another folder")
+    self.found, self.history = (state, tensors), state["history"]
+
+# %% ../nbs/course/09_train.ipynb #091ba2d3
+@patch
+def __enter__(self: Run) -> Run:
+    """Makes the folder, locks it and looks into it.
+
+    Raises `BlockingIOError` if another training has it, and errors as `look`.
+    """
+    with self.held:  # if anything goes wrong, the lock is free again
+        if self.main:
+            check_folder(self.out)
+            self.out.mkdir(parents=True, exist_ok=True)
+            self.held.enter_context(alone(self.out, "training"))
+        self.look()
+        self.held = self.held.pop_all()
+    return self
 
 # %% ../nbs/course/09_train.ipynb #3c4ed506
 @patch
@@ -738,26 +781,23 @@ def resume(self: Run,
     optimizer: torch.optim.Optimizer,  # AdamW
     **parts: Any,                      # what else has a state, or None: a schedule
 ) -> None:
-    """Notes what is to be kept, and fills it from this run's checkpoint, if any.
+    """Notes what is to be kept, and fills it from the checkpoint that `look` found.
 
-    Raises `ValueError` for a checkpoint of another run, or one that is damaged, and
-    `FileExistsError` for weights that no training here has left.
+    Raises `ValueError` for a checkpoint that does not fit.
     """
     self.since = time.time()  # the seconds of a row count from here
     self.models, self.optimizer = models, optimizer
     self.parts = {name: part for name, part in parts.items() if part is not None}
-    require_own(self.out)
-    if not self.checkpoint.exists(): return
-    state, tensors = read_checkpoint(self.checkpoint)
-    require_same_run(self.checkpoint, as_known(state, self.identity), self.identity)
-    lost = {"lr", "parts", "history"} - state.keys()
-    if lost: raise ValueError(f"{self.checkpoint} lacks {min(lost)}; remove it to "
-                              "start again, or choose another folder")
-    fill(models, optimizer, tensors, self.checkpoint)
-    for group, lr in zip(optimizer.param_groups, state["lr"]): group["lr"] = lr
-    for name in self.parts.keys() & state["parts"].keys():
-        self.parts[name].load_state_dict(state["parts"][name])
-    self.history = state["history"]
+    if self.found:
+        state, tensors = self.found
+        fill(models, optimizer, tensors, self.checkpoint)
+        for group, lr in zip(optimizer.param_groups, state["lr"]): group["lr"] = lr
+        for name in self.parts.keys() & state["parts"].keys():
+            self.parts[name].load_state_dict(state["parts"][name])
+        self.found = None  # its tensors have been copied
+    for network in models.values():  # they learn from these pixels
+        config = getattr(network, "config", {})
+        if "pixel" in config: config["pixel"] = self.pixel
 
 # %% ../nbs/course/09_train.ipynb #6922fa85
 def write_log(
@@ -819,13 +859,20 @@ def learning() -> Iterator[None]:
         yield
 
 # %% ../nbs/course/09_train.ipynb #33327280
-def _require_same_epoch(run: Run, accelerator: Accelerator) -> None:
-    "Raises `ValueError` if another process did not find the same checkpoint."
-    here = torch.tensor([run.epoch], device=accelerator.device)
-    epochs = accelerator.gather(here).tolist()
-    if len(set(epochs)) > 1: raise ValueError(
-        f"{run.out}: expected one folder for all processes, but their checkpoints are "
-        f"of epochs {', '.join(map(str, epochs))}; choose a disk that all share")
+def _require_same_start(run: Run, accelerator: Accelerator) -> None:
+    "Raises `ValueError` unless all processes begin the same run at the same place."
+    texts = [json.dumps(known, sort_keys=True, default=np.generic.item)
+             for known in (run.identity, run.history)]
+    marks = [zlib.crc32(text.encode()) for text in texts]
+    here = torch.tensor([[run.epoch, *marks]], device=accelerator.device)
+    epochs, runs, histories = accelerator.gather(here).T.tolist()
+    if len(set(runs)) > 1: raise ValueError(
+        f"{run.out}: expected the same run in all processes, but their settings, "
+        "networks or maps differ; start all of them by one command")
+    if len(set(histories)) > 1: raise ValueError(
+        f"{run.out}: expected one folder for all processes, but they found different "
+        f"checkpoints, of epochs {', '.join(map(str, epochs))}; choose a disk that all "
+        "share")
 
 # %% ../nbs/course/09_train.ipynb #930df992
 @learning()
@@ -849,16 +896,17 @@ def train(
     check_kind("config", config, TrainConfig)
     model.require_flow()
     check_training(config, data)
+    if config.freeze_encoder: _check_weights(model.unet)  # nothing else learns
+    if not resume: require_new(out)
     training, validation, _ = data.split()  # what is held out once is held out always
     with (_accelerating(config.precision) as accelerator,
           Run(out, asdict(config), data, model, init=model if pretrained else None,
               main=accelerator.is_main_process) as run):
-        if not resume: require_new(out)
+        _require_same_start(run, accelerator)
         learner = Learner(model, training, config, accelerator)
         run.held.callback(learner.release)  # at the end, whatever ends it
         run.resume(learner.models, learner.adamw, plateau=learner.plateau,
                    scaler=accelerator.scaler)
-        _require_same_epoch(run, accelerator)
         loader, val = (MapLoader(part, model.normalizer, accelerator.device)
                        for part in (training, validation))
         steps = learner.steps

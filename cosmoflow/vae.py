@@ -177,9 +177,10 @@ def train_vae(
 ) -> VAE:                   # the model of the last epoch
     """Trains a VAE; every epoch leaves a whole checkpoint, and a stopped run goes on.
 
-    Raises `ValueError` if `out` holds a run with other settings, maps or normaliser,
-    `BlockingIOError` if another training is at work there, `FloatingPointError` if the
-    loss is not a number any more: the folder keeps the epoch before.
+    Raises `ValueError` if `out` holds a run with other settings, maps or normaliser, or
+    of more epochs, `BlockingIOError` if another training is at work there,
+    `FloatingPointError` if the loss is not a number any more: the folder keeps the
+    epoch before.
     Source: paper, A.2.
     """
     check_kind("model", model, VAE)
@@ -196,6 +197,9 @@ def train_vae(
     settings = dict(batch_size=batch_size, lr=lr, patience=patience, bf16=bf16,
                     seed=seed)
     with Run(out, settings, data, model) as run:
+        if run.epoch > epochs: raise ValueError(
+            f"epochs={epochs}: expected {run.epoch} or more, which the run in {out} "
+            "has seen; choose another folder for fewer")
         loader, val = (MapLoader(part, model.normalizer, model.device)
                        for part in parts)
         optimizer = torch.optim.AdamW(model.parameters(), lr=lr)

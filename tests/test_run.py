@@ -2,18 +2,20 @@
 import csv
 import inspect
 import json
+import math
 import os
 import shutil
 import subprocess
 import sys
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, lively
 from filelock import FileLock
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -24,11 +26,13 @@ from cosmoflow.codec import train_for_rate
 from cosmoflow.core import differences, digest
 from cosmoflow.data import Normalizer, augment, open_maps
 from cosmoflow.distill import distill
+from cosmoflow.export import graphs
+from cosmoflow.flow import TIMETABLES
 from cosmoflow.inference import fit_mlp
 from cosmoflow.model import CosmoFlow
 from cosmoflow.points import PointData, open_points, train_points
 from cosmoflow.posterior import fit_flow
-from cosmoflow.train import Run, TrainConfig, train
+from cosmoflow.train import Run, TrainConfig, require_new, train
 from cosmoflow.vae import VAE, train_vae
 
 NORMALIZER = Normalizer(11.0, 0.5, 1e8)
@@ -678,12 +682,164 @@ def test_a_stopped_training_leaves_no_weight_frozen(data, tmp_path):
     assert all(weight.requires_grad for weight in model.parameters())
 
 
-@pytest.mark.parametrize("others", [[3, 3], [3, 0]])
-def test_all_processes_go_on_from_the_same_epoch(others, tmp_path):
-    "An accelerator that has gathered what two processes found."
-    run = SimpleNamespace(out=tmp_path, epoch=3)
-    gathered = SimpleNamespace(device="cpu", gather=lambda here: torch.tensor(others))
-    if others == [3, 3]: training._require_same_epoch(run, gathered)
+START = dict(epoch=3, identity={"settings": {"lr": 1e-3}}, history=[{"loss": 0.5}])
+OTHERS = {  # what another process may have found, and what is said
+    "the same": ({}, None),
+    "no checkpoint": (dict(epoch=0, history=[]), "one folder .* epochs 3, 0; choose"),
+    "an old copy": (dict(history=[{"loss": 0.4}]), "one folder .* epochs 3, 3; choose"),
+    "another rate": (dict(identity={"settings": {"lr": 1e-2}}), "the same run in all"),
+}
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_all_processes_begin_the_same_run_at_the_same_place(other, tmp_path):
+    "An accelerator that gathers what one process says after another."
+    said = []
+    both = SimpleNamespace(
+        device="cpu", gather=lambda here: said.append(here) or torch.cat(said))
+    change, message = OTHERS[other]
+    begins = lambda **run: training._require_same_start(
+        SimpleNamespace(out=tmp_path, **START | run), both)
+    begins()
+    if message is None: begins(**change)
     else:
-        with pytest.raises(ValueError, match="one folder for all .* epochs 3, 0; choo"):
-            training._require_same_epoch(run, gathered)
+        with pytest.raises(ValueError, match=f"expected {message}"): begins(**change)
+
+
+@pytest.mark.parametrize("name", TRAINERS)
+def test_weights_whose_checkpoint_was_removed_are_not_replaced(
+        name, data, whole, tmp_path):
+    "A checkpoint is thrice as large as the weights; who needs room removes it."
+    out = shutil.copytree(whole / name, tmp_path / "run")
+    (out / "checkpoint.safetensors").unlink()
+    before = (out / "model.safetensors").read_bytes()
+    with pytest.raises(FileExistsError, match="model.safetensors is there already: re"):
+        work(name, data, out)
+    assert (out / "model.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize("name", TRAINERS)
+def test_a_run_goes_on_where_the_last_digits_of_a_normaliser_differ(
+        name, data, whole, tmp_path):
+    "It is fitted at each start, and processors with AVX-512 round otherwise."
+    out = shutil.copytree(whole / name, tmp_path / "run")
+    near = replace(NORMALIZER, std=math.nextafter(NORMALIZER.std, 1))
+    work(name, data, out, normalizer=near)
+
+    def older(state):  # which kept every digit
+        state["run"]["normalizer"]["std"] = near.std
+        return state
+
+    edit(out / "checkpoint.safetensors", state=older)
+    work(name, data, out)
+    far = replace(NORMALIZER, std=NORMALIZER.std + 1e-7)
+    with pytest.raises(ValueError, match="normalizer std is 0.5 there and 0.5000001 "):
+        work(name, data, out, normalizer=far)
+
+
+def all_of(model):
+    "What a training may change of a model: all but its identity."
+    tensors = {name: value.clone() for name, value in model.state_dict().items()}
+    flags = [weight.requires_grad for weight in model.parameters()]
+    modes = [module.training for module in model.modules()]
+    return tensors, (dict(model.config), flags, modes, model.device)
+
+
+@pytest.mark.parametrize("learn", LEARNERS[:3])
+def test_a_refused_training_leaves_your_model_as_it_is(learn, data, whole, tmp_path):
+    "Its prior, what it knows of its pixels, what learns, where it is."
+    name = dict(zip(LEARNERS, TRAINERS))[learn]
+    model = fresh(name).eval()
+    if name != "vae":
+        model.fit_prior(np.array(data.maps[:20]))
+        model.config["pixel"] = 0.125
+    next(model.parameters()).requires_grad_(False)
+    tensors, others = all_of(model)
+    out = shutil.copytree(whole / name, tmp_path / "run")
+
+    def refused(error, message):
+        asked = dict(epochs=1, lr=0.5)
+        with pytest.raises(error, match=message):
+            if learn is not train_by: learn(model, data, out, **asked)
+            else: train(model, data, out, TrainConfig(**asked, freeze_encoder=True),
+                        resume=True)
+        after, same = all_of(model)
+        assert same == others and after.keys() == tensors.keys()
+        assert all(torch.equal(after[k], tensors[k]) for k in tensors)
+
+    refused(ValueError, "of another run")
+    with FileLock(out / ".lock", timeout=0):  # which the first refusal has let go
+        refused(BlockingIOError, "another training is at work")
+
+
+FROM_HOME = {  # all that is given a folder: what is called, what is there then
+    "save": (lambda out, data: fresh("train").save_pretrained(out), "config.json"),
+    "train": (lambda out, data: LEARN["train"][1](fresh("train"), data, out),
+              "checkpoint.safetensors"),
+    "train_vae": (lambda out, data: LEARN["vae"][1](fresh("vae"), data, out),
+                  "checkpoint.safetensors"),
+    "distill": (lambda out, data: LEARN["distill"][1](fresh("distill"), data, out),
+                "checkpoint.safetensors"),
+}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="HOME is POSIX's")
+@pytest.mark.parametrize("kind", FROM_HOME)
+def test_a_tilde_is_your_home_as_in_a_shell(kind, data, tmp_path, monkeypatch):
+    "Not a folder of this name, which somebody may try to remove: rm -r ~."
+    here, home = tmp_path / "here", tmp_path / "home"
+    for folder in (here, home): folder.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(here)
+    call, file = FROM_HOME[kind]
+    call("~/my/run", data)
+    assert (home / "my" / "run" / file).exists() and not list(here.iterdir())
+    with pytest.raises(FileExistsError, match="is there already"):
+        require_new("~/my/run")
+    model = VAE if kind == "train_vae" else CosmoFlow
+    for name in ("~/my/run", Path("~/my/run")):
+        assert model.from_pretrained(name, "cpu").config
+
+
+def test_a_decoder_that_you_froze_is_no_hindrance_to_a_student(data, tmp_path):
+    teacher = fresh("distill")
+    teacher.unet.requires_grad_(False)
+    student = distill(teacher, data, tmp_path / "a", epochs=1, fine=1)
+    assert not torch.equal(student.unet.stem.weight, teacher.unet.stem.weight)
+    assert not any(weight.requires_grad for weight in teacher.unet.parameters())
+    config = TrainConfig(epochs=1, freeze_encoder=True)
+    with pytest.raises(ValueError, match="^model: .*found all frozen"):
+        train(teacher, data, tmp_path / "b", config)
+    assert not (tmp_path / "b").exists()
+
+
+DEFAULTS = "double precision", "another device"
+
+
+@pytest.mark.parametrize("around", DEFAULTS)
+@pytest.mark.parametrize("timetable", TIMETABLES)
+def test_what_the_caller_set_changes_no_map_that_is_drawn(timetable, around):
+    model = lively(timetable=timetable)
+    field = torch.randn(2, 8, 1, 1, generator=torch.Generator().manual_seed(0))
+    expected = model.decode(field, seed=0)
+    with AROUND[around](): found = model.decode(field, seed=0)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=0)
+
+
+def test_what_the_caller_set_changes_no_export():
+    pytest.importorskip("onnxruntime")
+    model = lively()
+    expected = graphs(model, (16, 16))
+    for around in DEFAULTS:
+        with AROUND[around](): found = graphs(model, (16, 16))
+        for kind, graph in expected.items():
+            same = found[kind].SerializeToString() == graph.SerializeToString()
+            assert same, (around, kind)
+
+
+def test_a_run_that_has_seen_more_epochs_than_asked_for_says_so(data, whole, tmp_path):
+    out = shutil.copytree(whole / "vae", tmp_path / "run")
+    before = kept(out)
+    with pytest.raises(ValueError, match="^epochs=1: expected 2 or more, which "):
+        work("vae", data, out, epochs=1)
+    assert_same(kept(out), before)

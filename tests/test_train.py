@@ -22,8 +22,8 @@ from cosmoflow.data import Normalizer, open_maps
 from cosmoflow.demo import train_briefly
 from cosmoflow.flow import flow_matching_loss
 from cosmoflow.train import (Objective, TrainConfig, _check_environment, batch_share,
-                             best_precision, ema_update, epoch_order, fast_bf16,
-                             lr_factor, part_of, read_checkpoint,
+                             best_precision, check_training, ema_update, epoch_order,
+                             fast_bf16, lr_factor, part_of, read_checkpoint,
                              share_statistics, sibling_loss, train,
                              validation_loss)
 
@@ -616,3 +616,26 @@ def test_settings_are_a_config(tmp_path, data):
 def test_part_of_a_batch_is_a_map_at_least():
     assert [part_of(0.1, n) for n in (32, 20, 4, 1)] == [3, 2, 1, 1]
     assert part_of(0, 32) == part_of(0.0, 1) == 0 and part_of(1, 7) == 7
+
+
+@pytest.mark.parametrize("batch, ranks", [(1, 1), (2, 2)])
+def test_a_step_without_scatter_is_refused_in_our_words(
+        batch, ranks, tmp_path, data, monkeypatch):
+    "At 16 pixels a field is one cell, and BatchNorm sees one number a channel."
+    few = data.simulations(maps=[0])
+    single = TrainConfig(epochs=1, batch_size=batch)
+    still = replace(single, norm_epochs=0), replace(single, freeze_encoder=True)
+    monkeypatch.setenv("WORLD_SIZE", str(ranks))
+    with pytest.raises(ValueError, match=f"^batch_size={batch}: .*BatchNorm.*norm_epo"):
+        check_training(single, few)
+    for config in still: check_training(config, few)
+    check_training(single, open_maps("PM", "LH", sims=slice(0, 10), pixels=32))
+    monkeypatch.undo()
+    if ranks > 1: return
+    for i, config in enumerate(still): train(fresh(few), few, tmp_path / str(i), config)
+
+
+def test_a_precision_that_the_cpu_would_not_keep_is_refused(data, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    with pytest.raises(ValueError, match="^precision='fp16': expected no, bf16 or"):
+        check_training(TrainConfig(precision="fp16"), data)
