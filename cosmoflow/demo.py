@@ -13,7 +13,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from .core import atomic_path, check_output, seeded, write_json
+from .core import as_path, atomic_path, check_output, seeded, write_json
 from .data import MapData, Normalizer, open_maps
 from .evaluate import Evaluation, evaluate, report
 from .model import CosmoFlow
@@ -104,11 +104,11 @@ def demo(
 ) -> dict:                      # the metrics of both models
     "Trains `mini` briefly, and reconstructs held-out maps with it and with `mini`."
     settings = TRAIN_PRESETS["mini"] | {"epochs": epochs, "ema": 0.99, "seed": seed}
-    config, out = TrainConfig(**settings), Path(out)
+    config, out = TrainConfig(**settings), as_path(out)
     files = [out / name for name in ("demo.png", "metrics.json", "index.html")]
     run = "log.csv", "model.safetensors", "config.json", "checkpoint.safetensors"
     for file in (*files, *(out / "model" / name for name in run)): check_output(file)
-    _check_own(file, config)
+    _check_own(out / "model" / "checkpoint.safetensors", config)
     data = open_maps("PM", "LH", sims=sims)
     held_out = len(data.split()[2])
     print(f"{len(data)} maps of {data.n_sims} N-body simulations, "
