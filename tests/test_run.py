@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, lively
+from conftest import ROOT, randomised
 from filelock import FileLock
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -819,7 +819,7 @@ DEFAULTS = "double precision", "another device"
 @pytest.mark.parametrize("around", DEFAULTS)
 @pytest.mark.parametrize("timetable", TIMETABLES)
 def test_what_the_caller_set_changes_no_map_that_is_drawn(timetable, around):
-    model = lively(timetable=timetable)
+    model = randomised(timetable=timetable)
     field = torch.randn(2, 8, 1, 1, generator=torch.Generator().manual_seed(0))
     expected = model.decode(field, seed=0)
     with AROUND[around](): found = model.decode(field, seed=0)
@@ -828,7 +828,7 @@ def test_what_the_caller_set_changes_no_map_that_is_drawn(timetable, around):
 
 def test_what_the_caller_set_changes_no_export():
     pytest.importorskip("onnxruntime")
-    model = lively()
+    model = randomised()
     expected = graphs(model, (16, 16))
     for around in DEFAULTS:
         with AROUND[around](): found = graphs(model, (16, 16))
