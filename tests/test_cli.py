@@ -561,6 +561,8 @@ EARLY = {  # what needs neither maps nor a model to be refused, and how
     "evaluate --out x --solver dopri5 --steps 3": "steps=3: expected none beside",
     "infer maps.npy --draws 1": "draws=1: expected 7 or more; a 68 % interval leaves",
     "infer maps.npy --draws 6 --out x.csv": "draws=6: expected 7 or more",
+    "infer maps.npy --draws 1000001":
+        "draws=1000001: expected a whole number from 1 to 1000000",
     "infer maps.npy --together 16": "together=16: expected a whole number from 1 to 15",
     "train --out x --preset mini --patience 3":
         "--patience: expected none beside the schedule cosine",

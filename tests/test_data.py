@@ -1094,8 +1094,9 @@ def test_workers_get_the_place_of_maps_and_not_the_maps(tmp_path, dtype):
 
 
 def test_an_address_may_end_in_a_slash(tmp_path, server):
-    download("Astrid", "LH", tmp_path / "CMD", base=f"{address(server)}/", wait=0)
-    assert [path for path, _ in server.asked] == [MAPS, TABLE]
+    server.bodies = {f"/CMD{path}": body for path, body in server.bodies.items()}
+    download("Astrid", "LH", tmp_path / "CMD", base=f"{address(server)}/CMD/", wait=0)
+    assert [path for path, _ in server.asked] == [f"/CMD{MAPS}", f"/CMD{TABLE}"]
 
 
 TABLE_READ = """

@@ -238,7 +238,7 @@ def test_a_server_that_is_not_trusted_is_said_once_and_what_to_do(
     url = "https://cmd.org/x.bin"
     message = f"^{url}: .*local issuer certificate.*export SSL_CERT_FILE="
     with pytest.raises(PermissionError, match=message):
-        fetch_file(url, tmp_path / "x.bin", lambda part: None, tries=4, wait=60)
+        fetch_file(url, tmp_path / "x.bin", lambda part: None, tries=4, wait=0)
     assert asked == ["cmd.org"] and not list(tmp_path.iterdir())
 
 
@@ -259,5 +259,5 @@ def test_attempts_are_counted_since_something_new_has_come(server, tmp_path):
 @pytest.mark.parametrize("url", ("www.cmd.org/x", "file:///etc/hosts", "ftp://cmd.org/x"))
 def test_what_is_no_address_is_refused_at_once(url, tmp_path):
     with pytest.raises(ValueError, match=f"^'{url}': expected an address with https://"):
-        fetch_file(url, tmp_path / "x", print, tries=3, wait=60)
+        fetch_file(url, tmp_path / "x", print, tries=3, wait=0)
     assert not list(tmp_path.iterdir())

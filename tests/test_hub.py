@@ -440,5 +440,6 @@ def test_a_folder_in_a_file_s_place_is_said_before_anything_is_fetched(
 
 
 def test_an_address_may_end_in_a_slash(release):
-    get(release, base=f"{address(release)}/")
-    assert [path for path, _ in release.asked] == [CONFIG, WEIGHTS]
+    release.bodies = {f"/all{path}": body for path, body in release.bodies.items()}
+    get(release, base=f"{address(release)}/all/")
+    assert [path for path, _ in release.asked] == [f"/all{CONFIG}", f"/all{WEIGHTS}"]
