@@ -24,11 +24,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .core import (BOX, MAPS_PER_SIMULATION, Maps, as_stack, bars_move,
-                            check_amounts, check_counts, check_rates, check_seed,
-                            digest, evaluating, in_pieces, maps_at_once, needs_extra,
-                            new_generator, progress, require_same_run, seeded,
-                            standard_error, to_tensor)
+from .core import (BOX, MAPS_PER_SIMULATION, Maps, as_json, as_stack,
+                            bars_move, check_amounts, check_counts, check_rates,
+                            check_seed, digest, evaluating, in_pieces, maps_at_once,
+                            needs_extra, new_generator, progress, require_same_run,
+                            seeded, standard_error, to_tensor)
 from .data import augment
 from .encoder import Encoder, EncoderBlock, summary
 from .layers import PeriodicConv
@@ -53,8 +53,9 @@ def relative_error(
     The maps of one simulation are not independent, so simulations give its error.
     Raises `ValueError` for other shapes, a true value of 0, and a part of a simulation.
     """
-    predicted = to_tensor(predicted, "n, P or n", "predicted").detach()
-    true = to_tensor(true, "n, P or n", "true").detach().to(predicted.device)
+    # on the CPU, since parameters may be double, and some devices have no such numbers
+    predicted = to_tensor(predicted, "n, P or n", "predicted").detach().cpu()
+    true = to_tensor(true, "n, P or n", "true").detach().cpu()
     if true.shape != predicted.shape:
         raise ValueError(f"true: expected shape {tuple(predicted.shape)} as predicted, "
                          f"found {tuple(true.shape)}")
@@ -64,15 +65,20 @@ def relative_error(
         raise ValueError(
             f"true: expected values other than 0, found 0 in {where}; leave out this "
             "parameter, since no error is relative to 0")
-    error = ((predicted - true).abs() / true.abs()).cpu().double().numpy()
+    error = ((predicted - true).abs() / true.abs()).double().numpy()
     return RelativeError(error.mean(0), standard_error(error, each))
 
 # %% ../nbs/course/10_inference.ipynb #90361742
 def parabola(
     z: Tensor,   # some numbers of each map, (n, C)
 ) -> Tensor:     # (n, 1 + C + C (C + 1) / 2)
-    "One, the numbers, and all products of two of them: what a parabola adds up."
+    """One, the numbers, and all products of two of them: what a parabola adds up.
+
+    Raises `ValueError` for other axes.
+    """
     z = to_tensor(z, name="z")
+    if z.ndim != 2:
+        raise ValueError(f"z: expected shape (n, C), found {tuple(z.shape)}")
     i, j = torch.triu_indices(z.shape[1], z.shape[1], device=z.device)
     return torch.cat([z.new_ones(len(z), 1), z, z[:, i] * z[:, j]], 1)
 
@@ -159,10 +165,11 @@ class Regressor(nn.Module):
         if not isinstance(x, MapLoader): x = to_tensor(x, name="x").detach()
         size = maps_at_once(_first(x).shape[1:], batch_size)
         if batch_size is None: size = min(size, 256)
-        known = len(self.x_mean)
-        if known > 1 and _first(x).shape[1:] != (known,):  # 1: maps, of any size
+        known, found = len(self.x_mean), _first(x).shape[1:]
+        maps = len(found) == 3 and known == 1  # of any size
+        if not maps and found != (known,):
             raise ValueError(f"x: expected {known} features, as in training, found "
-                             f"shape {tuple(_first(x).shape[1:])}")
+                             f"shape {tuple(found)}")
         with evaluating(self):
             parts = [self.net(self.x_scaler(_some(x, which).to(self.x_mean)))
                      for which in torch.arange(len(x), device="cpu").split(size)]
@@ -466,6 +473,7 @@ def _study(
     library, url = _optuna()
     storage = url.create("sqlite", database=str(path)).render_as_string()
     study = library.create_study(storage=storage, study_name="mlp", load_if_exists=True)
+    run = as_json(run)  # counts and seeds may be NumPy's
     if study.trials: require_same_run(path, as_known(study.user_attrs, run), run)
     study.set_user_attr("run", run)
     return study

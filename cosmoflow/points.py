@@ -134,11 +134,14 @@ def draw(self: PointData,
     Raises `ValueError` for more particles than are kept, and for other universes.
     """
     check_counts(count=count)
+    which = torch.as_tensor(which, device=self.end.device)
+    whole = not which.is_floating_point() and which.dtype != torch.bool
+    if which.ndim != 1 or not whole: raise ValueError(
+        f"which: expected a list of whole numbers, one or more, found {which.tolist()}")
     size = len(which), self.end.shape[1]
     if count > size[1]:
         raise ValueError(f"count={count}: expected at most {size[1]}, the particles "
                          "that are kept of a universe")
-    which = torch.as_tensor(which, device=self.end.device)
     far = which[(which >= len(self)) | (which < -len(self))]
     if len(far): raise ValueError(
         f"which: expected places from 0 to {len(self) - 1} among the {len(self)} "
@@ -171,6 +174,7 @@ def pair_counts(
     """
     from scipy.spatial import cKDTree
 
+    if isinstance(edges, Tensor): edges = edges.detach().cpu()
     inside, found, radii = _inside(points, box), [], np.asarray(edges, float)
     rises = len(radii) > 1 and (np.diff(radii) > 0).all()
     if not rises or radii[0] <= 0 or radii[-1] > box / 2:
@@ -190,22 +194,28 @@ def _points(
     name: str = "points",  # of the argument
 ) -> Tensor:          # as points
     "Points as a tensor. Raises `ValueError` for what are none, such as those in kpc/h."
+    from cosmoflow.simulate import check_places
+
     found = to_tensor(points, "n, N, 3", name).detach()
     check_finite(name, found)
     low, high = (end.item() for end in found.aminmax())
-    if -box <= low and high < 2 * box: return found
-    raise ValueError(f"{name}: expected places from 0 to {box:g} Mpc/h, or at most one "
-                     f"box outside, found {low:.4g} to {high:.4g}; divide kpc/h, as in "
-                     "snapshots of CAMELS, by 1000, or say how large the box is")
+    check_places(name, low, high, box)
+    return found
+
+# %% ../nbs/course/18_points.ipynb #c18a00f8
+def _wrapped(points: Tensor, box: float) -> Tensor:
+    "Points brought back into the box, from 0 to below `box`."
+    inside = points % box
+    return torch.where(inside == box, 0, inside)  # rounding reached the far face
 
 # %% ../nbs/course/18_points.ipynb #c18a0025
 def _inside(points: Points, box: float) -> np.ndarray:
     "Points in the box, from 0 to below `box`, in double precision."
     check_box(box)
-    found = _points(points, box).cpu().double() % box
+    found = _points(points, box).cpu().double()
     if found.shape[1] < 2:
         raise ValueError("points: expected two of each universe or more, found one")
-    return np.where(found == box, 0, found)  # by rounding
+    return _wrapped(found, box).numpy()
 
 # %% ../nbs/course/18_points.ipynb #c18a0030
 def couple(
@@ -225,7 +235,7 @@ def couple(
     source = noise_source(generator, seed)
     where = start.device if source is None else source.device
     dice = torch.rand(start.shape, generator=source, device=where, dtype=torch.float32)
-    noise = (start + box / particles * (dice.to(start) - 0.5)) % box
+    noise = _wrapped(start + box / particles * (dice.to(start) - 0.5), box)
     return noise, nearest_image(end - noise, box)
 
 # %% ../nbs/course/18_points.ipynb #c18a0035
@@ -461,15 +471,17 @@ class PointFlow(Pretrained):
 # %% ../nbs/course/18_points.ipynb #c18a0062
 @patch
 def encode(self: PointFlow,
-    points: Tensor,  # (B, N, 3), Mpc/h
+    points: Points,  # (B, N, 3), Mpc/h
 ) -> Tensor:         # (B, C)
     """Eight numbers of each universe: what its points think, on average.
 
     Raises `ValueError` for too few points, for what are none, and for some far outside
     the box.
     """
-    _points(points, self.config["box"])
-    numbers, _ = self.encoder(points, points.new_zeros(len(points), 1))
+    found = _points(points, self.config["box"])
+    if isinstance(points, Tensor): found = points  # with its gradient
+    found = found.to(next(self.parameters()))
+    numbers, _ = self.encoder(found, found.new_zeros(len(found), 1))
     return self.head(numbers.mean(1))
 
 # %% ../nbs/course/18_points.ipynb #c18a0063
@@ -565,9 +577,9 @@ def generate(self: PointFlow,
     noise = box * torch.rand(size, generator=source, device=where, dtype=torch.float32)
     parts = zip(*(rows.split(int(batch_size)) for rows in (noise, told)))
     with evaluating(self):
-        made = [_walk_twice(self, some.to(like.device), summary, steps, solver,
-                            trajectory, again).remainder(box).to(there)
-                for some, summary in parts]
+        walked = (_walk_twice(self, some.to(like.device), summary, steps, solver,
+                              trajectory, again) for some, summary in parts)
+        made = [_wrapped(points, box).to(there) for points in walked]
     return torch.cat(made, -3)
 
 # %% ../nbs/course/18_points.ipynb #c18a0070
@@ -761,6 +773,16 @@ def train_points(
                             {"run": run, "history": log})
     return model.eval()
 
+# %% ../nbs/course/18_points.ipynb #c18a00f9
+def _require_keep(out: Path, keep: int) -> None:
+    "Raises `ValueError` if a folder has universes of another number of particles."
+    paths = sorted(out.glob("Points_PM_LH*.safetensors"))
+    for path, part in zip(paths, _read_parts(paths)):
+        there = part["end"].shape[1]
+        if there != keep: raise ValueError(
+            f"keep={keep}: expected {there}, the particles of each universe in {path}; "
+            "go on with that number, or choose another folder")
+
 # %% ../nbs/course/18_points.ipynb #c18a0092
 def simulate_points(
     out: str | Path,            # folder that receives a file for each simulation
@@ -770,20 +792,17 @@ def simulate_points(
     """Simulates universes of the set LH and keeps some of their particles.
 
     A stopped run goes on. Raises `ImportError` without the extra `sim`, `ValueError`
-    for more particles than there are, or for no simulation.
+    for more particles than there are, for no simulation, or for a folder with another
+    number of particles.
     """
-    from cosmoflow.simulate import particle_mesh, simulation_table
+    from cosmoflow.simulate import particle_mesh, select_simulations
 
     check_counts(keep=keep)
     if keep > PARTICLES**3:
         raise ValueError(f"keep={keep}: expected at most {PARTICLES**3}, all of them")
+    (table, wanted), out = select_simulations("LH", sims), Path(out)
     check_folder(out)
-    out, table = Path(out), simulation_table("LH")
-    if not isinstance(sims, slice): raise ValueError(
-        f"sims={sims!r}: expected a slice, such as slice(0, 4) for the first four")
-    wanted = range(len(table))[sims]
-    if not wanted: raise ValueError(
-        f"sims={sims} selects none of the {len(table)} simulations of LH")
+    _require_keep(out, keep)
     places = particle_mesh(PARTICLES).places
     out.mkdir(parents=True, exist_ok=True)
     for i in progress(wanted, desc="simulating points"):

@@ -24,12 +24,12 @@ from matplotlib.figure import Figure
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from .anomaly import Expectation
+from .anomaly import Expectation, InDouble
 from .core import (BOX, MAPS_PER_SIMULATION, Maps, as_stack, atomic_path,
-                            check_counts, check_fetched, check_finite, check_kind,
-                            check_rates, check_seed, needs_extra, new_generator,
-                            read_json, seeded, to_tensor, weights_digest,
-                            write_json)
+                            check_amounts, check_counts, check_fetched, check_finite,
+                            check_kind, check_rates, check_seed, needs_extra,
+                            new_generator, read_json, seeded, to_tensor,
+                            weights_digest, write_json)
 from .inference import Scaler, keep_best, spectrum_features
 from .model import CosmoFlow, find_model, read_weights
 from .plot import OKABE_ITO, styled
@@ -225,11 +225,10 @@ class Posterior(nn.Module):
                   "width": torch.ones(MAPS_PER_SIMULATION),
                   "freedom": torch.full((MAPS_PER_SIMULATION,), BELL)}
         for name, start in starts.items(): self.register_buffer(name, start)
-        self.float()  # whatever the caller's default is
-        self.check.double()
+        self.float()  # whatever the caller's default is; the check stays in double
 
 # %% ../nbs/course/16_posterior.ipynb #5b15001e
-class MapCheck(nn.Module):
+class MapCheck(InDouble):
     "Whether maps are like the training maps, from their summaries and their spectra."
     if TYPE_CHECKING:  # methods come below, by @patch
         def __getattr__(self, name: str) -> Any: ...
@@ -265,8 +264,9 @@ def learn(self: MapCheck,
     """Learns what training maps look like, and how far held-out ones are from that.
 
     Maps of one simulation follow each other. Raises `ValueError` for a part of one,
-    and for fewer training maps than twice its terms and bins.
+    for fewer training maps than twice its terms and bins, and for what is no rate.
     """
+    check_amounts(1, rate=rate)
     each, there = self.expected.each, self.limits.device
     terms, bins = self.expected.weights.shape
     if len(x) < 2 * (terms + bins): raise ValueError(
@@ -392,16 +392,17 @@ def draw_bell(
 # %% ../nbs/course/16_posterior.ipynb #5b150066
 def fit_bell(
     z: Tensor,  # noise of true parameters, (n, 2)
-) -> tuple[Tensor, Tensor]:  # width and freedom, scalars
+) -> tuple[Tensor, Tensor]:  # width and freedom, scalars on the CPU
     "Width and freedom under which this noise is likeliest."
-    square = z.double().square().sum(1)
-    freedom = torch.logspace(0.3, 3, 60, dtype=torch.float64)  # 2 to 1000
-    freedom = freedom[:, None].to(z.device)
+    z = z.detach().cpu().double()  # some devices have no double precision
+    square = z.square().sum(1)
+    freedom = torch.logspace(0.3, 3, 60, dtype=z.dtype, device="cpu")  # 2 to 1000
+    freedom = freedom[:, None]
     width = torch.ones_like(freedom)
     for _ in range(60):
         weight = (freedom + 2) / (freedom + square / width**2)
         width = ((weight * square).mean(1, keepdim=True) / 2).sqrt()
-    best = log_bell(z.double(), width, freedom).mean(1).argmax()
+    best = log_bell(z, width, freedom).mean(1).argmax()
     return width[best, 0], freedom[best, 0]
 
 # %% ../nbs/course/16_posterior.ipynb #5b15002c
@@ -422,11 +423,15 @@ def widen(self: Posterior,
 ) -> Posterior:     # itself
     """Makes the posterior as wide, and its tails as heavy, as held-out ones ask for.
 
-    Raises `ValueError` for more maps than fifteen, and for other parameters.
+    Raises `ValueError` for more maps than fifteen, for other parameters, and for fewer
+    than ten simulations: the scatter of ten is known to a sixth at best.
     """
     generator = new_generator(seed)
     x = _summaries(x, self.settings["features"], self.mean)
     theta = _truths(theta, x)
+    stretch(theta)  # refuses what the prior excludes
+    if len(x) < 10: raise ValueError(
+        f"x: expected ten held-out simulations or more, found {len(x)}")
     m, x = x.shape[1], self.scaled(x)
     for n in range(1, m + 1):
         count = torch.full((len(x),), n)
@@ -566,7 +571,7 @@ class Inferred:
 
         Raises `ValueError` for what is no share.
         """
-        if not 0 <= mass <= 1: raise ValueError(f"mass={mass}: expected 0 to 1")
+        check_amounts(1, mass=mass)
         ends = self.samples.new_tensor([(1 - mass) / 2, (1 + mass) / 2])
         size = max(1, 2**22 // len(self.samples))  # torch sorts no more at a time
         parts = [part.quantile(ends, dim=0) for part in self.samples.split(size, 1)]
@@ -654,9 +659,10 @@ def corner(
 ) -> Figure:
     """Draws from posteriors: each parameter alone, and both in their plane.
 
-    Raises `ValueError` for other shapes.
+    Raises `ValueError` for other shapes, NaN and infinity.
     """
     samples = to_tensor(samples, "draws, B, 2", "samples").cpu()
+    check_finite("samples", samples)
     if truth is not None: truth = _truths(truth, samples[0, :, None], "truth")
     names = r"$\Omega_m$", r"$\sigma_8$"
     with styled():
@@ -682,11 +688,13 @@ def ranks(
 ) -> Tensor:          # uniform from 0 to 1 if the posteriors are right, (B, P)
     """Which share of the draws lies below the truth. Source: Talts et al. 2018.
 
-    Raises `ValueError` for other shapes.
+    Raises `ValueError` for other shapes, NaN and infinity.
     """
     samples = to_tensor(samples, "draws, B, P", "samples")
     theta = to_tensor(theta, ", ".join(map(str, samples.shape[1:])), "theta")
     theta = theta.to(samples.device)
+    for name, value in (("samples", samples), ("theta", theta)):
+        check_finite(name, value)  # NaN is not below: it would be a rank of 0
     return (samples < theta).float().mean(0)
 
 # %% ../nbs/course/16_posterior.ipynb #5b150044
@@ -694,7 +702,13 @@ def covered(
     rank: Tensor,  # as `ranks` gives it
     mass: float,   # of the central interval, for example 0.68
 ) -> Tensor:       # 1 where this interval holds the truth, else 0; as rank
-    "Whether central intervals hold the truth."
+    """Whether central intervals hold the truth.
+
+    Raises `ValueError` for what is no share, and for ranks that are NaN.
+    """
+    check_amounts(1, mass=mass)
+    rank = to_tensor(rank, name="rank")
+    check_finite("rank", rank)
     return ((rank - 0.5).abs() <= mass / 2).float()
 
 # %% ../nbs/course/16_posterior.ipynb #5b150046
@@ -705,10 +719,13 @@ def tarp(
 ) -> Tensor:          # uniform from 0 to 1 if the posteriors are right, (B,)
     """Which share of the draws is nearer to a random point than the truth is.
 
-    Raises `ValueError` for other shapes. Source: Lemos et al. 2023, algorithm 2.
+    Raises `ValueError` for other shapes, NaN and infinity. Source: Lemos et al. 2023,
+    algorithm 2.
     """
     samples = to_tensor(samples, "draws, B, 2", "samples")
     theta = to_tensor(theta, f"{samples.shape[1]}, 2", "theta").to(samples.device)
+    for name, value in (("samples", samples), ("theta", theta)):
+        check_finite(name, value)
     low, high = _prior(theta)
     point = _dice(theta.shape, new_generator(seed), theta)
     place = lambda value: (value - low) / (high - low)

@@ -17,8 +17,9 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from .core import (BOX, Fields, Maps, as_stack, check_box, check_finite,
-                            check_kind, check_seed, in_pieces, new_generator, to_tensor)
+from .core import (BOX, Fields, Maps, as_stack, check_box, check_counts,
+                            check_finite, check_kind, check_seed, in_pieces,
+                            new_generator, to_tensor)
 from .model import CosmoFlow, draw_fields
 from .spectra import cross_correlation, wavenumbers
 
@@ -105,7 +106,7 @@ def swap_changes(
     check_seed(seed)
     channels = range(model.config["channels"])
     chosen = [[c] for c in channels] if groups is None else list(groups)
-    for group in chosen:
+    for group in chosen or [[]]:
         some = set(group) if hasattr(group, "__iter__") else set()
         if some and some <= set(channels): continue
         raise ValueError(f"groups: {group}; expected lists of channels from 0 to "
@@ -132,6 +133,7 @@ class ChannelScales:
     "Where in wavenumber each channel acts."
     centre: Tensor  # wavenumber around which a channel acts, h/Mpc, (C,)
     width: Tensor   # standard deviation around it, in ln k, (C,)
+    # both are NaN for a channel that changes nothing
 
     @classmethod
     def measure(cls,
@@ -151,12 +153,18 @@ def spearman(
 ) -> float | None:  # 1: both rise together, -1: one falls as the other rises
     """Rank correlation. Equal values share the mean of their ranks.
 
-    None where all values of one are equal. Raises `ValueError` for fewer than two.
+    None where all values of one are equal. Raises `ValueError` for fewer than two
+    values, for more in one than in the other, and for NaN.
     """
     from scipy.stats import rankdata
 
+    a = as_stack(a, "n", "a")
+    b = as_stack(b, str(len(a)), "b")
     if len(a) < 2: raise ValueError(f"a: expected two values or more, found {len(a)}")
-    x, y = (rankdata(v.cpu().numpy()) - (len(v) + 1) / 2 for v in (a, b))  # halves
+    both = [torch.as_tensor(v).detach().cpu().double().numpy() for v in (a, b)]
+    for name, v in zip("ab", both):
+        if (v != v).any(): raise ValueError(f"{name}: expected numbers, found NaN")
+    x, y = (rankdata(v) - (len(v) + 1) / 2 for v in both)  # halves
     scatter = (x @ x * (y @ y)) ** 0.5
     return float(1 - (scatter - x @ y) / scatter) if scatter > 0 else None
 
@@ -184,7 +192,11 @@ class ChannelOrder:
         k: Tensor,        # (K,) h/Mpc, of rings of equal width
         changes: Tensor,  # by each channel alone, (C, K), 0 or more
     ) -> Self:
-        "Place, rank and selectivity of channels, from what a change of each changes."
+        """Place, rank and selectivity of channels, from what a change of each changes.
+
+        Raises `ValueError` for changes that are not finite.
+        """
+        check_finite("changes", changes)
         relative = changes / changes.mean(0).clamp_min(1e-30) / k
         scales = ChannelScales.measure(k, relative)
         busy = changes.mean(1) > 0.1 * changes.mean()
@@ -215,7 +227,12 @@ def sorting_score(
 def halvings(
     channels: int,  # how many, an even number
 ) -> list[tuple[int, ...]]:  # the channels of the fine half; the first half comes first
-    "All ways to call half of the channels fine. Raises `ValueError` if C is odd."
+    """All ways to call half of the channels fine.
+
+    Raises `ValueError` for an odd number, and for more than 20: of 20 there are 184,756
+    ways, of 64 more than any memory holds.
+    """
+    check_counts(20, channels=channels)
     if channels % 2: raise ValueError(f"channels={channels}: expected an even number")
     return list(combinations(range(channels), channels // 2))
 
@@ -224,8 +241,12 @@ def exact_p(
     scores: Tensor,  # of all groupings, as `halvings` orders them, (n,)
     which: int = 0,  # the grouping in question
 ) -> float:          # 2 / n at least, since each grouping has its reverse
-    "Share of all groupings that score at least as far from one half as this one."
-    far = (scores - 0.5).abs()
+    """Share of all groupings that score at least as far from one half as this one.
+
+    Raises `ValueError` for scores that are not finite.
+    """
+    check_finite("scores", scores)
+    far = (scores - 0.5).abs().cpu()  # some devices have no double precision
     return (far >= far[which] - 1e-6).double().mean().item()
 
 # %% ../nbs/course/14_scales.ipynb #f5a20002
@@ -238,6 +259,7 @@ def draw_rest(
 
     Raises `ValueError` for fields of another size and for more channels than it has.
     """
+    prior = to_tensor(prior, "h, w, 1 + C, C, 2", "prior")
     h, w, _, channels, _ = prior.shape
     kept = to_tensor(kept, f"n, m, {h}, {w}", "kept").float().to(prior.device)
     check_finite("kept", kept)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import chi2, ncx2
+from test_door import Single
 
 from cosmoflow.anomaly import (HEIGHTS, Detector, Expectation, chi_square, count_peaks,
                                fingerprint, held_out_surprise, parabola)
@@ -257,3 +258,67 @@ def test_maps_are_judged_by_as_many_as_their_expectation_was_fitted_to():
     for each in (0, 1.5):
         with pytest.raises(ValueError, match=f"^each={each}: expected a whole number"):
             Expectation(3, 6, each)
+
+
+FEW = {  # simulations, maps of each, and how many maps would do
+    "as many maps as terms": (10, 1, 16),
+    "one less than terms and numbers": (15, 1, 16),
+    "one simulation": (1, 40, 80),
+}
+
+
+@pytest.mark.parametrize("kind", FEW)
+def test_too_few_maps_to_learn_from_are_refused(kind):
+    "Ten maps met a parabola of ten terms exactly, and each new one was a stranger."
+    sims, each, least = FEW[kind]
+    summary, prints, _ = draw(sims, 4, each)
+    message = f"^fingerprint: expected {least} maps or more .*, found {sims * each}$"
+    with pytest.raises(ValueError, match=message):
+        Expectation.fit(summary, prints, each)
+    summary, prints, _ = draw(least // each, 4, each)
+    still = torch.full((len(prints), 3), 1.7)  # needs no map: it has no residual
+    for seen in (prints, torch.cat([prints, still], 1)):
+        known = Expectation.fit(summary, seen, each)
+        for together in {1, each}:
+            assert known.surprise(summary, seen, together).max() < len(prints)
+
+
+@pytest.mark.parametrize("sims, folds", [(16, None), (31, 2), (23, 3)])
+def test_what_is_left_beside_a_fold_must_be_enough(sims, folds):
+    message = "^fingerprint: expected 16 maps or more to learn from, .* found 15$"
+    with pytest.raises(ValueError, match=message):
+        held_out_surprise(*draw(sims, 4, 1)[:2], 1, folds)
+    for scores in held_out_surprise(*draw(sims + 1, 4, 1)[:2], 1, folds):
+        assert scores.isfinite().all()
+
+
+def without_double(t):
+    "Moves a tensor as to an Apple GPU."
+    if t.dtype == torch.float64: raise TypeError("the MPS framework has no float64")
+    return t.clone()
+
+
+def test_what_needs_double_precision_stays_where_there_is_some():
+    summary, prints, _ = draw(20, 4, each=5)
+    known = Expectation.fit(summary, prints, 5)
+    expected = known.surprise(summary, prints, 5)
+    for moved in (known._apply(without_double), known.float(), known.half()):
+        assert {part.dtype for part in moved.state_dict().values()} == {torch.float64}
+        assert torch.equal(moved.surprise(summary, prints, 5), expected)
+    assert known.to("meta").scatter.is_meta  # elsewhere it follows
+
+
+def test_maps_may_have_been_measured_where_there_is_no_double_precision():
+    summary, prints = (part.float() for part in draw(20, 4, each=5)[:2])
+    there = [part.as_subclass(Single) for part in (summary, prints)]
+    known, found = (Expectation.fit(*given, 5) for given in ((summary, prints), there))
+    for one, other in zip(known.state_dict().values(), found.state_dict().values()):
+        torch.testing.assert_close(one, other)
+    torch.testing.assert_close(known.surprise(*there, 5),
+                               known.surprise(summary, prints, 5))
+    for one, other in zip(held_out_surprise(*there, 5),
+                          held_out_surprise(summary, prints, 5)):
+        torch.testing.assert_close(one, other)
+    one, other = (Expectation.fit(nothing, prints, 5).scatter
+                  for nothing in (summary[:, :0], summary.numpy()[:, :0]))
+    torch.testing.assert_close(one, other)

@@ -9,6 +9,7 @@ import optuna
 import pytest
 import torch
 from conftest import randomised
+from test_door import Single
 
 from cosmoflow import inference
 from cosmoflow.data import Normalizer, open_maps
@@ -418,3 +419,33 @@ def test_a_set_of_one_cosmology_is_judged_by_its_maps():
     with pytest.raises(ValueError, match="check=False"): evaluate(model, dim, steps=1)
     assert evaluate(model, dim, steps=1, check=False).metrics["reconstruction"]
     assert all("relative error" not in row.quantity for row in headlines(metrics, "it"))
+
+
+def test_errors_of_a_device_without_double_precision():
+    "Parameters of a table are double, and what a network says there is not."
+    predicted, true = Y + 3, (Y + 4).double()
+    found = relative_error(predicted.as_subclass(Single), true.numpy())
+    np.testing.assert_array_equal(found.mean, relative_error(predicted, true).mean)
+
+
+def test_a_search_takes_numbers_of_numpy_and_goes_on_with_python_s(tmp_path):
+    given = X[:60], Y[:60], X[60:], Y[60:], tmp_path / "search.db"
+    found = [search_mlp(*given, kind(1), kind(2), kind(3)) for kind in (np.int64, int)]
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("wrong", (X[:, 0], X[:, :2], X[:, None, :1]))
+def test_a_regressor_of_one_number_takes_one_number(wrong):
+    "Its scaler looks like that of maps, which may have any size."
+    fit = FITS["fit_mlp"][0](X[:, :1], Y, X_VAL[:, :1], Y_VAL)
+    assert fit.predict(X[:, :1]).shape == Y.shape
+    with pytest.raises(ValueError, match="^x: expected 1 features, .* found shape"):
+        fit.predict(wrong)
+    maps = FITS["fit_cnn"][0](MAPS, Y, MAPS[:60], Y[:60])
+    assert maps.predict(MAPS[:2].repeat(1, 1, 2, 2)).shape == (2, 2)  # another size
+
+
+@pytest.mark.parametrize("wrong", (X[:, 0], X[None]))
+def test_a_parabola_takes_rows_of_numbers(wrong):
+    with pytest.raises(ValueError, match=r"^z: expected shape \(n, C\), found"):
+        parabola(wrong)

@@ -9,7 +9,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from far import FAR, far_device
 from safetensors.numpy import load_file, save_file
+from scipy.spatial import cKDTree
 from scipy.stats import kstest
 from test_door import doors
 from torch import Tensor
@@ -88,7 +90,8 @@ def test_any_array_is_the_plain_array(kind, model):
     edges = torch.tensor([0.5, 2, 5])
     given = kind(POINTS.clone())
     torch.testing.assert_close(pair_counts(given, edges), pair_counts(POINTS, edges))
-    torch.testing.assert_close(model.summarise(given), model.summarise(POINTS))
+    for ask in (model.summarise, model.encode):
+        torch.testing.assert_close(ask(given), ask(POINTS))
     assert torch.equal(neighbours(given), neighbours(POINTS))
 
 
@@ -105,7 +108,8 @@ SPOILT = {
 
 def test_points_come_in_here():
     assert [path for _, path, _ in DOORS] == [
-        "pair_counts", "neighbours", "PointFlow.generate", "PointFlow.summarise"]
+        "pair_counts", "neighbours", "PointFlow.encode", "PointFlow.generate",
+        "PointFlow.summarise"]
 
 
 @pytest.mark.parametrize("kind", SPOILT)
@@ -823,3 +827,63 @@ def test_weights_that_no_training_left_are_not_replaced(data, tmp_path):
     with pytest.raises(FileExistsError, match="model.safetensors is there already"):
         train_points(data, tmp_path, steps=1, count=64)
     assert weights.read_bytes() == b"mine"
+
+
+def test_generated_points_lie_below_the_far_face(model, monkeypatch):
+    "The remainder of -1e-9 and 25 is 25 in single precision: scipy's tree refused it."
+    def walk_on(self, points, since, summary, steps, solver, trajectory):
+        end = torch.full_like(points, -1e-9)
+        return torch.stack([points, end]) if trajectory else end
+    monkeypatch.setattr(PointFlow, "walk_on", walk_on)
+    for made in (model.generate(torch.zeros(1, 4), 60, 1, seed=0),
+                 model.generate(torch.zeros(1, 4), 60, 1, seed=0, trajectory=True)[-1]):
+        assert (made == 0).all()
+        cKDTree(made[0].numpy(), boxsize=BOX)
+    start, dice = torch.zeros(1, 60, 3), torch.full((1, 60, 3), 0.5 - 2e-8)
+    monkeypatch.setattr(torch, "rand", lambda *size, **_: dice)
+    noise, way = couple(start, start, seed=0)
+    assert noise.max() < BOX and way.abs().max() < 1e-6
+
+
+def test_edges_of_bins_may_lie_elsewhere():
+    edges = torch.tensor([0.5, 1, 2])
+    expected = pair_counts(POINTS, edges)
+    with far_device():
+        found = pair_counts(POINTS.to(FAR), edges.to(FAR))
+        assert torch.equal(found, expected)
+
+
+def test_a_folder_of_points_goes_on_with_as_many_particles(tmp_path, monkeypatch):
+    "Else hours of simulation ended in a folder that `open_points` refuses."
+    kept, end = np.array([5, 70_000]), np.zeros((PARTICLES**3, 3), np.float32)
+    path = tmp_path / "Points_PM_LH_0003.safetensors"
+    save_file(module._part(3, kept, end, np.ones((1, 2))), path)
+    asked = []
+    mesh = SimpleNamespace(places=lambda *universe: asked.append(universe) or end)
+    monkeypatch.setattr("cosmoflow.simulate.particle_mesh", lambda particles: mesh)
+    for sims in (slice(0, 1), slice(3, 4)):
+        with pytest.raises(ValueError, match=f"^keep=3: expected 2, .*{path}"):
+            simulate_points(tmp_path, sims, keep=3)
+    assert not asked
+    simulate_points(tmp_path, slice(3, 5), keep=2)
+    assert len(asked) == 1 and open_points(tmp_path).sims.tolist() == [3, 4]
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(ValueError, match=f"^{path}: expected what simulate_points"):
+        simulate_points(tmp_path, slice(0, 1), keep=2)
+    assert len(asked) == 1 and len(list(tmp_path.iterdir())) == 2
+
+
+def test_points_that_are_encoded_keep_their_gradient(model):
+    points = POINTS.double().requires_grad_()
+    model.encode(points).sum().backward()
+    assert points.grad.abs().amax((1, 2)).min() > 0
+
+
+@pytest.mark.parametrize("which", (
+    3, [], [0.0], [[0, 1]], torch.tensor([True, False]), torch.tensor(3)), ids=str)
+def test_universes_are_chosen_by_whole_numbers(data, which):
+    with pytest.raises(ValueError, match="^which: expected a list of whole numbers"):
+        data.draw(which, 10)
+    for some in ([0, 1], range(2), np.arange(2), torch.arange(2, dtype=torch.int32)):
+        assert torch.equal(data.draw(some, 10, seed=0)[1],
+                           data.draw(torch.tensor([0, 1]), 10, seed=0)[1])

@@ -8,6 +8,7 @@ import sys
 from copy import deepcopy
 from dataclasses import replace
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
@@ -15,6 +16,7 @@ from far import FAR, far_device
 from safetensors.torch import load_file, save_file
 from scipy.stats import f as f_law
 from scipy.stats import kstest, multivariate_t
+from test_door import Single
 
 from cosmoflow import CosmoFlow, cli
 from cosmoflow.data import open_maps
@@ -669,3 +671,71 @@ def test_numbers_in_another_precision_are_read(shipped):
     assert torch.equal(found, shipped.log_prob(theta, x))
     drawn = shipped.sample(x.double(), np.int64(5), np.int64(1))
     assert torch.equal(drawn, shipped.sample(x, 5, 1))
+
+
+def without_double(t):
+    "Moves a tensor as to an Apple GPU."
+    if t.dtype == torch.float64: raise TypeError("the MPS framework has no float64")
+    return t.clone()
+
+
+def test_a_posterior_goes_where_there_is_no_double_precision(base, shipped):
+    expected = infer(base, shipped, CV.maps[:15], 15, draws=10)
+    moved = deepcopy(shipped)._apply(without_double)
+    assert {part.dtype for part in moved.check.state_dict().values()} == {torch.float64}
+    found = infer(base, moved, CV.maps[:15], 15, draws=10)
+    torch.testing.assert_close(found.samples, expected.samples)
+    assert torch.equal(found.unlike, expected.unlike)
+    flat, power = torch.randn(2, 60, 1, generator=torch.Generator().manual_seed(0))
+    learned = [MapCheck(1, 1, each=5).learn(*kind, *kind).state_dict() for kind in (
+        (flat, power), (flat.as_subclass(Single), power.as_subclass(Single)))]
+    for one, other in zip(*(state.values() for state in learned)):
+        torch.testing.assert_close(one, other)
+
+
+def test_a_curve_is_fitted_to_noise_from_any_device():
+    z = torch.randn(500, 2, generator=torch.Generator().manual_seed(0))
+    for one, other in zip(fit_bell(z), fit_bell(z.as_subclass(Single))):
+        torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("bad", (math.nan, math.inf))
+def test_what_is_no_number_gets_no_verdict(bad):
+    "NaN is below nothing, so it had a rank of 0, and its interval missed the truth."
+    figures, samples = plt.get_fignums(), 0.3 + 0.1 * torch.rand(50, 4, 2)
+    theta = samples[0].clone()
+    spoilt = samples.clone()
+    spoilt[7, 1, 0] = bad
+    for ask in (ranks, tarp, corner):
+        with pytest.raises(ValueError, match="^samples: expected finite numbers"):
+            ask(spoilt, theta)
+    for ask in (ranks, tarp):
+        with pytest.raises(ValueError, match="^theta: expected finite numbers"):
+            ask(samples, spoilt[7])
+    with pytest.raises(ValueError, match="^rank: expected finite numbers"):
+        covered(torch.tensor([0.5, bad]), 0.68)
+    assert plt.get_fignums() == figures
+
+
+@pytest.mark.parametrize("mass", (68, -0.1, math.nan, "0.68"))
+def test_the_share_of_an_interval_is_no_percentage(mass):
+    "Within 68 all ranks lie, so intervals seemed to hold every truth."
+    found = Inferred(torch.rand(5, 1, 2), torch.zeros(1, 1))
+    words = f"={mass!r}: expected a share from 0 to 1"
+    for ask in (lambda: covered(torch.rand(9), mass), lambda: found.interval(mass)):
+        with pytest.raises(ValueError, match=f"^mass{words}"): ask()
+    with pytest.raises(ValueError, match=f"^rate{words}"):
+        MapCheck(1, 1).learn(*torch.rand(4, 60, 1), rate=mass)
+
+
+@pytest.mark.parametrize("n, refused", [(1, True), (9, True), (10, False)])
+def test_no_width_is_learned_from_a_handful_of_simulations(n, refused):
+    "One simulation made its posterior less than half as wide, and all others wrong."
+    found, (theta, x) = Posterior(**SMALL), known(10, 3, 0)
+    before = {name: part.clone() for name, part in found.state_dict().items()}
+    if not refused:
+        assert (found.widen(x, theta).width != 1).all()
+        return
+    with pytest.raises(ValueError, match=f"^x: expected ten held-out .*, found {n}$"):
+        found.widen(x[:n], theta[:n])
+    for name, part in found.state_dict().items(): assert torch.equal(part, before[name])

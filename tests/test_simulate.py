@@ -10,6 +10,8 @@ import shutil
 import subprocess
 import sys
 import threading
+from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,8 +20,10 @@ from conftest import COSMOFLOW, NOTEBOOKS, cell_sources, command, kill_when
 import cosmoflow.simulate
 from cosmoflow.core import alone
 from cosmoflow.data import open_maps
-from cosmoflow.simulate import (OMEGA_B, RHO_CRIT, particle_mesh, round_mantissa,
-                                simulate, simulation_table)
+from cosmoflow.points import simulate_points
+from cosmoflow.simulate import (OMEGA_B, RHO_CRIT, paint_slabs, particle_mesh,
+                                round_mantissa, select_simulations, simulate,
+                                simulation_table)
 
 SMALL = dict(particles=16, pixels=16, steps=4)
 
@@ -345,3 +349,70 @@ def test_shipped_suite(set, n):
     data = open_maps("PM", set)
     assert data.n_sims == n and data.maps.shape[1:] == (64, 64)
     check_mean_density(data, n, rtol=2e-3)  # six mantissa bits
+
+
+@pytest.mark.parametrize("wrong", ([0], 3, None, slice(2000, 3000), slice(0)), ids=str)
+@pytest.mark.parametrize("make", (simulate_points, partial(simulate, "LH")))
+def test_all_that_simulate_choose_simulations_alike(make, wrong, tmp_path):
+    with pytest.raises(ValueError) as expected: select_simulations("LH", wrong)
+    with pytest.raises(ValueError, match=f"^{re.escape(str(expected.value))}$"):
+        make(tmp_path / "out", sims=wrong)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("devices", (0, 1.5, "2"))
+def test_devices_are_one_or_more(devices):
+    with pytest.raises(ValueError, match=f"^devices={devices!r}: expected a whole"):
+        particle_mesh(16, 16, 2, devices)
+
+
+def test_particles_of_your_own_are_painted_once_and_inside():
+    pytest.importorskip("pmpp")
+    rng = np.random.default_rng(0)
+    whole, pos = rng.integers(0, 25, (500, 3)), rng.uniform(0, 25, (500, 3))
+    maps = np.asarray(paint_slabs(whole, 16))
+    np.testing.assert_allclose(maps, paint_slabs(whole.astype(float), 16), atol=1e-4)
+    np.testing.assert_allclose(maps.reshape(3, -1).sum(1), 500, rtol=1e-5)
+    for moved in (pos - 25, pos + 25):
+        np.testing.assert_allclose(
+            paint_slabs(moved, 16), paint_slabs(pos, 16), atol=1e-3)
+    assert not np.asarray(paint_slabs(np.zeros((0, 3)), 16)).any()
+
+
+@pytest.mark.parametrize("places", (
+    lambda p: 1000 * p, lambda p: -1000 * p, lambda p: p * np.nan, lambda p: p + 40))
+def test_a_snapshot_in_other_units_is_not_painted(places):
+    "Wrapped into the box, places in kpc/h made maps of white noise without a word."
+    pytest.importorskip("pmpp")
+    pos = np.random.default_rng(0).uniform(0, 25, (500, 3))
+    with pytest.raises(ValueError, match="^pos: expected places from 0 to 25 Mpc/h"):
+        paint_slabs(places(pos), 16)
+    assert np.asarray(paint_slabs(1000 * pos, 16, 25_000.0)).any()  # a box in kpc/h
+
+
+@pytest.mark.parametrize("bits", (1, 6, 22, 23))
+def test_no_rounding_makes_a_number_of_what_is_none(bits):
+    "The NaN of a GPU has all its bits set: one more, and it was zero."
+    nan = np.array([0x7FFFFFFF, 0xFFFFFFFF, 0x7FC00000, 0x7F800001], np.uint32)
+    x = np.concatenate([nan.view(np.float32), np.float32([np.inf, -np.inf, 1, -2])])
+    y = round_mantissa(x, bits)
+    assert np.isnan(y[:4]).all()
+    np.testing.assert_array_equal(y[4:], x[4:])
+    assert round_mantissa(np.linspace(0, 1, 9), bits).dtype == np.float32
+
+
+@pytest.mark.parametrize("bits", (0, 24, -1, 2.5))
+def test_bits_that_no_float_has_are_refused(bits):
+    with pytest.raises(ValueError, match=f"^bits={bits}: expected a whole number"):
+        round_mantissa(np.ones(3, np.float32), bits)
+
+
+def test_settings_of_numpy_are_settings(tmp_path, monkeypatch):
+    "A loop over an array of sizes lost its first simulation when it was to be kept."
+    pytest.importorskip("pmpp")
+    mesh = SimpleNamespace(maps=lambda *universe: np.ones((15, 16, 16)))
+    monkeypatch.setattr(cosmoflow.simulate, "particle_mesh", lambda *sizes: mesh)
+    for i, kind in enumerate((int, np.int64, np.int32)):
+        given = {name: kind(n) for name, n in (SMALL | {"keep_bits": 6}).items()}
+        simulate("CV", tmp_path, slice(i, i + 1), **given)
+    assert open_maps("PM", "CV", tmp_path).n_sims == 3
