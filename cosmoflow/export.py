@@ -497,7 +497,7 @@ def _write_all(
     about: dict,   # what model.json is to hold
     binary: bytes,  # maps.bin; without one: empty
 ) -> dict:         # that, and the files
-    "Writes graphs and maps, and model.json when they are there."
+    "Writes graphs and maps, then model.json; removes what only an older export had."
     files: dict[str, dict] = {}
     for kind, graph in half.items():
         content = graph.SerializeToString()
@@ -506,6 +506,9 @@ def _write_all(
         "dtype": "uint8", "shape": [len(about["maps"]), about["H"], about["W"]],
         "formula": "log10(map) = offset + scale * value"}
     write_json(folder / "model.json", about | {"files": files})
+    names = {said["file"] for said in files.values()}
+    for name in {"decoder.onnx", "maps.bin"} - names:  # not every export has them
+        (folder / name).unlink(missing_ok=True)
     return about | {"files": files}
 
 # %% ../nbs/tools/export.ipynb #96b66244

@@ -546,6 +546,8 @@ def find_model(
     if name in released(): return find_released(str(name), hub.get("cache_dir"))
     folder = as_path(name)
     if folder.is_dir(): return folder
+    if folder.is_file(): raise FileNotFoundError(
+        f"{folder}: expected a folder, found a file; give the folder, {folder.parent}")
     on_hub = str(name).startswith("hub:")
     may_be = isinstance(name, str) and _HUB_NAME.fullmatch(name)
     if not on_hub and (not may_be or Path(name).parent.is_dir()):

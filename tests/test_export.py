@@ -15,6 +15,7 @@ from conftest import REPOSITORY, ROOT, sources
 
 import cosmoflow
 from cosmoflow import data, model
+from cosmoflow.export import _write_all
 
 ORDER = (
     "core", "fetch", "data", "releases", "layers", "spectra", "plot", "simulate",
@@ -118,3 +119,16 @@ def test_results_that_hold_arrays_are_compared_by_what_they_are():
             found += 1
             assert kind.__eq__ is object.__eq__, kind
     assert found > 8
+
+
+def test_an_export_leaves_nothing_of_an_earlier_model(tmp_path):
+    "A program that asks for `decoder.onnx` by its name would draw the other's maps."
+    onnx = pytest.importorskip("onnx")
+    write = lambda graphs, maps: _write_all(
+        tmp_path, dict.fromkeys(graphs, onnx.ModelProto()), about, maps)
+    about = {"maps": [{}], "H": 16, "W": 16}
+    write(("encoder", "decoder", "velocity"), b"maps")
+    (tmp_path / "notes.txt").touch()
+    write(("encoder", "velocity"), b"")
+    found = sorted(path.name for path in tmp_path.iterdir())
+    assert found == ["encoder.onnx", "model.json", "notes.txt", "velocity.onnx"]

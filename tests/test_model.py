@@ -808,3 +808,12 @@ def test_a_folder_that_cannot_be_is_named_as_elsewhere(tmp_path):
     (tmp_path / "model").touch()
     with pytest.raises(NotADirectoryError, match="model is a file; choose"):
         randomised().save_pretrained(tmp_path / "model")
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "config.json"])
+def test_a_file_of_a_model_is_told_from_its_folder(file, tmp_path):
+    randomised().save_pretrained(tmp_path)
+    message = f"found a file; give the folder, {tmp_path}$"
+    for name in (tmp_path / file, str(tmp_path / file)):
+        with pytest.raises(FileNotFoundError, match=message):
+            CosmoFlow.from_pretrained(name)
