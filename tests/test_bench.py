@@ -4,9 +4,12 @@ import math
 
 import pytest
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
-from cosmoflow.bench import (Timing, Way, bench, ladder, network_flops, network_jobs,
-                             race, timing_table)
+from cosmoflow.bench import (Timing, Traffic, Way, bench, ladder, network_flops,
+                             network_jobs, race, step_traffic, timing_table, untrained)
+from cosmoflow.flow import flow_matching_loss
 from cosmoflow.results import shown
 
 CPU = torch.device("cpu")
@@ -19,6 +22,19 @@ def test_ways_run_in_turns():
     assert calls == ["a", "b"] * 4
     assert [t.way for t in timings] == ["a", "b"]
     assert timings[0].ratio == 1 and all(t.seconds > 0 for t in timings)
+
+
+def test_a_race_tells_the_middle_of_its_rounds_without_the_warm_up(monkeypatch):
+    taken = {"a": [1.0, 2, 4, 6, 8, 10], "b": [100.0, 1, 1, 2, 4, 10]}
+    monkeypatch.setattr("cosmoflow.bench.seconds",
+                        lambda call, device: taken[call()].pop(0))
+    ways = {name: lambda name=name: name for name in taken}
+    a, b = race("job", "size", ways, items=2)
+    assert (a.seconds, a.spread, a.ratio) == (3, 1, 1)  # quartiles at 2 and 4
+    assert (b.seconds, b.spread, b.ratio) == (1, 0.75, 2)  # ratios 2, 4, 3, 2, 1
+    _, *rows = timing_table([a, b]).splitlines()
+    assert [" ".join(row.split()) for row in rows] == [
+        "a 3000.00 ms +- 1000.00 1.00 x", "b 1000.00 ms +- 750.00 2.00 x"]
 
 
 def test_one_round_has_no_spread():
@@ -52,6 +68,24 @@ def test_flops_of_the_paper_s_networks():
     assert 10 < at64["UNet"] < 13.3 and 0.5 < at64["encoder"] < 0.7  # published: 13.3
     # Convolutions grow with the number of pixels, attention with its square.
     assert 4.1 < at128["UNet"] / at64["UNet"] < 4.2
+
+
+def test_a_training_step_takes_thrice_the_flops_of_a_forward_pass():
+    "But for the gradient of the maps themselves, which nobody asks for."
+    model, counter = untrained("tiny", CPU), FlopCounterMode(display=False)
+    with counter, sdpa_kernel(SDPBackend.MATH):
+        flow_matching_loss(model, torch.randn(2, 1, 64, 64)).backward()
+    told = network_flops(64, "tiny")["training step"]
+    assert 0.95 < counter.get_total_flops() / 2e9 / told <= 1
+
+
+def test_traffic_of_a_batch_is_that_of_all_its_maps():
+    model, x = untrained("tiny", CPU), torch.randn(3, 1, 32, 32)
+    with Traffic() as counted: flow_matching_loss(model, x).backward()
+    model.zero_grad()
+    found = step_traffic(model, 32, half=False, joined=False, batch=3)
+    for name, moved in counted.bytes.items():
+        assert 3e6 * found[name] == pytest.approx(moved), name
 
 
 def test_record(tmp_path, capsys):

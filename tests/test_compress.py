@@ -1,4 +1,5 @@
 """Compression: every number comes back, at the rate that theory says, or a clear no."""
+import csv
 import json
 import math
 import os
@@ -506,6 +507,25 @@ def test_training_for_rate_stops_and_goes_on_to_the_same_end(tmp_path, monkeypat
     with pytest.raises(ValueError, match="price"): teach("parts", price=2.0)
     next(model.unet.parameters()).data.add_(1.0)
     with pytest.raises(ValueError, match="init weights is"): teach("parts")
+
+
+def test_the_log_of_a_training_for_rate_tells_the_bits_of_a_map(tmp_path, monkeypatch):
+    model = untrained("tiny", torch.device("cpu"))
+    data = open_maps("PM", "LH", sims=slice(0, 10), pixels=16)
+    model.fit_prior(data.maps)
+    bits, forward = [], Noise.forward
+
+    def counted(self, *given):
+        found = forward(self, *given)
+        bits.append(found[1].mean().item())
+        return found
+
+    monkeypatch.setattr(Noise, "forward", counted)
+    train_for_rate(model, data, tmp_path, batch_size=40, epochs=2)
+    with (tmp_path / "log.csv").open(encoding="utf-8") as f:
+        told = [float(row["bits"]) for row in csv.DictReader(f)]
+    assert told == pytest.approx([np.mean(bits[:3]), np.mean(bits[3:])], rel=1e-5)
+    assert min(told) > 1
 
 
 @pytest.mark.parametrize("around", AROUND)

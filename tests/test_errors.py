@@ -8,7 +8,7 @@ import torch
 
 from cosmoflow.core import standard_error
 from cosmoflow.data import open_maps
-from cosmoflow.evaluate import Reconstruction, compare
+from cosmoflow.evaluate import Reconstruction, compare, report
 from cosmoflow.inference import relative_error
 from cosmoflow.plot import figure
 from cosmoflow.results import Result, digits, headlines, results_table
@@ -151,7 +151,7 @@ def test_the_band_of_the_figure_is_one_error_wide(maps):
 def test_an_error_has_two_figures(error, decimals): assert digits(error) == decimals
 
 
-def test_the_table_puts_each_number_where_it_belongs():
+def test_report_and_table_put_each_number_where_it_belongs():
     k, names = list(range(1, 33)), ("summaries", "raw maps")
     e = [{"mean": [0.1, 0.2], "standard_error": [0.01, 0.02]},
          {"mean": [0.05, 0.05], "standard_error": [0.03, 0.04]}]
@@ -163,6 +163,17 @@ def test_the_table_puts_each_number_where_it_belongs():
     found = headlines({"reconstruction": reconstruction, "simulations": {"test": 2},
                        "inference": dict(zip(names, e))}, "ours")
     numbers = [(r.value, r.error, r.paper) for r in found]
+    said = report({"reconstruction": reconstruction, "simulations": {"test": 2},
+                   "suite": "PM", "set": "LH", "inference": dict(zip(names, e))})
+    assert said.splitlines()[1:4] == [
+        "stacked spectrum of the log maps, reconstruction / truth: worst bin to 0.8 of "
+        "Nyquist 1.250 +- 0.070 at k = 7.00 h/Mpc",
+        "cross-correlation r at modes 1 to 4: 0.990 +- 0.001, 0.980 +- 0.002, "
+        "0.970 +- 0.003, 0.960 +- 0.004",
+        "distance of one-point distributions: 0.5000 +- 0.0500 dex"]
+    rows = [line.split() for line in said.splitlines()[5:]]
+    assert rows == ["summaries 10.00 +- 1.00 20.00 +- 2.00".split(),
+                    "raw maps 5.00 +- 3.00 5.00 +- 4.00".split()]
     expected = [
         (1.25, 0.07, None), (0.99, 0.001, None), (0.96, 0.004, None), (0.5, 0.05, None),
         (10, 1, None), (5, 3, None), (2, None, 1.06),

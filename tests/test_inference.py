@@ -1,5 +1,6 @@
 """Regression: known answers, the search that goes on, and the networks' symmetries."""
 import sqlite3
+from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 
@@ -48,6 +49,31 @@ def test_search_goes_on_and_finds_something_sensible(tmp_path):
     drawn = {trial.params["lr"] for trial in study.trials}
     assert len(drawn) == 5  # none of them twice
     assert study.best_value == min(trial.value for trial in study.trials)
+    again = fit_mlp(x, y, x_val, y_val, epochs=3, **best)
+    guess, true = map(again.y_scaler, (again.predict(x_val), y_val))
+    assert study.best_value == pytest.approx((guess - true).square().mean().item())
+
+
+def test_a_seed_decides_on_weights_and_on_batches():
+    (x, y), (x_val, y_val) = linear(120, 0), linear(60, 1)
+    weights = [fit_mlp(x, y, x_val, y_val, 4, 1, 1e-15, seed=seed).net[0].weight
+               for seed in (0, 0, 1)]
+    line = torch.nn.Linear(3, 2)
+    steps = [fit_regressor(deepcopy(line), x, y, x_val, y_val, Scaler.fit(x), 1, 1e-2,
+                           0.0, seed=seed).net.weight for seed in (0, 0, 1)]
+    for one, same, other in (weights, steps):
+        assert torch.equal(one, same) and not torch.allclose(one, other)
+
+
+@pytest.mark.parametrize("fit", (partial(fit_cnn, width=2), fit_resnet18))
+def test_networks_on_raw_maps_meet_each_under_a_symmetry(fit, monkeypatch):
+    turned = []
+    monkeypatch.setattr(inference, "augment", lambda x, _: turned.append(x) or x)
+    x = torch.randn(20, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    y = x.mean((2, 3))
+    fit(x, y, x, y, epochs=1)
+    met = torch.cat(turned)[:, 0, 0, 0]
+    assert torch.equal(met.sort().values, x[:, 0, 0, 0].sort().values)
 
 
 def origin(data, model=None):

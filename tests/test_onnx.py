@@ -2,6 +2,7 @@
 import json
 import os
 import sys
+from dataclasses import replace
 from hashlib import sha256
 
 import numpy as np
@@ -12,8 +13,8 @@ from conftest import full_disk, randomised
 from cosmoflow import CosmoFlow, cli
 from cosmoflow.data import MapData, Normalizer, open_maps, split_simulations
 from cosmoflow.export import (
-    HALF_LIMIT, SHOWN_SETS, _Decode, _prepared, _trace, _write, export, fit_regressors,
-    graphs, halved, halved_safely, open_sets, runner)
+    HALF_LIMIT, SHOWN_SETS, _about, _Decode, _prepared, _trace, _write, export,
+    fit_regressors, graphs, halved, halved_safely, open_sets, runner)
 from cosmoflow.spectra import power_spectrum
 from cosmoflow.vae import VAE
 
@@ -109,6 +110,14 @@ def test_json_names_every_file_and_what_goes_in(exported):
         "x": ["B", 1, 64, 64], "t": ["B"], "field": ["B", 8, 4, 4]}
 
 
+def test_json_tells_the_waves_of_maps_of_another_box(fast):
+    said = _about(fast, replace(DATA, box=50.0), "own")
+    k = power_spectrum(MAPS[:1], 50.0)[0]
+    assert said["box"] == 50 and said["spectrum"]["fundamental"] == pytest.approx(
+        2 * np.pi / 50)
+    np.testing.assert_allclose(said["spectrum"]["k"], k)
+
+
 def by_json(said, numbers):
     y = (np.asarray(numbers) - said["x"]["mean"]) / said["x"]["std"]
     for layer in said["layers"]:
@@ -132,6 +141,12 @@ def test_regressors_as_lists_are_torch(fast, exported):
         errors["parameters"]["relative_error"])
     means = summaries.view(10, 15, 8).mean(1)
     np.testing.assert_allclose(said["universes"]["summary"], means, atol=1e-5)
+    np.testing.assert_allclose(said["universes"]["parameters"], FEW.params[:, :2])
+    held_out = split_simulations(FEW)[2]
+    targets = torch.tensor(FEW.targets[held_out]).float()
+    left = regressors["summaries"].predict(targets) - summaries[held_out]
+    np.testing.assert_allclose(said["regressors"]["summaries"]["rms"],
+                               left.square().mean(0).sqrt(), rtol=1e-4)
 
 
 def test_maps_in_bytes_are_the_maps_of_their_rows(fast, exported):

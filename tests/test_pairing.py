@@ -252,13 +252,14 @@ def test_inference_learns_from_one_part_and_is_judged_on_another(data, monkeypat
     fitted, fit = [], inference.fit_mlp
 
     def watched(*args, **kwargs):
+        assert kwargs == {"seed": 4}
         fitted.append((args, fit(*args, **kwargs, epochs=2, hidden=16)))
         return fitted[-1][1]
 
     monkeypatch.setattr(evaluation, "fit_mlp", watched)
     data = replace(data, box=50.0)
     model, parts = randomised(), data.split()
-    found = infer_parameters(model, *parts, methods=("summaries", "spectrum"))
+    found = infer_parameters(model, *parts, methods=("summaries", "spectrum"), seed=4)
     for name, ((x, y, x_val, y_val), regressor) in zip(found, fitted, strict=True):
         features = partial(spectrum_features, box=50.0)
         if name == "summaries": features = model.summarise
@@ -277,12 +278,13 @@ def test_inference_learns_from_one_part_and_is_judged_on_another(data, monkeypat
 
 
 def test_test_maps_are_compared_with_their_own_reconstructions(data, monkeypatch):
-    given = lambda *args: {"parts": args[1:4]}
+    given = lambda *args: {"parts": args[1:4], "seed": args[5]}
     monkeypatch.setattr(evaluation, "infer_parameters", given)
     model = randomised()
     found = evaluate(model, data, seed=3, raw_maps=False, steps=2)
     training, validation, test = data.split()
     parts = found.metrics["inference"]["parts"]
+    assert found.metrics["inference"]["seed"] == 3
     for part, same in zip((training, validation, test), parts, strict=True):
         np.testing.assert_array_equal(part.maps, same.maps)
     np.testing.assert_array_equal(found.true, test.maps)

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from cosmoflow.plot import figure, plot_spectra
+from cosmoflow.spectra import power_spectrum
 
 MAPS = np.random.default_rng(0).lognormal(25, 1, (10, 32, 32)).astype(np.float32)
 
@@ -27,6 +28,17 @@ def test_spectra_of_fewer_pixels_are_compared_where_both_have_waves(first):
     for line, own in zip(bottom.lines, power):
         expected = own[:len(power[0])] / power[0][:len(own)]
         np.testing.assert_allclose(line.get_ydata(), expected, rtol=1e-6)
+
+
+def test_the_band_around_a_spectrum_holds_68_percent_of_the_maps():
+    top, _ = plot_spectra({"maps": MAPS}).axes
+    (band,) = top.collections
+    corners = band.get_paths()[0].vertices
+    k, power = (a.numpy() for a in power_spectrum(MAPS, of="log"))
+    for share in (0.16, 0.84):
+        edge = np.stack([k, np.quantile(power, share, 0)], 1)
+        far = np.abs(corners[:, None] / edge - 1).max(2)
+        assert far.min(0).max() < 1e-4
 
 
 def test_no_reconstruction_takes_the_place_of_the_truth():

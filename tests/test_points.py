@@ -1,4 +1,5 @@
 """Points: counts as by hand, noise that is noise, a network that keeps its rules."""
+import csv
 import json
 import math
 from copy import deepcopy
@@ -780,6 +781,23 @@ def test_a_stopped_training_goes_on_to_the_same_weights(data, tmp_path, monkeypa
     for name in ("whole", "two"):
         log = (tmp_path / name / "log.csv").read_text(encoding="utf-8")
         assert len(log.splitlines()) == 4
+
+
+def test_the_log_tells_the_means_of_its_steps(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "PointFlow", partial(PointFlow, 4, 8, 4, 1, 2))
+    steps = []
+
+    def noted(*given, **more):
+        steps.append(train_step(*given, **more))
+        return steps[-1]
+
+    monkeypatch.setattr(module, "train_step", noted)
+    train_points(few(data), tmp_path, steps=4, count=60, every=2)
+    with (tmp_path / "log.csv").open(encoding="utf-8") as f: log = [*csv.DictReader(f)]
+    told = [[float(row["loss"]), float(row["still"])] for row in log]
+    means = np.reshape(steps, (2, 2, 2)).mean(1)
+    np.testing.assert_allclose(told, means, rtol=0, atol=1e-4)
+    assert np.abs(means[:, 0] - means[:, 1]).min() > 1e-3
 
 
 def test_a_checkpoint_that_does_not_fit_is_named(tmp_path):

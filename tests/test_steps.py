@@ -13,12 +13,13 @@ from torch.optim.optimizer import (register_optimizer_step_post_hook,
 
 from cosmoflow import CosmoFlow, distill as distillation
 from cosmoflow.bench import untrained
+from cosmoflow.codec import train_for_rate
 from cosmoflow.data import MapData, Normalizer, open_maps
 from cosmoflow.distill import distill, flow_path, lesson, path_loss, spectral_loss
 from cosmoflow.flow import flow_matching_loss
 from cosmoflow.model import field_prior
 from cosmoflow.train import (MapLoader, TrainConfig, epoch_generator, lr_factor,
-                             sibling_loss, train, validation_loss)
+                             partly_pooled, sibling_loss, train, validation_loss)
 from cosmoflow.vae import VAE, train_vae, vae_loss
 
 NORM = Normalizer(11.0, 0.5, 1e8)
@@ -150,6 +151,33 @@ def test_weights_that_stand_still_have_one_validation_loss(name, data, tmp_path)
         assert values == pytest.approx([values[0]] * 3, rel=1e-6), key
     first = "path" if name == "distill" else "train_loss"
     assert len({row[first] for row in log}) == 3  # training draws new noise
+
+
+@pytest.mark.parametrize("name", [*TRAINERS, "codec"])
+def test_every_epoch_has_its_own_order_and_noise(name, data, tmp_path, monkeypatch):
+    "From the seed of the run; the validation part meets one noise in all epochs."
+    asked, draw = [], epoch_generator
+
+    def noted(seed, epoch, stream, device):
+        asked.append((seed, epoch, stream))
+        return draw(seed, epoch, stream, device)
+
+    monkeypatch.setattr(f"cosmoflow.{name}.epoch_generator", noted)
+    validation = {"train": {(0, 0, 0)}, "codec": set()}.get(name, {(3, 0, 2)})
+    if name == "codec":
+        model = fresh("distill").fit_prior(data.maps)
+        train_for_rate(model, data, tmp_path, epochs=2, batch_size=60, seed=3)
+    else: work(name, data, tmp_path, epochs=2, seed=3)
+    streams = {(3, epoch, stream) for epoch in (0, 1) for stream in (0, 1)}
+    assert set(asked) == streams | validation
+
+
+def test_a_training_pools_its_share_of_each_batch(data, tmp_path, monkeypatch):
+    pooled, pool = [], partly_pooled
+    noted = lambda field, n: (pooled.append((len(field), n)), pool(field, n))[1]
+    monkeypatch.setattr("cosmoflow.train.partly_pooled", noted)
+    work("train", data, tmp_path, batch_size=20, pooled=0.2)
+    assert pooled == 6 * [(20, 4)]
 
 
 def test_validation_loss_is_the_mean_over_maps(data):
@@ -390,6 +418,20 @@ def test_a_lesson_tells_where_the_flow_leads(steps):
     assert torch.equal(field[:, 0, 0, 0], x1.mean((1, 2, 3)))
     t = torch.arange(steps + 1)[:, None, None, None, None] / steps
     torch.testing.assert_close(path, x0 * (t**2).exp(), rtol=2e-3, atol=2e-3)
+
+
+def test_a_part_of_a_lesson_is_told_the_summary_alone():
+    teacher = randomised()
+    x1 = torch.randn(8, 1, 32, 32, generator=torch.Generator().manual_seed(1))
+    generator = torch.Generator().manual_seed(0)
+    x0, field, path = lesson(teacher, x1, generator, 1, 2, 0.25)
+    with torch.no_grad():
+        own = teacher.encoder(x1)
+        expected = flow_path(teacher, x0, field, 2, "midpoint")[::2]
+    mean = own.mean((2, 3), keepdim=True).expand_as(own)
+    torch.testing.assert_close(field, torch.cat([mean[:2], own[2:]]))
+    assert (own - mean).abs().amax((1, 2, 3)).min() > 0.1 * own.std()
+    torch.testing.assert_close(path, expected)
 
 
 def test_losses_of_a_student_by_hand():

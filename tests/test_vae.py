@@ -68,6 +68,12 @@ def test_comes_back_from_disk(data, normalizer, tmp_path):
     assert config["model"] == {"pixels": 64, "channels": 8, "width": 16}
 
 
+def test_a_reconstruction_is_decoded_from_the_means_of_the_latents(data, normalizer):
+    model, maps = small(normalizer).eval(), data.maps[:3]
+    with torch.no_grad(): rec, *_ = model(normalizer(maps), torch.zeros(3, 128))
+    torch.testing.assert_close(model.reconstruct(maps), normalizer.inverse(rec))
+
+
 def test_another_kind_of_model_is_refused(normalizer, tmp_path):
     small(normalizer).save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="do not make a CosmoFlow model"):

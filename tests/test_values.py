@@ -23,9 +23,10 @@ from cosmoflow.flow import channel_mask
 from cosmoflow.inference import Scaler, fit_regressor, spectrum_features
 from cosmoflow.layers import PeriodicUp, periodic_pad, upsample
 from cosmoflow.model import draw_fields, field_prior
-from cosmoflow.scales import (ChannelOrder, ChannelScales, best_order, exact_p,
-                              halvings, known_cost, mixture_cost, saving, selectivity,
-                              sorting_score, spearman, swap_changes, unknown_cost)
+from cosmoflow.scales import (ChannelOrder, ChannelScales, best_order, draw_rest,
+                              exact_p, halvings, known_cost, mixture_cost, saving,
+                              selectivity, sorting_score, spearman, swap_changes,
+                              unknown_cost)
 from cosmoflow.simulate import (paint_slabs, round_mantissa, simulation_table,
                                 wdm_transfer)
 from cosmoflow.spectra import (cross_correlation, log_values, pdf_distance,
@@ -284,6 +285,18 @@ def test_a_prior_holds_means_and_cross_spectra():
     modes = np.fft.fft2(drawn - drawn.mean((0, 2, 3))[:, None, None]) / 4
     found = np.einsum("nchw,ndhw->hwcd", modes, modes.conj()) / 4000
     np.testing.assert_allclose(found, expected, atol=0.5)
+
+
+def test_the_rest_of_a_field_is_drawn_given_its_first_channels():
+    "The second channel is a shift of the first, but for noise and another mean."
+    first = torch.randn(400, 1, 4, 4, generator=seeded())
+    noise = 0.1 * torch.randn(400, 1, 4, 4, generator=seeded(1))
+    field = torch.cat([first + 3, 2 * first.roll(1, 3) + noise - 5], 1)
+    whole = draw_rest(field_prior(field), field[:, :1], seeded(2))
+    assert torch.equal(whole[:, :1], field[:, :1])
+    off = whole[:, 1:] - (2 * first.roll(1, 3) - 5)
+    assert abs(off.mean()) < 0.02 and abs(off.std() - 0.1) < 0.01
+    assert (off - noise).std() > 0.1  # drawn, not remembered
 
 
 def test_columns_are_scaled_on_their_own():
