@@ -25,6 +25,7 @@ from contextlib import suppress
 from functools import cache
 from io import TextIOWrapper
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fastcore.script import anno_parser
@@ -550,7 +551,9 @@ def _save_array(path: Path, array: "Tensor") -> None:
     from cosmoflow.core import atomic_path
 
     with atomic_path(path) as tmp, tmp.open("wb") as f:  # a link may lead to any name
-        np.save(f, array.cpu().numpy())
+        # NumPy writes to a file of its own accord, and forgets why it could not
+        writer: Any = SimpleNamespace(write=f.write)
+        np.save(writer, array.cpu().numpy())
     print(f"{path}: {tuple(array.shape)}")
 
 # %% ../nbs/tools/cli.ipynb #41e0d993

@@ -803,6 +803,7 @@ def test_a_full_disk_is_one_line_and_the_next_run_goes_on(tmp_path, shell, comma
     with full_disk(room): status, _, errors = shell(f"{command} {line}")
     last = errors.splitlines()[-1]
     assert last.startswith(f"cosmoflow: error: {path}: it could not be written (")
+    assert "File too large" in last, "a full disk is not called by its name"
     assert status == 2 and "Traceback" not in errors
     whole = {"log.csv", ".lock", "metrics.json", "o"}
     assert {p.name for p in holds(tmp_path).keys() - before.keys()} <= whole
