@@ -759,13 +759,14 @@ def download(
     slow and unstable, and recommends Globus. Source: CMD's documentation.
     """
     _check_request(suite, set, field, base, tries, wait)
-    check_folder(root)
-    root = as_path(root)
-    root.mkdir(parents=True, exist_ok=True)
-    folders = [f"{suite}/", *(["Nbody/"] if suite.startswith("Nbody_") else []), ""]
-    tables = _param_paths(root, suite, set)
     maps = map_path(root, suite, set, field)
+    tables = _param_paths(root, suite, set)
+    if maps.is_file() and any(table.is_file() for table in tables):
+        return open_maps(suite, set, root, field)  # a shared disk may be read-only
+    check_folder(root)
+    maps.parent.mkdir(parents=True, exist_ok=True)
     for path in (maps, *tables): check_output(path)
+    folders = [f"{suite}/", *(["Nbody/"] if suite.startswith("Nbody_") else []), ""]
 
     def fetch(paths: list[Path], **how: Any) -> None:
         places = {f"{base.rstrip('/')}/{at}{path.name}": path
