@@ -316,6 +316,7 @@ def score(self: Detector,
     check: bool = True,      # refuse maps that cannot be surface density
 ) -> Tensor:                 # (n,), or (simulations,)
     "Chi-square of each map or simulation. Raises `ValueError` for a part of one."
+    check_flags(together=together)
     maps = as_stack(maps, f"n, {self.pixels}, {self.pixels}")
     each = self.expected.each
     if together and len(maps) % each:

@@ -18,9 +18,9 @@ import torch
 from fastcore.basics import patch
 from torch import Tensor
 
-from .core import (BOX, MAPS_PER_SIMULATION, Maps, as_stack, check_kind,
-                            check_seed, in_pieces, maps_at_once, new_generator,
-                            standard_error)
+from .core import (BOX, MAPS_PER_SIMULATION, Maps, as_json, as_stack,
+                            check_kind, check_seed, in_pieces, maps_at_once,
+                            new_generator, standard_error)
 from .data import MapData, batches
 from .inference import fit_cnn, fit_mlp, relative_error, spectrum_features
 from .model import CosmoFlow
@@ -246,7 +246,8 @@ def evaluate(
     counts = {"training": train.n_sims, "validation": val.n_sims, "test": test.n_sims}
     errors = infer_parameters(model, train, val, test, methods, seed, False)
     metrics = {"suite": data.suite, "set": data.set, "simulations": counts,
-               "seed": seed, "sampling": sampling, "reconstruction": numbers,
+               **as_json({"seed": seed, "sampling": sampling}),  # they may be NumPy's
+               "reconstruction": numbers,
                "parameters": names, "inference": errors}
     return Evaluation(metrics, true, rec)
 
@@ -275,8 +276,9 @@ def report(
     r = ", ".join(map(told, m.r[:4], m.r_error))
     names = metrics.get("parameters", ["Omega_m", "sigma_8"])
     header = "  ".join(f"{name:>14}" for name in names)
+    n_sims = metrics["simulations"]["test"]
     lines = [
-        f"{m.n_maps} held-out maps of {metrics['simulations']['test']} simulations "
+        f"{m.n_maps} held-out maps of {n_sims} simulation{'s' * (n_sims > 1)} "
         f"({metrics['suite']} {metrics['set']})",
         "stacked spectrum of the log maps, reconstruction / truth: worst bin to 0.8 of "
         f"Nyquist {told(m.ratio[worst], m.ratio_error[worst])} "

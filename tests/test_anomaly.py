@@ -322,3 +322,11 @@ def test_maps_may_have_been_measured_where_there_is_no_double_precision():
     one, other = (Expectation.fit(nothing, prints, 5).scatter
                   for nothing in (summary[:, :0], summary.numpy()[:, :0]))
     torch.testing.assert_close(one, other)
+
+
+def test_together_is_yes_or_no(detector):
+    "The text \"no\" would judge whole simulations."
+    maps = maps_of(1, 1).maps
+    for ask in (detector.score, detector.p_value):
+        with pytest.raises(ValueError, match="^together='no': expected True or False"):
+            ask(maps, together="no")

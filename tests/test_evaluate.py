@@ -1,4 +1,5 @@
 """What an evaluation refuses, before it decodes, and which parameters it infers."""
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -102,3 +103,15 @@ def test_text_and_table_take_one_parameter_and_numbers_without_an_error():
     assert rows["relative error of sigma_8, %", "it, raw maps"].value == 10
     assert rows["error of sigma_8, summaries / raw maps", "it"].paper == 1.37
     assert not any("Omega_m" in quantity for quantity, _ in rows)
+
+
+def test_numbers_of_numpy_go_into_json(data, monkeypatch):
+    "As loops over seeds and steps give them; one simulation is no plural."
+    few = lambda *args, **kwargs: fit_mlp(*args, **kwargs, epochs=3)
+    monkeypatch.setattr(evaluation, "fit_mlp", few)
+    model = randomised(steps=1)
+    found = [evaluate(model, data, kind(3), False, kind(1)).metrics
+             for kind in (int, np.int64)]
+    texts = [json.dumps(metrics, sort_keys=True) for metrics in found]
+    assert texts[0] == texts[1]
+    assert report(found[0]).startswith("15 held-out maps of 1 simulation (PM LH)")
