@@ -3,6 +3,7 @@ import json
 import re
 import shlex
 import subprocess
+from collections import Counter
 from functools import cache
 from runpy import run_path
 
@@ -93,6 +94,13 @@ def test_commands_of_the_text_are_there(path):
         if program == "cosmoflow": parser.parse_args(words)
         elif program == "python" and words[0] != "-c": assert (ROOT / words[0]).exists()
         elif program == "python": compile(words[1], str(path), "exec")
+
+
+@pytest.mark.parametrize("kept", read_records(), ids=lambda r: r["experiment"])
+def test_a_record_says_one_thing_by_one_name(kept):
+    "Of two rows with one quantity and method, every reader finds the last alone."
+    named = Counter((r["quantity"], r["method"]) for r in kept["results"])
+    assert not [name for name, n in named.items() if n > 1]
 
 
 def test_resnet18_stands_beside_what_was_measured(tmp_path):
