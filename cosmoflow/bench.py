@@ -38,8 +38,8 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 
-from .core import (BOX, Maps, check_counts, check_output, progress, seeded,
-                            write_json)
+from .core import (BOX, Maps, as_path, check_counts, check_output, progress,
+                            seeded, write_json)
 from .data import MapData, Normalizer, augment, open_maps
 from .encoder import SCALE
 from .flow import flow_matching_loss
@@ -490,7 +490,10 @@ def machine_rates(
     device: torch.device,
     side: int = 2048,   # of the matrices; 8192 on a GPU
 ) -> dict[str, float]:  # Tflop/s of products, Tbyte/s of a copy (read and written)
-    "What the device reaches on a large product and a large copy: the best of five."
+    """What the device reaches on large calls: the best of five.
+
+    A product of matrices and a convolution in each precision, and a copy.
+    """
     def best(call: Callable) -> float:
         first, *others = (seconds(call, device) for _ in range(6))  # one warms up
         return min(others)
@@ -501,6 +504,11 @@ def machine_rates(
     for name, dtype in precisions.items():
         a = torch.randn(side, side, device=device).to(dtype)
         rates[name] = 2e-12 * side**3 / best(lambda: a @ a)
+        shapes = (side // 64, 128, 66, 66), (128, 128, 3, 3)
+        x, kernel = (torch.randn(shape, device=device).to(
+            dtype, memory_format=torch.channels_last) for shape in shapes)
+        flops = 2 * len(x) * 64**2 * kernel.numel()
+        rates[f"{name}, convolution"] = flops / best(lambda: F.conv2d(x, kernel)) / 1e12
     b = torch.empty(64 * 2**20 // 4, device=device)
     rates["copy"] = 2e-12 * b.nbytes / best(lambda: b.clone())
     return rates
@@ -705,7 +713,7 @@ def bench(
     _check_jobs(jobs, pixels, batch=batch, compiled=compiled, particles=particles)
     check_counts(rounds=rounds, **({} if batch is None else {"batch": batch}))
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    path = Path(out) / f"{_machine(device).lower().replace(' ', '-')}.json"
+    path = as_path(out) / f"{_machine(device).lower().replace(' ', '-')}.json"
     check_output(path)
     batch = batch or (32 if device.type == "cpu" else 256)
     particles = particles or 128

@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .core import (BOX, MAPS_PER_SIMULATION, Maps, as_json, as_stack,
+from .core import (BOX, MAPS_PER_SIMULATION, Maps, as_json, as_path, as_stack,
                             bars_move, check_amounts, check_counts, check_rates,
                             check_seed, digest, evaluating, in_pieces, maps_at_once,
                             needs_extra, new_generator, progress, require_same_run,
@@ -535,7 +535,7 @@ def search_mlp(
            "parameters": {"training": digest([y]), "validation": digest([y_val])}}
     loss = partial(_try_settings, x=x, y=y, x_val=x_val, y_val=y_val, epochs=epochs,
                    seed=seed)
-    path = Path(storage)
+    path = as_path(storage)
     path.parent.mkdir(parents=True, exist_ok=True)
     with _sqlite(path):
         study = _study(path, run)

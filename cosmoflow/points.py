@@ -27,7 +27,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 from torch import Tensor, nn
 
-from .core import (BOX, alone, atomic_path, check_box, check_counts,
+from .core import (BOX, alone, as_path, atomic_path, check_box, check_counts,
                             check_fetched, check_finite, check_folder, check_kind,
                             check_rates, check_seed, digest, evaluating, noise_source,
                             progress, require_same_run, seeded, to_tensor)
@@ -78,7 +78,7 @@ def open_points(
 
     Raises `FileNotFoundError` if there are none, `ValueError` for other files.
     """
-    folder = Path(root) if root else Path(str(files("cosmoflow"))) / "suite"
+    folder = as_path(root) if root else Path(str(files("cosmoflow"))) / "suite"
     paths = sorted(folder.glob("Points_PM_LH*.safetensors"))
     if not paths:
         raise FileNotFoundError(f"{folder}: no Points_PM_LH*.safetensors; expected a "
@@ -753,7 +753,7 @@ def train_points(
                  "particles": digest([training.end]), "box": float(box)}
     if particles != PARTICLES: universes["lattice"] = int(particles)
     run: dict[str, dict] = {"settings": settings, "data": universes}
-    out = Path(out)
+    out = as_path(out)
     path = out / "checkpoint.safetensors"
     model = seeded(partial(PointFlow, box=float(box)), seed)
     optimizer = torch.optim.AdamW(_groups(model), weight_decay=1e-4)
@@ -800,7 +800,7 @@ def simulate_points(
     check_counts(keep=keep)
     if keep > PARTICLES**3:
         raise ValueError(f"keep={keep}: expected at most {PARTICLES**3}, all of them")
-    (table, wanted), out = select_simulations("LH", sims), Path(out)
+    (table, wanted), out = select_simulations("LH", sims), as_path(out)
     check_folder(out)
     _require_keep(out, keep)
     places = particle_mesh(PARTICLES).places

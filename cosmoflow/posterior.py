@@ -25,10 +25,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from .anomaly import Expectation, InDouble
-from .core import (BOX, MAPS_PER_SIMULATION, Maps, as_stack, atomic_path,
-                            check_amounts, check_counts, check_fetched, check_finite,
-                            check_kind, check_rates, check_seed, needs_extra,
-                            new_generator, read_json, seeded, to_tensor,
+from .core import (BOX, MAPS_PER_SIMULATION, Maps, as_path, as_stack,
+                            atomic_path, check_amounts, check_counts, check_fetched,
+                            check_finite, check_kind, check_rates, check_seed,
+                            needs_extra, new_generator, read_json, seeded, to_tensor,
                             weights_digest, write_json)
 from .inference import Scaler, keep_best, spectrum_features
 from .model import CosmoFlow, find_model, read_weights
@@ -548,7 +548,7 @@ def save_pretrained(self: Posterior,
     folder: str | Path,  # of a model's weights; made if it does not exist
 ) -> None:
     "Writes posterior.json and posterior.safetensors, each whole or not at all."
-    folder = Path(folder)
+    folder = as_path(folder)
     tensors = {k: v.contiguous() for k, v in self.state_dict().items()}
     with atomic_path(folder / "posterior.safetensors") as tmp: save_file(tensors, tmp)
     known = {"encoder": self.encoder} if self.encoder else {}

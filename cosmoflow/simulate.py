@@ -28,7 +28,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 from torch.quasirandom import SobolEngine
 
-from .core import (BOX, MAPS_PER_SIMULATION, SLABS, alone, as_json,
+from .core import (BOX, MAPS_PER_SIMULATION, SLABS, alone, as_json, as_path,
                             atomic_path, check_box, check_counts, check_folder, digest,
                             needs_extra, progress, read_json, require_same_run,
                             write_json)
@@ -466,7 +466,7 @@ def simulate(
     other settings, parameters, phases or recipe, `BlockingIOError` if another process
     is at the same simulation: give each its own `sims`.
     """
-    (table, wanted), out = select_simulations(set, sims), Path(out)
+    (table, wanted), out = select_simulations(set, sims), as_path(out)
     check_counts(particles=particles, pixels=pixels, steps=steps, devices=devices)
     check_counts(23, keep_bits=keep_bits)
     check_folder(out)

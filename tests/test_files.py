@@ -1,4 +1,5 @@
 """Files appear whole, whoever writes them, and are found, whatever they are called."""
+import ast
 import errno
 import inspect
 import os
@@ -14,6 +15,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
+from conftest import ROOT
 
 from cosmoflow import CosmoFlow, cli, core, data, fetch, releases, results
 from cosmoflow import compress as compress_module
@@ -167,6 +169,22 @@ def test_every_function_that_takes_a_path_is_tried():
     functions = {name for name, found in public.items()
                  if inspect.isfunction(found) and takes(found)}
     assert functions - {"check_format"} == HOMES.keys()  # its path is for the message
+
+
+def test_a_path_that_you_give_goes_through_one_door():
+    "`Path(out)` of an argument leaves `~` a folder of that name."
+    found = []
+    for file in (ROOT / "cosmoflow").glob("*.py"):
+        for function in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if not isinstance(function, ast.FunctionDef): continue
+            arguments = {a.arg for a in function.args.args if a.annotation
+                         and ast.unparse(a.annotation).startswith("str | Path")}
+            found += [(file.stem, function.name) for call in ast.walk(function)
+                      if isinstance(call, ast.Call) and ast.unparse(call.func) == "Path"
+                      and isinstance(call.args[0], ast.Name)
+                      and call.args[0].id in arguments]
+    # a name of a model, which is no path; a word of a message
+    assert sorted(found) == [("model", "find_model"), ("posterior", "from_pretrained")]
 
 
 @pytest.mark.parametrize("function", HOMES)
