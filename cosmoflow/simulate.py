@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from functools import cache, partial
 from importlib.metadata import version
 from importlib.resources import files
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,13 @@ def wdm_transfer(
     mass: float,            # of the warm particle, keV; infinity: cold dark matter
     omega_m: float,         # matter density parameter
 ) -> np.ndarray | float:    # warm over cold amplitude of the linear modes, as `k`
-    "How much warm dark matter damps a linear wave. Source: Bode et al. 2001, DREAMS."
+    """How much warm dark matter damps a linear wave. Source: Bode et al. 2001, DREAMS.
+
+    Raises `ValueError` for a mass that is not above 0, and for no dark matter.
+    """
+    for name, value, least in (("mass", mass, 0), ("omega_m", omega_m, OMEGA_B)):
+        if isinstance(value, Real) and not value > least:  # a compiler knows no numbers
+            raise ValueError(f"{name}={value!r}: expected a number above {least}")
     matter = ((omega_m - OMEGA_B) / 0.4) ** 0.15
     alpha = 0.048 * mass**-1.15 * matter * (HUBBLE / 0.65) ** 1.3
     return (1 + (alpha * k) ** 2.4) ** (-5 / 1.2)

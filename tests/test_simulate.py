@@ -23,7 +23,7 @@ from cosmoflow.data import open_maps
 from cosmoflow.points import simulate_points
 from cosmoflow.simulate import (OMEGA_B, RHO_CRIT, paint_slabs, particle_mesh,
                                 round_mantissa, select_simulations, simulate,
-                                simulation_table)
+                                simulation_table, wdm_transfer)
 
 SMALL = dict(particles=16, pixels=16, steps=4)
 
@@ -416,3 +416,14 @@ def test_settings_of_numpy_are_settings(tmp_path, monkeypatch):
         given = {name: kind(n) for name, n in (SMALL | {"keep_bits": 6}).items()}
         simulate("CV", tmp_path, slice(i, i + 1), **given)
     assert open_maps("PM", "CV", tmp_path).n_sims == 3
+
+
+@pytest.mark.parametrize("name, wrong", [
+    ("mass", 0), ("mass", -1.0), ("mass", np.nan), ("omega_m", 0.03),
+    ("omega_m", 0.049)])
+def test_no_warm_particle_has_such_a_mass(name, wrong):
+    "Powers of what is below zero are complex numbers."
+    given = {"k": np.ones(3), "mass": 1.0, "omega_m": 0.3}
+    assert wdm_transfer(**given).dtype == float
+    with pytest.raises(ValueError, match=f"^{name}={wrong!r}: expected a number above"):
+        wdm_transfer(**given | {name: wrong})
