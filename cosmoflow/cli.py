@@ -155,6 +155,8 @@ def _takes(
             if names and name not in names.split(): continue
             default = _value(module, node) if node else ...
             kind, more = _READ[annotation.removesuffix(" | None")]
+            if any(p.get(name) is True for p in (presets or {}).values()):
+                more = {"action": argparse.BooleanOptionalAction}  # --no- as well
             more = more | {"dest": name, "required": default is ...}
             if name == "preset": more["choices"] = _PRESETS
             help = _words(comment, default, name, presets)

@@ -128,6 +128,25 @@ def test_training_options_are_the_fields_with_the_defaults_of_each_preset(shell)
     assert "tiny {tiny}, mini {mini}".format(**epochs) in out
 
 
+def test_what_a_preset_switches_on_can_be_switched_off(shell, monkeypatch):
+    from cosmoflow.train import TRAIN_PRESETS
+    on = [(preset, name) for preset, settings in TRAIN_PRESETS.items()
+          for name, value in settings.items() if value is True]
+    seen = []
+
+    def stop(config, data):
+        seen.append(config)
+        raise ValueError("that is all")
+
+    monkeypatch.setattr("cosmoflow.train.check_training", stop)
+    for preset, name in on:
+        for flag in (name, f"no-{name}"):
+            shell(f"train --preset {preset} --{flag.replace('_', '-')} --out run")
+    switched = [getattr(config, name) for config, (_, name) in
+                zip(seen, [one for one in on for _ in "ab"])]
+    assert on and switched == [True, False] * len(on)
+
+
 def test_encode_and_decode(tmp_path, shell):
     maps, field, again, eight = (
         tmp_path / f"{name}.npy" for name in ("maps", "field", "again", "eight"))
