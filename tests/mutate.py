@@ -528,6 +528,12 @@ MUTANTS = [  # module, old text, new text, tests of which one must fail
     ("plot", "[0.16, 0.84]", "[0.05, 0.95]", "plot: band"),
     ("inference", "1e-3,\n                         0.01, symmetries=True",
      "1e-3,\n                         0.01", "inference: under_a_symmetry"),
+    ("codec", "nn.utils.clip_grad_norm_(self.model.unet.parameters(), 1.0)", "pass",
+     "steps: long_gradient"),
+    ("points", "nn.utils.clip_grad_norm_(model.parameters(), 3.0)", "pass",
+     "steps: long_gradient"),
+    ("posterior", "nn.utils.clip_grad_norm_(flow.parameters(), 5.0)", "pass",
+     "steps: long_gradient"),
     ("points", "loss, still = np.mean(losses, 0)", "still, loss = np.mean(losses, 0)",
      "points: log_tells"),
 ]

@@ -18,6 +18,8 @@ from cosmoflow.data import MapData, Normalizer, open_maps
 from cosmoflow.distill import distill, flow_path, lesson, path_loss, spectral_loss
 from cosmoflow.flow import flow_matching_loss
 from cosmoflow.model import field_prior
+from cosmoflow.points import PointFlow, open_points, point_loss, train_step
+from cosmoflow.posterior import fit_flow
 from cosmoflow.train import (MapLoader, TrainConfig, epoch_generator, lr_factor,
                              partly_pooled, sibling_loss, train, validation_loss)
 from cosmoflow.vae import VAE, train_vae, vae_loss
@@ -97,6 +99,44 @@ def test_no_step_takes_a_longer_gradient_than_the_limit(name, data, tmp_path, wa
     work(name, data, tmp_path, model, **settings)
     assert watch.norms == pytest.approx([limit] * len(watch.norms), rel=1e-3)
     assert len(watch.norms) > 1 or name == "distill"
+
+
+class Steep(torch.nn.Module):
+    "In place of a posterior's flow, with a gradient of 1000."
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+
+    def loss(self, u, told): return 1000 * self.weight + 0 * u[:, 0]
+
+
+@pytest.mark.parametrize("name, limit", [("codec", 1), ("points", 3), ("posterior", 5)])
+def test_a_long_gradient_is_cut_in_all_other_trainings(
+        name, limit, data, tmp_path, monkeypatch):
+    norms = []
+
+    def noted(optimizer, args, kwargs):
+        groups = optimizer.param_groups[:1 if name == "codec" else 2]  # not the steps
+        grads = [p.grad for g in groups for p in g["params"] if p.grad is not None]
+        norms.append(math.sqrt(sum(g.double().square().sum() for g in grads)))
+
+    def steep(loss): return lambda *given, **more: 1e5 * loss(*given, **more)
+    monkeypatch.setattr("cosmoflow.codec.flow_matching_loss", steep(flow_matching_loss))
+    monkeypatch.setattr("cosmoflow.points.point_loss", steep(point_loss))
+    hook = register_optimizer_step_pre_hook(noted)
+    try:
+        if name == "codec":
+            model = fresh("distill").fit_prior(data.maps)
+            train_for_rate(model, data, tmp_path, epochs=1, batch_size=60)
+        elif name == "points":
+            model, dice = PointFlow(4, 8, 4, 1, 2), torch.Generator().manual_seed(0)
+            adamw = torch.optim.AdamW(model.parameters())
+            for _ in range(2): train_step(model, open_points(), adamw, dice, count=60)
+        else:
+            x, theta = torch.ones(9, 3, 2), torch.tensor([[0.3, 0.8]]).expand(9, 2)
+            fit_flow(Steep(), x, theta, x, theta, epochs=1)
+    finally: hook.remove()
+    assert len(norms) > 1 and norms == pytest.approx([limit] * len(norms), rel=1e-3)
 
 
 def test_a_gradient_within_the_limit_is_left_alone(data, tmp_path, watch):
