@@ -8,9 +8,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from cosmoflow.bench import (Timing, Traffic, Way, bench, ladder, network_flops,
-                             network_jobs, race, step_traffic, timing_table, untrained)
+                             network_jobs, race, step_traffic, time_decoding,
+                             timing_table, untrained)
 from cosmoflow.flow import flow_matching_loss
 from cosmoflow.results import shown
+from cosmoflow.spectra import spectrum_error
 
 CPU = torch.device("cpu")
 
@@ -45,6 +47,24 @@ def test_one_round_has_no_spread():
     places = [[line.index(" x") for line in table.splitlines()[1:]]
               for table in (one, three)]
     assert places[0] == places[1]  # columns stay where they are
+
+
+def test_notes_of_decoding_tell_evaluations_and_how_good_the_spectrum_is(monkeypatch):
+    "Two ways that are known: three steps of the midpoint rule, and the one step."
+    made = {}
+
+    def ways(model, fast, field, seed, tol):
+        calls = {"plain": lambda: model.decode(field, 3, "midpoint", seed=seed),
+                 "distilled": lambda: fast.decode(field, seed=seed)}
+        made.update({name: call() for name, call in calls.items()})
+        made["best"] = model.decode(field, 64, seed=seed)
+        return calls
+
+    monkeypatch.setattr("cosmoflow.bench.decoding_ways", ways)
+    for timing, count in zip(time_decoding(64, CPU, 3), (6, 1), strict=True):
+        off = 100 * spectrum_error(made[timing.way], made["best"])
+        said = f"{count} evaluations, spectrum within {off:.2g} % to 0.8 of Nyquist"
+        assert timing.note == said
 
 
 def test_rungs_add_one_improvement_each():
