@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
+from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from importlib.util import find_spec
@@ -592,15 +593,15 @@ def step_traffic(
     batch: int = 32,   # maps in a step
 ) -> dict[str, float]:  # MB a map, by operator
     "Bytes that the operators of a training step read and write."
-    counts = []
+    model, counts = deepcopy(model), []  # yours keeps its gradients
     for n in (1, 2):
+        model.zero_grad()
         x, traffic = torch.randn(n, 1, pixels, pixels), Traffic()
         one = lambda h, norm, *told: _OnePass.apply(traffic, norm, h, *told)
         with patch("cosmoflow.unet.between", one if joined else between), traffic:
             with torch.autocast("cpu", torch.bfloat16, enabled=half):
                 loss = flow_matching_loss(model, x)
             loss.backward()
-        model.zero_grad()
         counts.append(traffic.bytes)
     one_map, two = counts
     each = lambda name: one_map[name] + (batch - 1) * (two[name] - one_map[name])

@@ -153,3 +153,12 @@ def test_a_single_simulation_has_no_error_bar():
     "The error of its mean is not a number, and nothing to be printed."
     assert shown(0.123456, math.nan) == shown(0.123456) == "0.123"
     assert shown(0.123456, 0.012) == "0.123 ± 0.012"
+
+
+def test_what_a_step_moves_does_not_depend_on_gradients_that_are_there():
+    model = untrained("tiny", torch.device("cpu"))
+    moved = step_traffic(model, 32, half=False, joined=False, batch=4)
+    assert all(weight.grad is None for weight in model.parameters())
+    for weight in model.parameters(): weight.grad = torch.ones_like(weight)
+    assert step_traffic(model, 32, half=False, joined=False, batch=4) == moved
+    assert all((weight.grad == 1).all() for weight in model.parameters())
