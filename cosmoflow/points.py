@@ -540,7 +540,7 @@ def _walk_twice(
     path = model.walk_on(noise, 0, summary, steps, solver, trajectory)
     if again is None: return path
     back = noise + again**2 * ((path[-1] if trajectory else path) - noise)
-    steps = math.ceil(steps * (1 - again))
+    steps = math.ceil(round(steps * (1 - again), 9))  # 1 - 0.7 is a hair above 0.3
     second = model.walk_on(back, again, summary, steps, solver, trajectory)
     return torch.cat([path, second]) if trajectory else second
 

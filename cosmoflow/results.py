@@ -108,9 +108,9 @@ def record(
 def _read(path: Path) -> dict:
     "Reads a record. Raises `ValueError` for a file that holds something else."
     kept = read_json(path)
-    if isinstance(kept, dict) and "results" in kept: return kept
-    raise ValueError(f"{path}: expected a record, as `record` writes it, found other "
-                     "JSON; keep records in a folder of their own")
+    if isinstance(kept, dict) and {"results", "timings"} & kept.keys(): return kept
+    raise ValueError(f"{path}: expected a record, as `record` or `bench` writes it, "
+                     "found other JSON; keep records in a folder of their own")
 
 # %% ../nbs/tools/results.ipynb #c88aec5b
 def read_record(

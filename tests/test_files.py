@@ -312,7 +312,7 @@ def test_json_that_is_no_record_is_named(tmp_path, other):
     "As `evaluate --out` leaves it, in a folder that holds records, too."
     record("own", [], "maps", folder=tmp_path)
     (tmp_path / "metrics.json").write_text(other, encoding="utf-8")
-    message = f"^{tmp_path}/metrics.json: expected a record, as `record` writes it"
+    message = f"^{tmp_path}/metrics.json: expected a record, as `record` or `bench`"
     for read in (read_records, lambda folder: read_record("metrics", folder)):
         with pytest.raises(ValueError, match=message): read(tmp_path)
     assert read_record("own", tmp_path)["results"] == []

@@ -545,6 +545,12 @@ def test_the_second_walk_begins_on_the_straight_way_to_the_first_end(model):
     assert not torch.equal(twice[-1], once[-1])
 
 
+def test_a_second_walk_has_its_share_of_the_steps(model):
+    draw = lambda again: model.generate(torch.ones(1, 4), 60, steps=10, seed=3,
+                                        trajectory=True, again=again)
+    assert [len(draw(again)) - 11 for again in (0.7, 0.6, 0.65)] == [4, 5, 5]
+
+
 @pytest.mark.parametrize("trajectory", (False, True))
 @pytest.mark.parametrize("again", (None, 0.5))
 def test_universes_are_generated_in_batches_and_stay_the_same(
