@@ -49,7 +49,7 @@ results: env  ## run every experiment in full (hours on two cores; finished trai
 	  $(BIN)/python nbs/site/_run.py nbs/tools/results.ipynb; \
 	  if [ -n "$$missing" ]; then echo "Not run in full:$$missing. The top of each says what it reads, and what makes it."; exit 1; fi
 
-bench: env  ## time every job against a plain way of doing it, print the ratios, keep them in cosmoflow/records/benchmarks (three quarters of an hour on two cores)
+bench: env  ## time every job against a plain way of doing it, print the ratios, keep them in cosmoflow/records/benchmarks (twenty to forty-five minutes of two cores)
 	$(BIN)/cosmoflow bench --out cosmoflow/records/benchmarks
 
 suite: env  ## rerun the simulations that ship with the package (half an hour on two cores)

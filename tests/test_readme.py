@@ -1,6 +1,7 @@
 """What README, cards and pages say of the package: code, links, counts and lists."""
 import ast
 import json
+import math
 import re
 import shlex
 import subprocess
@@ -271,14 +272,18 @@ def errors(experiment, method):
 def test_verdict_on_eight_numbers_is_what_the_record_says(name):
     (claim,) = re.findall(r"- \*The mean of the field.*", page(name))
     pairs = re.findall(r"([\d.]+) and ([\d.]+) %", claim)
-    taught = ("flow", "power spectrum", "siblings")
-    found = [errors("12_siblings", by) for by in taught]
-    found += [errors("04_inference", RIVAL)]
+    taught = {"249,600 maps seen": "19_alone", "power spectrum": "12_siblings",
+              "siblings": "12_siblings", RIVAL: "04_inference"}
+    found = [errors(experiment, by) for by, experiment in taught.items()]
     flow, spectrum, *others = [(om, s8) for (om, _), (s8, _) in found]
     card = page(".github/release/mini-128/README.md")
     larger = re.search(r"error of ([\d.]+) .*?with ([\d.]+) ± [\d.]+ %", card).groups()
     rival = re.search(r"gives ([\d.]+) and ([\d.]+) %", card).groups()
     assert pairs == [flow, spectrum, larger, rival, *others]
+    apart = [(float(ours) - float(theirs)) / math.hypot(float(e), float(f))
+             for (ours, e), (theirs, f) in zip(*found[:2])]
+    told = re.search(r"([\d.]+) and ([\d.]+) error bars apart", claim).groups()
+    assert [float(n) for n in told] == pytest.approx(apart, abs=0.1)
 
 
 EXPERIMENTS = [f"nbs/experiments/{name}.ipynb"
