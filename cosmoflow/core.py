@@ -6,9 +6,9 @@ Docs: https://cosmoflow.github.io/cosmoflow/tools/core.html"""
 
 # %% auto #0
 __all__ = ['BOX', 'SLABS', 'MAPS_PER_SIMULATION', 'Maps', 'Fields', 'free_memory', 'MapView', 'as_stack', 'to_tensor',
-           'check_counts', 'check_amounts', 'check_rates', 'check_flags', 'check_box', 'check_seed', 'check_kind',
-           'check_finite', 'new_generator', 'noise_source', 'best_device', 'maps_at_once', 'pieces', 'in_pieces',
-           'as_path', 'atomic_path', 'check_folder', 'check_output', 'as_json', 'write_json', 'read_json',
+           'check_counts', 'check_amounts', 'check_rates', 'check_flags', 'check_sims', 'check_box', 'check_seed',
+           'check_kind', 'check_finite', 'new_generator', 'noise_source', 'best_device', 'maps_at_once', 'pieces',
+           'in_pieces', 'as_path', 'atomic_path', 'check_folder', 'check_output', 'as_json', 'write_json', 'read_json',
            'check_fetched', 'no_file', 'open_npy', 'check_format', 'bars_move', 'progress', 'alone', 'digest',
            'weights_digest', 'differences', 'require_same_run', 'standard_error', 'evaluating', 'seeded', 'needs_extra']
 
@@ -241,6 +241,17 @@ def check_flags(
 ) -> None:
     "Raises `ValueError` for what is no yes or no: the text \"no\" would count as yes."
     _require(flags, lambda value: isinstance(value, bool | np.bool_), "True or False")
+
+# %% ../nbs/tools/core.ipynb #dd348e57
+def check_sims(
+    sims: slice,  # which simulations
+) -> None:
+    "Raises `ValueError` for what is no slice, or not one of whole numbers."
+    try: slice.indices(sims, 0)
+    except (TypeError, ValueError) as e:
+        raise ValueError(
+            f"sims={sims!r}: expected a slice of whole numbers, such as slice(0, 400)"
+        ) from e
 
 # %% ../nbs/tools/core.ipynb #5f7bcfc1
 def check_box(

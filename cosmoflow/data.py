@@ -29,8 +29,8 @@ from torch import Tensor
 from .core import (BOX, MAPS_PER_SIMULATION, Fields, Maps, MapView, alone,
                             as_path, as_stack, atomic_path, check_amounts, check_box,
                             check_counts, check_folder, check_output, check_seed,
-                            in_pieces, maps_at_once, no_file, open_npy, pieces,
-                            to_tensor)
+                            check_sims, in_pieces, maps_at_once, no_file, open_npy,
+                            pieces, to_tensor)
 from .fetch import check_address, fetch_file, npy_header
 
 # %% ../nbs/course/02_data.ipynb #a7a789c7
@@ -445,11 +445,7 @@ def open_maps(
     selection. Warns about numbers that are not float32. Source: CMD's documentation.
     """
     _check_names(suite, set, field)
-    try: slice.indices(sims, 0)
-    except (TypeError, ValueError) as e:  # no slice, or not one of whole numbers
-        raise ValueError(
-            f"sims={sims!r}: expected a slice of whole numbers, such as slice(0, 400)"
-        ) from e
+    check_sims(sims)
     each = MAPS_PER_SIMULATION if maps_per_simulation is None else maps_per_simulation
     check_counts(maps_per_simulation=each)
     box = BOX if box is None else box

@@ -30,9 +30,9 @@ from safetensors.numpy import save
 from torch.quasirandom import SobolEngine
 
 from .core import (BOX, MAPS_PER_SIMULATION, SLABS, alone, as_json, as_path,
-                            atomic_path, check_box, check_counts, check_folder, digest,
-                            needs_extra, progress, read_json, require_same_run,
-                            write_json)
+                            atomic_path, check_box, check_counts, check_folder,
+                            check_sims, digest, needs_extra, progress, read_json,
+                            require_same_run, write_json)
 from .data import default_field, map_path, param_path, write_maps
 
 # %% ../nbs/course/01_simulate.ipynb #b0acfc3c
@@ -345,8 +345,7 @@ def select_simulations(
 ) -> tuple[SimulationTable, range]:  # all of the set, and numbers of those in `sims`
     "Chooses simulations of a set. Raises `ValueError` for another set, or for none."
     table = simulation_table(set)
-    if not isinstance(sims, slice): raise ValueError(
-        f"sims={sims!r}: expected a slice, such as slice(0, 4) for the first four")
+    check_sims(sims)
     wanted = range(len(table))[sims]
     if wanted: return table, wanted
     raise ValueError(

@@ -351,7 +351,8 @@ def test_shipped_suite(set, n):
     check_mean_density(data, n, rtol=2e-3)  # six mantissa bits
 
 
-@pytest.mark.parametrize("wrong", ([0], 3, None, slice(2000, 3000), slice(0)), ids=str)
+@pytest.mark.parametrize(
+    "wrong", ([0], 3, None, slice(2000, 3000), slice(0), slice(0, 2.5)), ids=str)
 @pytest.mark.parametrize("make", (simulate_points, partial(simulate, "LH")))
 def test_all_that_simulate_choose_simulations_alike(make, wrong, tmp_path):
     with pytest.raises(ValueError) as expected: select_simulations("LH", wrong)
